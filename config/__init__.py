@@ -1,0 +1,1 @@
+"""What the operator decides: process settings, relay.yaml, presets and references to secrets."""

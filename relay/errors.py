@@ -1,0 +1,66 @@
+"""The errors of the receiving side. Each names the HTTP status that answers it."""
+
+from __future__ import annotations
+
+from config.errors import RelayError
+
+
+class Rejected(RelayError):
+    """A request that is refused before anything is stored.
+
+    ``answer`` is what the sender is told and gives nothing away; ``reason`` is what the audit
+    says, precise enough for an operator to act on.
+    """
+
+    status = 400
+    answer = "bad request"
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(reason)
+
+
+class Unauthorized(Rejected):
+    """The signature or token is missing, wrong, or too old."""
+
+    status = 401
+    answer = "signature missing or wrong"
+
+
+class Malformed(Rejected):
+    """A verified body that is not what the provider documents."""
+
+    status = 400
+    answer = "body not understood"
+
+
+class UnknownSource(Rejected):
+    """No source of this name is configured."""
+
+    status = 404
+    answer = "unknown source"
+
+
+class BodyTooLarge(Rejected):
+    """The body is longer than the configured limit."""
+
+    status = 413
+    answer = "body too large"
+
+
+class BodyTooSlow(Rejected):
+    """The body did not arrive within the time allowed for it."""
+
+    status = 408
+    answer = "body too slow"
+
+
+class UnsupportedMediaType(Rejected):
+    """The body is neither JSON nor a form, or it is compressed."""
+
+    status = 415
+    answer = "unsupported media type"
+
+
+class StoreUnavailable(RelayError):
+    """Nothing can store a delivery at the moment; the sender should try again."""

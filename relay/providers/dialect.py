@@ -1,0 +1,48 @@
+"""What every provider's dialect offers. A dialect does no I/O and keeps no state but its keys."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Protocol
+
+from relay.events import Event, Ignored
+
+Headers = Mapping[str, str]
+"""Request headers; lookups ignore case (aiohttp's ``CIMultiDict`` and its proxy do)."""
+
+
+class Dialect(Protocol):
+    """How one kind of git server signs its webhooks and what they say.
+
+    An instance belongs to one source and holds that source's keys.
+    """
+
+    name: ClassVar[str]
+    """The word for it in relay.yaml, such as ``github``."""
+
+    def __init__(
+        self, secrets: Sequence[str], signing_tokens: Sequence[str] = (), tolerance: float = 300
+    ) -> None:
+        """Prepare the keys; any one of them may sign.
+
+        ``tolerance`` is how many seconds a signed timestamp may be away from now.
+        Raises ValueError where there is no usable key, without quoting any.
+        """
+
+    def verify(self, headers: Headers, body: bytes, now: float) -> None:
+        """Return if one of the keys vouches for these raw bytes.
+
+        ``now`` is seconds since the Unix epoch. Raises relay.errors.Unauthorized otherwise.
+        """
+
+    def delivery_id(self, headers: Headers) -> str:
+        """The sender's own id of this delivery, equal on its retries; empty if it sent none."""
+
+    def parse(self, headers: Headers, body: bytes) -> Event | Ignored:
+        """Translate verified bytes. Raises relay.errors.Malformed."""
+
+    def sign(self, body: bytes, kind: str, delivery_id: str, now: float) -> dict[str, str]:
+        """Headers this provider would send with ``body``, signed with the first key.
+
+        ``kind`` is ``push``, ``tag`` or ``pull_request``.
+        """

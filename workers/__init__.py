@@ -1,0 +1,1 @@
+"""From the queue to the deploy hook: the RQ jobs and the calls they make."""
