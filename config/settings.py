@@ -1,0 +1,95 @@
+"""Process settings: environment variables RELAY_*, or files of the same names in /run/secrets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from config.errors import ConfigError, Problem
+from config.model import parse_duration
+
+_SECRETS_DIR = Path("/run/secrets")
+_MEBIBYTE = 1024 * 1024
+
+Seconds = Annotated[float, BeforeValidator(parse_duration), Field(gt=0)]
+
+
+class Settings(BaseSettings):
+    """Everything about the processes; what is deployed where stands in relay.yaml."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="RELAY_",
+        secrets_dir=_SECRETS_DIR if _SECRETS_DIR.is_dir() else None,
+        extra="ignore",
+        frozen=True,
+        use_attribute_docstrings=True,
+    )
+
+    config: Path = Path("relay.yaml")
+    """Path of relay.yaml."""
+    host: str = "127.0.0.1"
+    """Address the receiver listens on; 0.0.0.0 for all."""
+    port: Annotated[int, Field(ge=0, le=65_535)] = 8080
+    """Port the receiver listens on; 0 takes any free one."""
+    redis_url: SecretStr | None = None
+    """redis://, rediss:// or unix:// URL; left out: the server that `up` runs in data_dir."""
+    data_dir: Path = Path("relay-data")
+    """Where the embedded server keeps its socket and its append-only file."""
+    embedded_fsync: Literal["everysec", "always"] = "everysec"
+    """When the embedded server syncs to disk: a power cut can cost the last second, or nothing."""
+    queue: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")] = "deploy-relay"
+    """Name of the RQ queue."""
+    duplicate_window: Seconds = 259_200
+    """Seconds in which a delivery that comes again is recognised."""
+    dead_letter_ttl: Seconds = 31_536_000
+    """Seconds a failed job stays in RQ's failed registry."""
+    max_body: Annotated[int, Field(gt=0)] = 25 * _MEBIBYTE
+    """Bytes of a webhook body at most."""
+    body_timeout: Seconds = 30
+    """Seconds in which a webhook body must have arrived."""
+    store_timeout: Seconds = 5
+    """Seconds to wait for Redis before the sender is answered 503."""
+    shutdown_grace: Seconds = 30
+    """Seconds that requests and calls in flight get to finish on SIGTERM."""
+    log_format: Literal["json", "console"] = "json"
+    """One JSON object a line, or coloured lines for people."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """debug adds route.skipped."""
+
+    def redis_address(self) -> str:
+        """The URL to connect to; it may hold a password."""
+        if self.redis_url is not None:
+            return self.redis_url.get_secret_value()
+        return f"unix://{self.embedded_socket}"
+
+    @property
+    def embedded_socket(self) -> Path:
+        """Where the embedded server listens."""
+        return self.data_dir.absolute() / "redis.sock"
+
+
+def load_settings(**overrides: object) -> Settings:
+    """Settings from the environment; ``overrides`` that are None do not count.
+
+    Raises ConfigError naming each variable that cannot be used.
+    """
+    given: Mapping[str, object] = {k: v for k, v in overrides.items() if v is not None}
+    try:
+        return Settings(**given)  # type: ignore[arg-type]
+    except ValidationError as error:
+        raise ConfigError(
+            [
+                Problem(
+                    file="environment",
+                    line=0,
+                    column=0,
+                    where="RELAY_" + ".".join(str(part) for part in issue["loc"]).upper(),
+                    message=issue["msg"].removeprefix("Value error, "),
+                )
+                for issue in error.errors(include_url=False, include_input=False)
+            ]
+        ) from None

@@ -1,0 +1,64 @@
+"""Which deliveries are the same delivery, and which deploys are the same deploy.
+
+Pure functions; the atomic comparison happens in Redis (relay/intake.py, workers/deploys.py).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+
+from relay.events import Event, PullRequest, Push
+
+_JOB_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
+
+
+def body_digest(body: bytes) -> str:
+    """Recognises a captured body that comes back under another delivery id."""
+    return hashlib.blake2b(body, digest_size=16).hexdigest()
+
+
+def delivery_id(source: str, sent_id: str, digest: str) -> str:
+    """The id of a delivery, which is the id of its RQ job too: ``<source>--<the sender's id>``.
+
+    A sender's id that RQ would refuse is hashed; without one the body's digest identifies the
+    delivery, so that a retry with the same bytes is recognised all the same.
+    """
+    if not sent_id:
+        return f"{source}--body-{digest}"
+    if _JOB_ID.fullmatch(sent_id):
+        return f"{source}--{sent_id}"
+    hashed = hashlib.blake2b(sent_id.encode(errors="surrogateescape"), digest_size=16).hexdigest()
+    return f"{source}--id-{hashed}"
+
+
+def phase(event: Event) -> str:
+    """What a deploy of this event is about: opening, updating and readying a pull request are one
+    and the same preview, closing it is another matter, and reopening it starts afresh."""
+    if isinstance(event, PullRequest):
+        again = event.action in ("closed", "reopened")
+        return f"pull_request.{event.action if again else 'open'}"
+    return event.kind
+
+
+def subject(target: str, event: Event) -> str:
+    """The thing that a deploy brings up to date: one branch, tag or pull request at one target."""
+    at = f"#{event.number}" if isinstance(event, PullRequest) else event.ref
+    return _digest(target, event.repo.lower(), at)
+
+
+def deploy_identity(target: str, event: Event) -> str:
+    """Equal for all events that mean the same deploy: same target, repository, ref, commit and
+    phase, whichever webhook brought them."""
+    return _digest(subject(target, event), event.sha, phase(event))
+
+
+def transition(event: Event) -> str:
+    """How the commit was arrived at. A branch that is moved back to a commit which was deployed
+    before arrives from elsewhere than the first time; a second webhook for the same push does
+    not."""
+    return event.before if isinstance(event, Push) else event.action
+
+
+def _digest(*parts: str) -> str:
+    return hashlib.blake2b("\0".join(parts).encode(), digest_size=12).hexdigest()

@@ -1,0 +1,82 @@
+"""How a job is written to Redis: the fields of RQ's own job hash, so that any rq worker runs it.
+
+RQ's ``Job.save`` writes the same fields. They are made here because a group commit writes many
+jobs in one round trip, and because our own fields (below) belong to the same atomic write.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+from rq.job import Job, JobStatus
+from rq.queue import Queue
+from rq.utils import utcformat
+
+DELIVERY_JOB = "workers.jobs.deliver"
+DEPLOY_JOB = "workers.jobs.deploy"
+"""The job functions by name: relay enqueues them and does not import workers."""
+
+JOB_PREFIX = Job.redis_job_namespace_prefix
+QUEUE_PREFIX = Queue.redis_queue_namespace_prefix
+QUEUES_KEY = Queue.redis_queues_keys
+
+DEPLOYS_FIELD = "deploys"
+"""Our field of a delivery's job: the ids of its deploy jobs, separated by spaces."""
+
+RETRY_INTERVALS = (5, 30, 120)
+"""Seconds before each new run of a job whose worker crashed or could not read relay.yaml. A deploy
+call that failed is another matter: its target's policy decides (workers/jobs.py)."""
+
+_RETRY_INTERVALS_JSON = json.dumps(RETRY_INTERVALS)
+
+
+class Lifetimes(NamedTuple):
+    """How long a job may run and how long RQ remembers how it ended, all in seconds."""
+
+    timeout: int
+    result: int
+    failure: int
+
+
+def job_fields(
+    function: str,
+    args: Sequence[object],
+    *,
+    queue: str,
+    description: str,
+    lifetimes: Lifetimes,
+    status: JobStatus = JobStatus.QUEUED,
+) -> list[str | bytes | int]:
+    """Fields and values, in turn, of the hash of a job that is about to be queued."""
+    # Pickle is what `rq worker` expects unless told otherwise. It gives nobody a new power:
+    # whoever can write to the queue already chooses which function a worker calls.
+    data = pickle.dumps((function, None, tuple(args), {}), protocol=pickle.HIGHEST_PROTOCOL)
+    now = utcformat(datetime.now(UTC))
+    return [
+        "data",
+        data,
+        "status",
+        status.value,
+        "origin",
+        queue,
+        "description",
+        description,
+        "created_at",
+        now,
+        "enqueued_at",
+        now,
+        "timeout",
+        lifetimes.timeout,
+        "result_ttl",
+        lifetimes.result,
+        "failure_ttl",
+        lifetimes.failure,
+        "retries_left",
+        len(RETRY_INTERVALS),
+        "retry_intervals",
+        _RETRY_INTERVALS_JSON,
+    ]

@@ -1,0 +1,37 @@
+"""Connections to Redis, with the settings that this project relies on."""
+
+from __future__ import annotations
+
+import redis
+import redis.asyncio
+from redis.asyncio.retry import Retry as AsyncRetry
+from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.retry import Retry
+
+CONNECT_TIMEOUT = 5
+"""Seconds to wait for a connection to Redis."""
+
+
+def connect_async(url: str, *, timeout: float) -> redis.asyncio.Redis:
+    """A client for event loops. ``timeout`` is the seconds one command may take.
+
+    A connection that Redis has closed meanwhile, after a restart say, is replaced once without
+    the caller noticing; beyond that errors are the caller's to judge.
+    """
+    return redis.asyncio.Redis.from_url(
+        url,
+        socket_timeout=timeout,
+        socket_connect_timeout=min(timeout, CONNECT_TIMEOUT),
+        retry=AsyncRetry(NoBackoff(), 1, supported_errors=(RedisConnectionError,)),
+        health_check_interval=0,
+    )
+
+
+def connect(url: str) -> redis.Redis:
+    """A blocking client, as rq's own worker and registries need it."""
+    return redis.Redis.from_url(
+        url,
+        socket_connect_timeout=CONNECT_TIMEOUT,
+        retry=Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,)),
+    )

@@ -1,0 +1,121 @@
+"""Makes one deploy call over HTTP, bounded in time and bytes. The only place that calls out."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import aiohttp
+from aiohttp import hdrs
+from yarl import URL
+
+from relay import __version__
+from relay.planning import Call
+from workers.errors import CallFailed, DeployFailed
+from workers.verdict import Answer
+
+USER_AGENT = f"deploy-relay/{__version__}"
+
+MAX_ANSWER = 65_536
+"""Bytes of an answer that are read; the rest is left unread."""
+
+MAX_REDIRECTS = 3
+
+_SAFE_METHODS = frozenset({"GET", "HEAD"})
+
+
+class Client:
+    """Calls deploy hooks through one connection pool."""
+
+    def __init__(self, session: aiohttp.ClientSession) -> None:
+        self._session = session
+
+    async def call(
+        self, call: Call, *, idempotency_key: str, total: float, connect: float
+    ) -> Answer:
+        """Make the call and return the platform's answer, whatever its status.
+
+        ``total`` bounds the whole call and ``connect`` the connection, in seconds. Raises
+        CallFailed where no complete answer came, DeployFailed where the URL cannot be called.
+        """
+        headers = {
+            **call.headers,
+            hdrs.USER_AGENT: USER_AGENT,
+            hdrs.ACCEPT_ENCODING: "identity",
+            "Idempotency-Key": idempotency_key,
+        }
+        limits = aiohttp.ClientTimeout(total=total, connect=connect, sock_connect=connect)
+        url = URL(call.url, encoded=True)
+        try:
+            for _ in range(MAX_REDIRECTS + 1):
+                async with self._session.request(
+                    call.method,
+                    url,
+                    headers=headers,
+                    data=call.body,
+                    timeout=limits,
+                    allow_redirects=False,
+                ) as response:
+                    onward = _redirect(call.method, url, response)
+                    if onward is None:
+                        body = await _read(response.content)
+                        return Answer(response.status, response.headers, body)
+                    url = onward
+        except aiohttp.InvalidURL:
+            raise DeployFailed("the target's URL is not a URL") from None
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise CallFailed(_reason(error)) from None
+        raise DeployFailed(f"more than {MAX_REDIRECTS} redirects")
+
+
+@asynccontextmanager
+async def open_client() -> AsyncIterator[Client]:
+    """A client for as long as the block lasts."""
+    async with aiohttp.ClientSession(
+        cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=False
+    ) as session:
+        yield Client(session)
+
+
+def _redirect(method: str, url: URL, response: aiohttp.ClientResponse) -> URL | None:
+    """Where to go instead, if that is the same server and the request stays the same request."""
+    keeps_request = response.status in (307, 308) or (
+        response.status in (301, 302, 303) and method in _SAFE_METHODS
+    )
+    location = response.headers.get(hdrs.LOCATION)
+    if not keeps_request or not location:
+        return None
+    try:
+        onward = url.join(URL(location))
+    except ValueError:
+        return None
+    return onward if onward.origin() == url.origin() else None
+
+
+async def _read(stream: aiohttp.StreamReader) -> bytes:
+    parts: list[bytes] = []
+    left = MAX_ANSWER
+    while left and (part := await stream.read(left)):
+        parts.append(part)
+        left -= len(part)
+    return b"".join(parts)
+
+
+def _reason(error: Exception) -> str:
+    """A sentence that says what happened and repeats nothing of the URL."""
+    if isinstance(error, aiohttp.ConnectionTimeoutError):
+        return "connection timed out"
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        return "TLS certificate not accepted"
+    if isinstance(error, aiohttp.ClientSSLError | ssl.SSLError):
+        return "TLS handshake failed"
+    if isinstance(error, aiohttp.ClientConnectorDNSError):
+        return "host name not found"
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return f"connection failed: {error.os_error.strerror or 'no reason given'}"
+    if isinstance(error, aiohttp.ServerDisconnectedError):
+        return "server closed the connection without an answer"
+    return f"call failed ({type(error).__name__})"

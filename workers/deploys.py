@@ -1,0 +1,210 @@
+"""Turns the matches of one delivery into deploy jobs, each with its own identity, in one step.
+
+The delivery's job remembers the ids of its deploys, so that the receiver can tell a delivery whose
+deploys failed from one whose deploys succeeded or still run (relay/intake.py).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+import msgspec
+from redis.asyncio import Redis
+from rq.defaults import RQ_KEY_PREFIX
+from rq.job import JobStatus
+from rq.rate_limit import ACQUIRE_AND_ENQUEUE_SCRIPT, RateLimitRegistry
+from rq.utils import utcformat
+
+from config.model import Target
+from relay.events import Event
+from relay.identity import deploy_identity, subject, transition
+from relay.records import (
+    DEPLOY_JOB,
+    JOB_PREFIX,
+    QUEUE_PREFIX,
+    QUEUES_KEY,
+    Lifetimes,
+    job_fields,
+)
+
+BOOKKEEPING = 30
+"""Seconds that a deploy job may take beyond its call."""
+
+# A deploy is a duplicate if the same deploy waits, runs or has succeeded, and either it was brought
+# about by the same transition or nothing newer has been queued for its subject since. A branch that
+# is moved on and back again is thus deployed again, a second webhook for the same push is not.
+_QUEUE_DEPLOYS = """
+local queue, queues, delivery, limits = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local prefix, rate_prefix, now = ARGV[1], ARGV[2], ARGV[3]
+local counts = {queued = true, started = true, scheduled = true, deferred = true, created = true,
+                rate_limited = true, ready_to_enqueue = true, finished = true}
+
+local answers, ids = {}, {}
+local arg = 4
+for key = 5, #KEYS, 2 do
+  local identity, latest = KEYS[key], KEYS[key + 1]
+  local name, transition, window = ARGV[arg], ARGV[arg + 1], ARGV[arg + 2]
+  local limit, concurrency = ARGV[arg + 3], ARGV[arg + 4]
+  local count = tonumber(ARGV[arg + 5])
+  local first = redis.call('HGET', identity, 'job')
+  local status = first and redis.call('HGET', prefix .. first, 'status')
+  local verdict, id
+  if status and counts[status] and (redis.call('HGET', identity, 'transition') == transition
+                                    or redis.call('GET', latest) == first) then
+    verdict, id = 'duplicate', first
+  else
+    local number = 1
+    id = name
+    while redis.call('EXISTS', prefix .. id) == 1 do
+      number = number + 1
+      id = name .. '-' .. number
+    end
+    redis.call('HSET', identity, 'job', id, 'transition', transition)
+    redis.call('EXPIRE', identity, window)
+    redis.call('SET', latest, id, 'EX', window)
+    redis.call('HSET', prefix .. id, unpack(ARGV, arg + 6, arg + 5 + count))
+    redis.call('SADD', queues, queue)
+    if limit == '' then
+      redis.call('RPUSH', queue, id)
+    else
+      redis.call('SADD', limits, limit)
+      redis.call('HSET', rate_prefix .. limit, 'concurrency', concurrency)
+      redis.call('ZADD', rate_prefix .. limit .. ':rate_limited', now, id)
+    end
+    verdict = 'queued'
+  end
+  answers[#answers + 1] = verdict
+  answers[#answers + 1] = id
+  ids[#ids + 1] = id
+  arg = arg + 6 + count
+end
+if redis.call('EXISTS', delivery) == 1 then
+  redis.call('HSET', delivery, 'deploys', table.concat(ids, ' '))
+end
+return answers
+"""
+
+_RATE_PREFIX = f"{RQ_KEY_PREFIX}:rl:"
+
+
+class Deploy(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One deploy call to be made, as it waits in Redis. It holds no URL and no secret: those are
+    read from relay.yaml when the call is made."""
+
+    delivery: str
+    source: str
+    route: str
+    target: str
+    event: Event
+
+
+class Queued(NamedTuple):
+    """What became of a deploy: ``id`` is its job, or the one that it is a duplicate of."""
+
+    deploy: Deploy
+    id: str
+    duplicate: bool
+
+
+async def queue_deploys(
+    redis: Redis,
+    deploys: Sequence[tuple[Deploy, Target]],
+    *,
+    delivery: str,
+    queue: str,
+    failure_ttl: float,
+) -> list[Queued]:
+    """Queue each deploy unless it is a duplicate, and note their ids at the delivery's job.
+
+    All of it happens in one transaction. Raises redis.exceptions.RedisError.
+    """
+    keys = [
+        f"{QUEUE_PREFIX}{queue}",
+        QUEUES_KEY,
+        f"{JOB_PREFIX}{delivery}",
+        RateLimitRegistry.rl_keys_key,
+    ]
+    now = time.time()
+    args: list[str | bytes | int | float] = [JOB_PREFIX, _RATE_PREFIX, now]
+    for deploy, target in deploys:
+        identity = deploy_identity(deploy.target, deploy.event)
+        fields = _fields(deploy, target, queue, int(failure_ttl))
+        keys += (
+            f"relay:deploy:{identity}",
+            f"relay:latest:{subject(deploy.target, deploy.event)}",
+        )
+        args += (
+            f"{deploy.target}--{identity}",
+            transition(deploy.event),
+            max(1, int(target.window)),
+            _limit(deploy.target) if target.concurrency else "",
+            target.concurrency or 0,
+            len(fields),
+            *fields,
+        )
+    async with redis.pipeline(transaction=True) as pipe:
+        pipe.eval(_QUEUE_DEPLOYS, len(keys), *keys, *args)
+        for name, concurrency in {
+            deploy.target: target.concurrency for deploy, target in deploys if target.concurrency
+        }.items():
+            _fill_slots(pipe, _limit(name), concurrency)
+        answers: list[bytes] = (await pipe.execute())[0]
+    return [
+        Queued(deploy, id=job.decode(), duplicate=verdict == b"duplicate")
+        for (deploy, _), verdict, job in zip(deploys, answers[::2], answers[1::2], strict=True)
+    ]
+
+
+async def newest(redis: Redis, deploy: Deploy) -> str:
+    """The id of the deploy queued last for the same subject; empty once that is forgotten."""
+    latest: bytes | None = await redis.get(f"relay:latest:{subject(deploy.target, deploy.event)}")
+    return latest.decode() if latest else ""
+
+
+def _fields(
+    deploy: Deploy, target: Target, queue: str, failure_ttl: int
+) -> list[str | bytes | int]:
+    event = deploy.event
+    fields = job_fields(
+        DEPLOY_JOB,
+        (msgspec.json.encode(deploy).decode(),),
+        queue=queue,
+        description=f"deploy: {deploy.target} {event.repo}@{event.sha[:12]}",
+        lifetimes=Lifetimes(
+            timeout=int(target.timeout) + BOOKKEEPING,
+            result=max(1, int(target.window)),
+            failure=failure_ttl,
+        ),
+        status=JobStatus.RATE_LIMITED if target.concurrency else JobStatus.QUEUED,
+    )
+    if target.concurrency:
+        fields += (
+            "rate_limit_key",
+            _limit(deploy.target),
+            "rate_limit_concurrency",
+            target.concurrency,
+        )
+    return fields
+
+
+def _limit(target: str) -> str:
+    """The key of a target's RateLimit, by which rq keeps its calls apart over all workers."""
+    return f"target:{target}"
+
+
+def _fill_slots(pipe: Any, limit: str, concurrency: int) -> None:
+    """Have rq itself move waiting jobs into free slots, as its own enqueue does."""
+    pipe.eval(
+        ACQUIRE_AND_ENQUEUE_SCRIPT,
+        2,
+        f"{_RATE_PREFIX}{limit}:allowed",
+        f"{_RATE_PREFIX}{limit}:rate_limited",
+        concurrency,
+        int(time.time()),
+        utcformat(datetime.now(UTC)),
+        QUEUE_PREFIX,
+        JOB_PREFIX,
+    )

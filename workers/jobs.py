@@ -1,0 +1,179 @@
+"""The two jobs: ``deliver`` turns a delivery into deploys, ``deploy`` makes one call.
+
+They are coroutines, which any rq worker runs. Where a job stands is kept in its own RQ job: RQ's
+status and retries, and our field ``calling`` while a call is under way.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import time
+from typing import Any
+
+import msgspec
+from rq import Retry, get_current_job
+from rq.job import Job
+
+from config.errors import RelayError
+from relay.audit import delivery_fields, event_fields, log
+from relay.events import Delivery
+from relay.records import JOB_PREFIX
+from workers.backoff import pause, retry_after
+from workers.deploys import Deploy, newest, queue_deploys
+from workers.errors import CallFailed, DeployFailed
+from workers.runtime import Runtime, runtime
+from workers.verdict import Verdict, judge
+
+CALLING_FIELD = "calling"
+"""Our field of a deploy's job: the attempt whose call has begun and not yet been answered."""
+
+
+async def deliver(raw: str) -> list[str]:
+    """Match one delivery against the routes and queue a deploy job for each call.
+
+    Running twice does no harm: deploys that were queued the first time are duplicates the second.
+    Returns the ids of the deploy jobs.
+    """
+    delivery = msgspec.json.decode(raw, type=Delivery)
+    fields = delivery_fields(delivery)
+    async with runtime() as rt:
+        for decision in rt.project.router.candidates(delivery.event, delivery.source):
+            if not decision.matched:
+                log.debug(
+                    "route.skipped", route=decision.route.name, reason=decision.reason, **fields
+                )
+        wanted = []
+        for match in rt.project.router.match(delivery.event, delivery.source):
+            log.info(
+                "route.matched",
+                route=match.route.name,
+                targets=list(match.route.deploy),
+                paths_unknown=match.paths_unknown,
+                **fields,
+            )
+            wanted += [
+                (
+                    Deploy(delivery.id, delivery.source, match.route.name, name, delivery.event),
+                    rt.project.targets[name],
+                )
+                for name in match.route.deploy
+            ]
+        queued = await queue_deploys(
+            rt.redis,
+            wanted,
+            delivery=delivery.id,
+            queue=rt.project.settings.queue,
+            failure_ttl=rt.project.settings.dead_letter_ttl,
+        )
+    if not queued:
+        log.info("delivery.ignored", reason="no route wants it any more", **fields)
+    for deploy, job, duplicate in queued:
+        step = "deploy.duplicate" if duplicate else "deploy.queued"
+        log.info(step, deploy=job, route=deploy.route, target=deploy.target, **fields)
+    return [job for _, job, _ in queued]
+
+
+async def deploy(raw: str) -> dict[str, Any] | Retry:
+    """Make one deploy call and judge its answer.
+
+    Returns what is known of the deploy, or RQ's Retry where another attempt shall be made. Raises
+    DeployFailed where none shall; the job then rests in RQ's failed registry.
+    """
+    task = msgspec.json.decode(raw, type=Deploy)
+    job = get_current_job()
+    if job is None:
+        raise LookupError("a deploy runs as an RQ job only")
+    attempt = (job.number_of_retries or 0) + 1
+    fields = {
+        "delivery": task.delivery,
+        "source": task.source,
+        **event_fields(task.event),
+        "deploy": job.id,
+        "route": task.route,
+        "target": task.target,
+        "attempt": attempt,
+    }
+    async with runtime() as rt:
+        try:
+            return await _attempt(rt, task, job, attempt, fields)
+        except RelayError as failure:
+            log.error("deploy.failed", reason=str(failure), **fields)
+            # RQ runs a job that raised again as long as retries are left; those are for crashes.
+            job.retries_left = 0
+            raise
+
+
+async def _attempt(
+    rt: Runtime, task: Deploy, job: Job, attempt: int, fields: dict[str, Any]
+) -> dict[str, Any] | Retry:
+    target = rt.project.targets.get(task.target)
+    if target is None:
+        raise DeployFailed("relay.yaml no longer has this target")
+    key = f"{JOB_PREFIX}{job.id}"
+    begun = await rt.redis.hget(key, CALLING_FIELD)
+    if begun is not None:
+        # Whoever requeues the job has decided; the next run must not stop here again.
+        await rt.redis.hdel(key, CALLING_FIELD)
+        raise DeployFailed(
+            f"attempt {int(begun)} was cut off before its answer came; the platform may have "
+            "deployed, so it is not called again without a human decision"
+        )
+    if target.supersede:
+        newer = await newest(rt.redis, task)
+        if newer not in ("", job.id):
+            log.info("deploy.superseded", by=newer, **fields)
+            return {"superseded_by": newer}
+
+    recipe = rt.project.recipes[task.target]
+    call = recipe.plan(
+        task.event,
+        route=task.route,
+        delivery=task.delivery,
+        source=task.source,
+        reveal=lambda ref: ref.reveal(),
+    )
+    await rt.redis.hset(key, CALLING_FIELD, attempt)
+    log.info("deploy.attempted", method=call.method, **fields)
+    started = time.monotonic()
+    asked: float | None = None
+    status: int | None = None
+    try:
+        answer = await rt.client.call(
+            call, idempotency_key=job.id, total=target.timeout, connect=target.connect_timeout
+        )
+    except CallFailed as failure:
+        verdict = Verdict("retry", str(failure))
+    else:
+        status = answer.status
+        asked = retry_after(answer.headers.get("Retry-After"), time.time())
+        verdict = judge(answer, recipe.success, recipe.deployment_id)
+    fields |= {"status": status, "ms": round((time.monotonic() - started) * 1000, 1)}
+    await rt.redis.hdel(key, CALLING_FIELD)
+
+    if verdict.outcome == "succeeded":
+        log.info("deploy.succeeded", deployment_id=verdict.deployment_id, **fields)
+        return {"status": status, "attempt": attempt, "deployment_id": verdict.deployment_id}
+    if verdict.outcome == "failed":
+        raise DeployFailed(verdict.reason)
+    if attempt >= target.retry.attempts:
+        raise DeployFailed(f"{verdict.reason}; attempt {attempt} was the last")
+    seconds = _seconds(target.retry.retry_after_cap, asked)
+    if seconds is None:
+        seconds = math.ceil(pause(target.retry, attempt, random.random()))  # noqa: S311
+    log.warning(
+        "deploy.retry_scheduled",
+        reason=verdict.reason,
+        seconds=seconds,
+        retry_after=asked is not None,
+        **fields,
+    )
+    return Retry(max=target.retry.attempts, interval=seconds)
+
+
+def _seconds(cap: float, asked: float | None) -> int | None:
+    """The pause a platform asked for, up to ``cap``, in the whole seconds that RQ counts in.
+
+    RQ's scheduler drops fractions of the due time, so one second more keeps it from being early.
+    """
+    return None if asked is None else math.ceil(min(asked, cap)) + 1
