@@ -99,8 +99,6 @@ async def wait_until_ready(socket: Path) -> None:
 
 async def in_use(socket: Path) -> bool:
     """Whether a server answers at this socket already."""
-    if not socket.exists():
-        return False
     try:
         _, writer = await asyncio.open_unix_connection(str(socket))
     except OSError:
