@@ -112,7 +112,9 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9]+(?:(?:_+|-)[A-Za-z0-9]+)*$", 
 class Strict(BaseModel):
     """Unknown keys are refused, and nothing changes after loading."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, populate_by_name=True
+    )
 
 
 class SecretRef(Strict):
@@ -134,6 +136,11 @@ class SecretRef(Strict):
     def keep(self, value: SecretStr) -> None:
         """Remember the secret that was found at this place."""
         self._value = value
+
+    @property
+    def is_loaded(self) -> bool:
+        """Whether the secret was looked up in this process."""
+        return self._value is not None
 
     def reveal(self) -> str:
         """The secret itself. Raises LookupError where it was not loaded."""

@@ -168,9 +168,7 @@ class GitLab:
 
     def sign(self, body: bytes, kind: str, delivery_id: str, now: float) -> dict[str, str]:
         """See Dialect.sign."""
-        event = {"pull_request": "Merge Request Hook", "tag": "Tag Push Hook"}.get(
-            kind, "Push Hook"
-        )
+        events = {"pull_request": "Merge Request Hook", "tag": "Tag Push Hook"}
         headers = {
             "Content-Type": "application/json",
             "X-Gitlab-Event": events.get(kind, "Push Hook"),

@@ -31,7 +31,7 @@ class HmacKeys:
         return made
 
     def vouch(self, signatures: Sequence[bytes], *parts: bytes) -> bool:
-        """Whether any key made any of these signatures; all pairs are compared, in constant time."""
+        """Whether any key made any of these signatures; all pairs are compared."""
         good = False
         for digest in self.digests(*parts):
             for signature in signatures:

@@ -1,0 +1,344 @@
+"""Loads relay.yaml: models, names that refer to each other, presets and secrets.
+
+Every mistake is reported at once, each with its place in the file and, for a misspelt name, what
+was probably meant.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from pydantic import SecretStr, ValidationError
+from yarl import URL
+
+from config.errors import ConfigError, Problem
+from config.model import RelayConfig, Route, SecretRef, Source, Strict, Target
+from config.positions import Keys, Places, read
+from config.preset import presets
+from config.secret_values import MissingSecret, resolve
+from config.wording import sentence
+
+Section = Literal["sources", "targets"]
+
+
+class Loaded(NamedTuple):
+    """A valid relay.yaml, and where its parts stand in the file."""
+
+    config: RelayConfig
+    places: Places
+
+
+def load(
+    path: Path,
+    *,
+    secrets_of: Collection[Section] = ("sources", "targets"),
+    environ: Mapping[str, str] = os.environ,
+) -> Loaded:
+    """Read, check and complete a relay.yaml.
+
+    ``secrets_of`` names the sections whose secrets this process needs; those of others are not
+    looked up. Raises ConfigError with every mistake.
+    """
+    document, places, problems = read(path)
+    if not isinstance(document, dict):
+        raise ConfigError([places.problem((), "the file must hold sources, targets and routes")])
+    gathered = _gather_options(document, places, problems)
+    try:
+        config = RelayConfig.model_validate(gathered)
+    except ValidationError as error:
+        problems += _translate(error, gathered, places)
+        problems += _check_the_rest(error, gathered, places, secrets_of, environ)
+        raise ConfigError(_sorted(problems)) from None
+    problems += _cross_check(config, places, range(len(config.routes)), {})
+    problems += _load_secrets(config, places, secrets_of, environ)
+    if problems:
+        raise ConfigError(_sorted(problems))
+    return Loaded(config, places)
+
+
+def secret_refs(
+    config: RelayConfig, sections: Collection[Section]
+) -> Iterator[tuple[Keys, SecretRef]]:
+    """Every reference to a secret in these sections, and where it stands."""
+    if "sources" in sections:
+        for name, source in config.sources.items():
+            yield from _refs(("sources", name), source)
+    if "targets" in sections:
+        for name, target in config.targets.items():
+            yield from _refs(("targets", name), target)
+
+
+def secret_values(config: RelayConfig) -> frozenset[str]:
+    """All secrets that were loaded, and of secret URLs the secret parts too."""
+    values: set[str] = set()
+    for path, ref in secret_refs(config, ("sources", "targets")):
+        if not ref.is_loaded:
+            continue
+        value = ref.reveal()
+        values.add(value)
+        if path[-1] == "url":
+            url = URL(value, encoded=True)
+            values.update(part for part in (url.raw_path, url.raw_path_qs) if len(part) > 3)
+            values.update(part for part in url.raw_path.split("/") if len(part) >= 12)
+    return frozenset(values)
+
+
+def _check_the_rest(
+    error: ValidationError,
+    document: dict[Any, Any],
+    places: Places,
+    sections: Collection[Section],
+    environ: Mapping[str, str],
+) -> list[Problem]:
+    """What else is wrong, beyond the entries that pydantic has refused already."""
+    broken = {issue["loc"][:2] for issue in error.errors(include_url=False)}
+    kept: dict[Any, Any] = {}
+    for section in ("sources", "targets"):
+        entries = document.get(section)
+        if not isinstance(entries, dict):
+            return []
+        kept[section] = {k: v for k, v in entries.items() if (section, k) not in broken}
+    routes = document.get("routes", [])
+    if not isinstance(routes, list):
+        return []
+    indexes = [index for index in range(len(routes)) if ("routes", index) not in broken]
+    try:
+        config = RelayConfig.model_validate({**kept, "routes": [routes[i] for i in indexes]})
+    except ValidationError:
+        return []
+    return [
+        *_cross_check(config, places, indexes, document),
+        *_load_secrets(config, places, sections, environ),
+    ]
+
+
+def _sorted(problems: Iterable[Problem]) -> list[Problem]:
+    return sorted(problems, key=lambda problem: (problem.line, problem.column))
+
+
+def suggest(word: object, known: Iterable[str]) -> str:
+    """What was probably meant, as a question; empty if nothing comes close."""
+    close = difflib.get_close_matches(str(word), list(known), n=1, cutoff=0.6)
+    return f"did you mean {close[0]!r}?" if close else ""
+
+
+def _gather_options(
+    document: dict[Any, Any], places: Places, problems: list[Problem]
+) -> dict[Any, Any]:
+    """Move what a target's preset declares from beside its other keys to ``options``."""
+    targets = document.get("targets")
+    if not isinstance(targets, dict):
+        return document
+    moved: dict[Any, Any] = {}
+    for name, target in targets.items():
+        preset = presets().get(str(target.get("preset"))) if isinstance(target, dict) else None
+        if preset is None or "options" in target:
+            moved[name] = target
+            continue
+        options = {
+            key: option.default
+            for key, option in preset.options.items()
+            if option.default is not None
+        }
+        for key, option in preset.options.items():
+            if key not in target:
+                if option.required:
+                    message = f"preset {preset.name} requires key {key!r}"
+                    problems.append(places.problem(("targets", name), message))
+            elif _fits(option.type, target[key]):
+                options[key] = target[key]
+            else:
+                problems.append(
+                    places.problem(("targets", name, key), f"must be {_WANTED[option.type]}")
+                )
+        rest = {key: value for key, value in target.items() if key not in preset.options}
+        moved[name] = {**rest, **({"options": options} if options else {})}
+    return {**document, "targets": moved}
+
+
+_WANTED: Mapping[str, str] = {
+    "boolean": "true or false",
+    "integer": "a whole number",
+    "secret": "{env: NAME} or {file: PATH}",
+    "string": "text",
+}
+
+
+def _fits(kind: str, value: object) -> bool:
+    match kind:
+        case "boolean":
+            return isinstance(value, bool)
+        case "integer":
+            return isinstance(value, int) and not isinstance(value, bool)
+        case "secret":
+            return isinstance(value, dict)
+        case _:
+            return isinstance(value, str | int) and not isinstance(value, bool)
+
+
+def _translate(
+    error: ValidationError, document: dict[Any, Any], places: Places
+) -> Iterator[Problem]:
+    """Pydantic's findings in our words; of a value with several allowed forms only one finding."""
+    seen: set[tuple[str | int, ...]] = set()
+    for issue in error.errors(include_url=False):
+        path = _existing(issue["loc"], document, missing=issue["type"] == "missing")
+        if path in seen:
+            continue
+        seen.add(path)
+        message, known = sentence(issue, path, document)
+        word = path[-1] if issue["type"] == "extra_forbidden" else issue.get("input")
+        yield places.problem(
+            path, message, suggest(word, known), at_key=issue["type"] == "extra_forbidden"
+        )
+
+
+def _existing(loc: tuple[str | int, ...], document: Any, *, missing: bool) -> tuple[str | int, ...]:
+    """The part of pydantic's location that is in the file: it adds words for forms and keys."""
+    path: list[str | int] = []
+    for part in loc:
+        if part == "options":
+            document = document.get("options", {}) if isinstance(document, dict) else {}
+            continue
+        try:
+            document = document[part]
+        except (KeyError, IndexError, TypeError):
+            continue
+        path.append(part)
+    return tuple(path) if not missing else (*path, loc[-1])
+
+
+def _cross_check(
+    config: RelayConfig, places: Places, indexes: Sequence[int], document: Mapping[Any, Any]
+) -> Iterator[Problem]:
+    """Names that must exist. ``indexes`` are the routes' in the file; ``document`` knows of
+    targets and sources that exist but are not valid."""
+    targets = {*config.targets, *document.get("targets", ())}
+    sources = {*config.sources, *document.get("sources", ())}
+    for name, target in config.targets.items():
+        at = ("targets", name)
+        if target.preset not in presets():
+            yield places.problem(
+                (*at, "preset"),
+                f"no preset {target.preset!r}; there are {', '.join(presets())}",
+                suggest(target.preset, presets()),
+            )
+        if isinstance(target.url, str) and (wrong := url_mistake(target.url)):
+            yield places.problem((*at, "url"), wrong)
+    names: dict[str, int] = {}
+    for index, route in zip(indexes, config.routes, strict=True):
+        if route.name in names:
+            yield places.problem(
+                ("routes", index, "name"),
+                f"routes[{names[route.name]}] has this name already",
+            )
+        names.setdefault(route.name, index)
+        at = ("routes", index)
+        for position, source in enumerate(route.sources or ()):
+            if source not in sources:
+                yield places.problem(
+                    (*at, "sources", position), f"no source {source!r}", suggest(source, sources)
+                )
+        for position, name in enumerate(route.deploy):
+            if name not in targets:
+                yield places.problem(
+                    (*at, "deploy", position), f"no target {name!r}", suggest(name, targets)
+                )
+        yield from _check_route(config, places, at, route)
+
+
+def _check_route(
+    config: RelayConfig, places: Places, at: tuple[str | int, ...], route: Route
+) -> Iterator[Problem]:
+    for position, name in enumerate(route.deploy):
+        target = config.targets.get(name)
+        place = (*at, "deploy", position)
+        if target is not None and target.preset in presets():
+            preset = presets()[target.preset]
+            for kind in route.on:
+                if kind not in preset.kinds:
+                    yield places.problem(
+                        place,
+                        f"target {name!r} cannot deploy a {kind}: preset {preset.name} is for "
+                        f"{', '.join(preset.kinds)}",
+                    )
+    for key, kinds in _CONCERNED.items():
+        if key in route.model_fields_set and not kinds.intersection(route.on):
+            yield places.problem(
+                (*at, key),
+                f"never applies: it concerns {' and '.join(sorted(kinds))}, but on is "
+                f"{', '.join(route.on)}",
+                at_key=True,
+            )
+
+
+_CONCERNED: Mapping[str, frozenset[str]] = {
+    "branches": frozenset({"push", "pull_request", "delete"}),
+    "base_branches": frozenset({"pull_request"}),
+    "tags": frozenset({"tag", "delete"}),
+    "paths": frozenset({"push", "tag", "pull_request"}),
+    "actions": frozenset({"pull_request"}),
+    "labels": frozenset({"pull_request"}),
+    "messages": frozenset({"push", "tag"}),
+    "forks": frozenset({"pull_request"}),
+    "drafts": frozenset({"pull_request"}),
+}
+
+
+def url_mistake(text: str) -> str:
+    """What is wrong with a target's URL, without quoting it; empty if nothing is."""
+    scheme, separator, rest = text.partition("://")
+    authority = rest.split("/", 1)[0].split("?", 1)[0]
+    if scheme not in ("http", "https") or not separator:
+        return "a URL must start with https:// or http://"
+    if "{" in authority:
+        return "host and port cannot be templates"
+    if "@" in authority:
+        return "a user and password in the URL are not supported: use headers"
+    try:
+        host = URL(f"{scheme}://{authority}").host
+    except ValueError:
+        host = None
+    return "" if host else "a URL must name a host"
+
+
+def _load_secrets(
+    config: RelayConfig,
+    places: Places,
+    sections: Collection[Section],
+    environ: Mapping[str, str],
+) -> Iterator[Problem]:
+    for path, ref in secret_refs(config, sections):
+        try:
+            value = resolve(ref, environ, form=_form(path))
+        except MissingSecret as error:
+            yield places.problem(path, str(error))
+            continue
+        if path[-1] == "url" and (wrong := url_mistake(value)):
+            yield places.problem(path, f"{ref}: {wrong}")
+            continue
+        ref.keep(SecretStr(value))
+
+
+def _form(path: Keys) -> Literal["secret", "signing_token"]:
+    return "signing_token" if "signing_tokens" in path else "secret"
+
+
+def _refs(path: tuple[str | int, ...], value: object) -> Iterator[tuple[Keys, SecretRef]]:
+    """References below a value. Options stand beside the other keys in the file."""
+    if isinstance(value, SecretRef):
+        yield path, value
+    elif isinstance(value, Source | Target | Strict):
+        for name in type(value).model_fields:
+            below = path if name == "options" else (*path, name)
+            yield from _refs(below, getattr(value, name))
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield from _refs((*path, key), item)
+    elif isinstance(value, tuple):
+        for index, item in enumerate(value):
+            yield from _refs((*path, index), item)

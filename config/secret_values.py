@@ -1,0 +1,63 @@
+"""Looks a secret up where its reference says. No message here ever quotes one."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Mapping
+from typing import Literal
+
+from config.model import SecretRef
+
+MAX_BYTES = 65_536
+"""Bytes of a file that holds a secret at most."""
+
+TOKEN_PREFIX = "whsec_"  # noqa: S105
+
+
+class MissingSecret(ValueError):
+    """There is no usable secret at this place."""
+
+
+def resolve(
+    ref: SecretRef, environ: Mapping[str, str], *, form: Literal["secret", "signing_token"]
+) -> str:
+    """The secret itself, without the line break that ends its file.
+
+    Raises MissingSecret where there is none, or a blank one, or one of the wrong form.
+    """
+    if ref.env is not None:
+        if ref.env not in environ:
+            raise MissingSecret(f"environment variable {ref.env} is not set")
+        place, value = f"environment variable {ref.env}", environ[ref.env]
+    else:
+        place, value = f"file {ref.file}", _read(ref)
+    if not value.strip():
+        raise MissingSecret(f"{place} is empty: an empty secret would let anyone deploy")
+    if form == "signing_token" and not _is_signing_token(value):
+        raise MissingSecret(f"{place} is not a signing token: whsec_ and at least 16 bytes base64")
+    return value
+
+
+def _read(ref: SecretRef) -> str:
+    assert ref.file is not None  # noqa: S101
+    try:
+        with ref.file.open("rb") as file:
+            raw = file.read(MAX_BYTES + 1)
+        text = raw.decode("utf-8")
+    except OSError as error:
+        raise MissingSecret(f"file {ref.file} cannot be read: {error.strerror}") from None
+    except ValueError:
+        raise MissingSecret(f"file {ref.file} is not UTF-8 text") from None
+    if len(raw) > MAX_BYTES:
+        raise MissingSecret(f"file {ref.file} is larger than {MAX_BYTES} bytes")
+    return text.removesuffix("\n").removesuffix("\r")
+
+
+def _is_signing_token(value: str) -> bool:
+    if not value.startswith(TOKEN_PREFIX):
+        return False
+    try:
+        return len(base64.b64decode(value.removeprefix(TOKEN_PREFIX), validate=True)) >= 16
+    except (ValueError, binascii.Error):
+        return False
