@@ -219,16 +219,17 @@ def _cross_check(
     targets and sources that exist but are not valid."""
     targets = {*config.targets, *document.get("targets", ())}
     sources = {*config.sources, *document.get("sources", ())}
+    if not sources:
+        yield places.problem(("sources",), "must name at least one git server")
     for name, target in config.targets.items():
-        at = ("targets", name)
         if target.preset not in presets():
             yield places.problem(
-                (*at, "preset"),
+                ("targets", name, "preset"),
                 f"no preset {target.preset!r}; there are {', '.join(presets())}",
                 suggest(target.preset, presets()),
             )
         if isinstance(target.url, str) and (wrong := url_mistake(target.url)):
-            yield places.problem((*at, "url"), wrong)
+            yield places.problem(("targets", name, "url"), wrong)
     names: dict[str, int] = {}
     for index, route in zip(indexes, config.routes, strict=True):
         if route.name in names:
@@ -237,7 +238,7 @@ def _cross_check(
                 f"routes[{names[route.name]}] has this name already",
             )
         names.setdefault(route.name, index)
-        at = ("routes", index)
+        at: tuple[str | int, ...] = ("routes", index)
         for position, source in enumerate(route.sources or ()):
             if source not in sources:
                 yield places.problem(

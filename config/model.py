@@ -286,6 +286,6 @@ class Route(Strict):
 class RelayConfig(Strict):
     """A whole relay.yaml."""
 
-    sources: Annotated[dict[Name, Source], Field(min_length=1)]
+    sources: dict[Name, Source]
     targets: dict[Name, Target] = Field(default_factory=dict)
     routes: tuple[Route, ...] = ()

@@ -62,9 +62,18 @@ class PatternSet:
         self._include = compiled(lambda pattern: not pattern.startswith("!"))
         self._exclude = compiled(lambda pattern: pattern.startswith("!"))
 
+    @property
+    def includes_anything(self) -> bool:
+        """Whether it names what it wants, and not only what it excludes."""
+        return bool(self._include)
+
+    def excludes(self, value: str) -> bool:
+        """Whether a pattern behind ``!`` matches."""
+        return any(pattern.search(value) for pattern in self._exclude)
+
     def matches(self, value: str) -> bool:
         """Whether one value passes."""
-        if any(pattern.search(value) for pattern in self._exclude):
+        if self.excludes(value):
             return False
         return not self._include or any(pattern.search(value) for pattern in self._include)
 

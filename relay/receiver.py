@@ -139,13 +139,9 @@ class Receiver:
         event = delivery.event
         if not sender.repos.matches(event.repo):
             return f"source {delivery.source} may not speak for {event.repo}"
-        if self.router.match(event, delivery.source):
+        decisions = self.router.candidates(event, delivery.source)
+        if any(decision.matched for decision in decisions):
             return ""
-        decisions = [
-            decision
-            for decision in self.router.decide(event, delivery.source)
-            if decision.concerns_repo
-        ]
         if not decisions:
             return f"no route for repository {event.repo}"
         return "; ".join(f"{decision.route.name}: {decision.reason}" for decision in decisions[:5])
@@ -197,5 +193,5 @@ def _unverified(text: str, limit: int = 80) -> str:
     return cut if cut.isascii() and cut.isprintable() else ascii(cut)
 
 
-def _answer(status: int, **body: str) -> web.Response:
-    return web.Response(status=status, body=orjson.dumps(body), content_type="application/json")
+def _answer(code: int, /, **body: str) -> web.Response:
+    return web.Response(status=code, body=orjson.dumps(body), content_type="application/json")

@@ -160,8 +160,8 @@ async def queue_deploys(
 
 async def newest(redis: Redis, deploy: Deploy) -> str:
     """The id of the deploy queued last for the same subject; empty once that is forgotten."""
-    latest: bytes | None = await redis.get(f"relay:latest:{subject(deploy.target, deploy.event)}")
-    return latest.decode() if latest else ""
+    latest = await redis.get(f"relay:latest:{subject(deploy.target, deploy.event)}")
+    return latest.decode() if isinstance(latest, bytes) else ""
 
 
 def _fields(

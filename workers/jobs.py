@@ -16,6 +16,7 @@ from rq import Retry, get_current_job
 from rq.job import Job
 
 from config.errors import RelayError
+from config.model import Target
 from relay.audit import delivery_fields, event_fields, log
 from relay.events import Delivery
 from relay.records import JOB_PREFIX
@@ -38,26 +39,25 @@ async def deliver(raw: str) -> list[str]:
     delivery = msgspec.json.decode(raw, type=Delivery)
     fields = delivery_fields(delivery)
     async with runtime() as rt:
+        wanted: list[tuple[Deploy, Target]] = []
         for decision in rt.project.router.candidates(delivery.event, delivery.source):
+            route = decision.route
             if not decision.matched:
-                log.debug(
-                    "route.skipped", route=decision.route.name, reason=decision.reason, **fields
-                )
-        wanted = []
-        for match in rt.project.router.match(delivery.event, delivery.source):
+                log.debug("route.skipped", route=route.name, reason=decision.reason, **fields)
+                continue
             log.info(
                 "route.matched",
-                route=match.route.name,
-                targets=list(match.route.deploy),
-                paths_unknown=match.paths_unknown,
+                route=route.name,
+                targets=list(route.deploy),
+                paths_unknown=decision.paths_unknown,
                 **fields,
             )
             wanted += [
                 (
-                    Deploy(delivery.id, delivery.source, match.route.name, name, delivery.event),
+                    Deploy(delivery.id, delivery.source, route.name, name, delivery.event),
                     rt.project.targets[name],
                 )
-                for name in match.route.deploy
+                for name in route.deploy
             ]
         queued = await queue_deploys(
             rt.redis,

@@ -17,10 +17,9 @@ from redis.asyncio import Redis
 
 from config.loading import load, secret_values
 from config.model import Target
-from config.preset import presets
 from config.settings import Settings, load_settings
 from relay import audit
-from relay.planning import Recipe
+from relay.planning import Recipe, recipes
 from relay.routing import Router
 from relay.store import connect_async
 from workers.client import Client, open_client
@@ -55,20 +54,17 @@ def project() -> Project:
     Sets up the audit where nobody has yet, as under a stock ``rq worker``. Raises ConfigError.
     """
     settings = load_settings()
-    config = load(settings.config, secrets_of=("targets",)).config
+    loaded = load(settings.config, secrets_of=["targets"])
+    config = loaded.config
     if not structlog.is_configured():
         audit.configure(
             style=settings.log_format, level=settings.log_level, secrets=secret_values(config)
         )
-    known = presets()
     return Project(
         settings=settings,
         router=Router(config.routes),
         targets=config.targets,
-        recipes={
-            name: Recipe(name, target, known[target.preset])
-            for name, target in config.targets.items()
-        },
+        recipes=recipes(loaded),
     )
 
 

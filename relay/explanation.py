@@ -1,0 +1,97 @@
+"""Says what an event would cause and why: every route, and the exact calls, secrets masked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from relay.events import Event, PullRequest
+from relay.planning import Call, Recipe, masked
+from relay.routing import Decision, Router
+from relay.templates import PlanError
+
+
+def explanation(
+    router: Router, recipes: Mapping[str, Recipe], event: Event, source: str
+) -> dict[str, Any]:
+    """The whole explanation as data."""
+    return {
+        "event": _describe(event),
+        "routes": [
+            {
+                "route": decision.route.name,
+                "matched": decision.matched,
+                "reason": decision.reason,
+                "calls": _calls(decision, recipes, event, source) if decision.matched else [],
+            }
+            for decision in router.decide(event, source)
+        ],
+    }
+
+
+def as_text(explained: Mapping[str, Any]) -> str:
+    """The explanation for people."""
+    lines = [f"{key + ':':<10}{value}" for key, value in explained["event"].items()]
+    for route in explained["routes"]:
+        lines.append("")
+        lines.append(f"{'✓' if route['matched'] else '✗'} {route['route']}: {route['reason']}")
+        for call in route["calls"]:
+            if "error" in call:
+                lines.append(f"    {call['target']}: cannot be called: {call['error']}")
+                continue
+            lines.append(f"    {call['target']}: {call['method']} {call['url']}")
+            lines += [f"        {name}: {value}" for name, value in call["headers"].items()]
+            if call["body"]:
+                lines.append(f"        {call['body']}")
+    taken = sum(route["matched"] for route in explained["routes"])
+    lines += ["", f"{taken} of {len(explained['routes'])} routes match"]
+    return "\n".join(lines)
+
+
+def _describe(event: Event) -> dict[str, Any]:
+    described: dict[str, Any] = {
+        "kind": event.kind,
+        "repo": event.repo,
+        "ref": event.ref,
+        "sha": event.sha,
+        "author": " / ".join(event.author.names()),
+    }
+    if isinstance(event, PullRequest):
+        return described | {
+            "number": event.number,
+            "action": event.action,
+            "base": event.base_ref,
+            "draft": event.draft,
+            "fork": event.fork,
+        }
+    complete = "" if event.files_complete else ", and perhaps more: the sender's list is incomplete"
+    return described | {"files": f"{len(event.files)} changed{complete}"}
+
+
+def _calls(
+    decision: Decision, recipes: Mapping[str, Recipe], event: Event, source: str
+) -> list[dict[str, Any]]:
+    calls: list[dict[str, Any]] = []
+    for target in decision.route.deploy:
+        try:
+            call = recipes[target].plan(
+                event,
+                route=decision.route.name,
+                delivery="example",
+                source=source,
+                reveal=masked,
+            )
+        except PlanError as error:
+            calls.append({"target": target, "error": str(error)})
+        else:
+            calls.append({"target": target, **_shown(call)})
+    return calls
+
+
+def _shown(call: Call) -> dict[str, Any]:
+    return {
+        "method": call.method,
+        "url": call.url,
+        "headers": dict(call.headers),
+        "body": call.body.decode() if call.body is not None else "",
+    }

@@ -1,0 +1,235 @@
+"""Turns an event and a target into the exact HTTP call to make. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote, urlencode
+
+import orjson
+
+from config.errors import Problem
+from config.loading import Loaded
+from config.model import On, SecretRef, Target, Text
+from config.preset import Preset, presets
+from relay.events import NO_COMMIT, Event, Person, PullRequest, Push
+from relay.templates import PlanError, Template
+
+Reveal = Callable[[SecretRef], str]
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One HTTP request, ready to be made. With revealed secrets it must never be logged."""
+
+    method: str
+    url: str
+    headers: Mapping[str, str]
+    body: bytes | None
+
+
+class Recipe:
+    """How calls to one target are made: its preset, what the target changes, and the templates."""
+
+    def __init__(self, name: str, target: Target, preset: Preset) -> None:
+        """Raises PlanError where a template is not well formed."""
+        self.name = name
+        self.method = target.method or preset.method
+        self.success = target.success or preset.success
+        self.deployment_id = target.deployment_id or preset.deployment_id
+        self._options = target.options
+        self._url = _compile(target.url, "url", in_url=True)
+        self._path = Template(preset.path, "path", in_url=True)
+        self._query = _compile_all({**preset.query, **(target.query or {})}, "query")
+        self._headers = _compile_all({**preset.headers, **(target.headers or {})}, "headers")
+        # A body of the target's own replaces the preset's, of whichever kind.
+        own = target.json_body is not None or target.form is not None
+        json_body = target.json_body if own else preset.json_body
+        form = target.form if own else preset.form
+        self._json = None if json_body is None else _compile_json(json_body, "json")
+        self._form = None if form is None else _compile_all(form, "form")
+
+    def plan(self, event: Event, *, route: str, delivery: str, source: str, reveal: Reveal) -> Call:
+        """The call for one event. Raises PlanError where a template does not render."""
+        context = {
+            "event": event_context(event),
+            "target": {
+                key: reveal(value) if isinstance(value, SecretRef) else value
+                for key, value in self._options.items()
+            },
+            "route": route,
+            "delivery": {"id": delivery, "source": source},
+        }
+        headers = _render_all(self._headers, context, reveal)
+        for name, value in headers.items():
+            if _CONTROL.search(value):
+                raise PlanError(f"headers.{name}: a control character")
+        body: bytes | None = None
+        if self._json is not None:
+            body = orjson.dumps(_render_json(self._json, context))
+            headers.setdefault("Content-Type", "application/json")
+        elif self._form is not None:
+            body = urlencode(_render_all(self._form, context, reveal)).encode()
+            headers.setdefault("Content-Type", "application/x-www-form-urlencoded")
+        url = _join(
+            _render(self._url, context, reveal),
+            self._path.render(context),
+            _render_all(self._query, context, reveal),
+        )
+        return Call(self.method, url, headers, body)
+
+
+def event_context(event: Event) -> dict[str, Any]:
+    """What templates may say of an event; only names that its kind has."""
+    author = {
+        "name": event.author.name,
+        "email": event.author.email,
+        "login": event.author.login,
+    }
+    context: dict[str, Any] = {
+        "kind": event.kind,
+        "repo": event.repo,
+        "ref": event.ref,
+        "sha": event.sha,
+        "sender": event.sender,
+        "author": author,
+    }
+    if isinstance(event, PullRequest):
+        return context | {
+            "branch": event.head_ref,
+            "base_branch": event.base_ref,
+            "number": event.number,
+            "action": event.action,
+            "title": event.title,
+            "draft": event.draft,
+            "merged": event.merged,
+            "fork": event.fork,
+            "head_repo": event.head_repo,
+            "labels": list(event.labels),
+        }
+    return context | {
+        "branch": event.branch,
+        "tag": event.tag,
+        "before": event.before,
+        "created": event.created,
+        "forced": event.forced,
+        "message": event.message,
+    }
+
+
+def masked(ref: SecretRef) -> str:
+    """What an explanation shows instead of a secret."""
+    return str(ref)
+
+
+def recipes(loaded: Loaded) -> dict[str, Recipe]:
+    """The recipe of every target. Raises PlanError."""
+    return {
+        name: Recipe(name, target, presets()[target.preset])
+        for name, target in loaded.config.targets.items()
+    }
+
+
+def rehearse(loaded: Loaded) -> list[Problem]:
+    """Plan every call that the routes can lead to, so that a template that cannot render is found
+    before a deploy depends on it."""
+    config = loaded.config
+    problems: list[Problem] = []
+    for name, target in config.targets.items():
+        preset = presets()[target.preset]
+        kinds = {kind for route in config.routes if name in route.deploy for kind in route.on}
+        try:
+            recipe = Recipe(name, target, preset)
+            for kind in sorted(kinds or preset.kinds):
+                recipe.plan(
+                    _EXAMPLES[kind],
+                    route="example",
+                    delivery="example",
+                    source="example",
+                    reveal=masked,
+                )
+        except PlanError as error:
+            at = re.split(r"[.:]", str(error), maxsplit=1)[0]
+            problems.append(loaded.places.problem(("targets", name, at), str(error)))
+    return problems
+
+
+_PERSON = Person("Example", "example@example.com", "example")
+_BRANCH = Push(
+    repo="example/example", ref="refs/heads/main", before="1" * 40, after="2" * 40, author=_PERSON
+)
+_EXAMPLES: Mapping[On, Event] = {
+    "push": _BRANCH,
+    "tag": Push(
+        repo="example/example", ref="refs/tags/v1", before=NO_COMMIT, after="2" * 40, created=True
+    ),
+    "delete": Push(
+        repo="example/example", ref="refs/heads/old", before="1" * 40, after=NO_COMMIT, deleted=True
+    ),
+    "pull_request": PullRequest(
+        repo="example/example",
+        number=1,
+        action="opened",
+        head_sha="2" * 40,
+        head_ref="topic",
+        head_repo="example/example",
+        base_ref="main",
+        author=_PERSON,
+    ),
+}
+
+
+def _compile(text: Text, where: str, *, in_url: bool = False) -> Template | SecretRef:
+    return text if isinstance(text, SecretRef) else Template(text, where, in_url=in_url)
+
+
+def _compile_all(texts: Mapping[str, Text], where: str) -> dict[str, Template | SecretRef]:
+    return {key: _compile(text, f"{where}.{key}") for key, text in texts.items()}
+
+
+def _compile_json(value: Any, where: str) -> Any:
+    if isinstance(value, str):
+        return Template(value, where)
+    if isinstance(value, dict):
+        return {key: _compile_json(item, f"{where}.{key}") for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_compile_json(item, f"{where}[{n}]") for n, item in enumerate(value)]
+    return value
+
+
+def _render(text: Template | SecretRef, context: Mapping[str, Any], reveal: Reveal) -> str:
+    return reveal(text) if isinstance(text, SecretRef) else text.render(context)
+
+
+def _render_all(
+    texts: Mapping[str, Template | SecretRef], context: Mapping[str, Any], reveal: Reveal
+) -> dict[str, str]:
+    """What renders to nothing is left out: a parameter without a value says nothing."""
+    rendered = {key: _render(text, context, reveal) for key, text in texts.items()}
+    return {key: value for key, value in rendered.items() if value}
+
+
+def _render_json(value: Any, context: Mapping[str, Any]) -> Any:
+    if isinstance(value, Template):
+        return value.render(context)
+    if isinstance(value, dict):
+        return {key: _render_json(item, context) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_render_json(item, context) for item in value]
+    return value
+
+
+def _join(url: str, path: str, query: Mapping[str, str]) -> str:
+    """Add a path and parameters to a URL whose own bytes stay as they are."""
+    url, _, _ = url.partition("#")
+    base, _, existing = url.partition("?")
+    if path:
+        base = f"{base.rstrip('/')}/{path.lstrip('/')}"
+    kept = [pair for pair in existing.split("&") if pair and pair.partition("=")[0] not in query]
+    added = [f"{quote(key, safe='')}={quote(value, safe='')}" for key, value in query.items()]
+    pairs = "&".join([*kept, *added])
+    return f"{base}?{pairs}" if pairs else base

@@ -1,0 +1,187 @@
+"""Which routes an event takes, and why it does not take the others. Pure.
+
+Routes are indexed by repository, so that an event costs no more for the routes of other
+repositories. One function judges a route, for routing and for explaining alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from config.model import Route
+from config.patterns import PatternSet, is_literal
+from relay.events import Event, PullRequest, Push
+
+SKIP_MARK = "[skip deploy]"
+"""In a head commit's message, or in a pull request's title: do not deploy this."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What one route says to one event."""
+
+    route: Route
+    matched: bool
+    reason: str
+    paths_unknown: bool = False
+    """The path filter let the event through because the list of changed files is incomplete."""
+
+
+class Router:
+    """The routes of a relay.yaml, compiled."""
+
+    def __init__(self, routes: Iterable[Route]) -> None:
+        self._routes = [_Compiled(position, route) for position, route in enumerate(routes)]
+        self._by_repo: dict[str, list[_Compiled]] = {}
+        self._by_pattern: list[_Compiled] = []
+        for compiled in self._routes:
+            if all(is_literal(pattern) for pattern in compiled.route.repo):
+                for repo in {pattern.lower() for pattern in compiled.route.repo}:
+                    self._by_repo.setdefault(repo, []).append(compiled)
+            else:
+                self._by_pattern.append(compiled)
+
+    def __len__(self) -> int:
+        return len(self._routes)
+
+    def candidates(self, event: Event, source: str) -> list[Decision]:
+        """What the routes of the event's repository say, in the order of the file."""
+        named = self._by_repo.get(event.repo.lower(), ())
+        # A repository matches by pattern without regard to case, as git servers do.
+        other = [route for route in self._by_pattern if route.repo.matches(event.repo)]
+        found = sorted((*named, *other), key=lambda route: route.position) if other else named
+        return [route.decide(event, source) for route in found]
+
+    def match(self, event: Event, source: str) -> list[Decision]:
+        """The routes that the event takes, in the order of the file."""
+        return [decision for decision in self.candidates(event, source) if decision.matched]
+
+    def decide(self, event: Event, source: str) -> list[Decision]:
+        """What every route of the file says, for an explanation."""
+        return [
+            route.decide(event, source)
+            if route.repo.matches(event.repo)
+            else Decision(
+                route.route, matched=False, reason=f"repo {event.repo} does not match {route.repo}"
+            )
+            for route in self._routes
+        ]
+
+
+class _Compiled:
+    __slots__ = (
+        "authors",
+        "base_branches",
+        "branches",
+        "labels",
+        "messages",
+        "paths",
+        "position",
+        "repo",
+        "route",
+        "tags",
+    )
+
+    def __init__(self, position: int, route: Route) -> None:
+        self.position = position
+        self.route = route
+        self.repo = PatternSet(route.repo, "path", ignore_case=True)
+        self.branches = _paths(route.branches)
+        self.base_branches = _paths(route.base_branches)
+        self.tags = _paths(route.tags)
+        self.paths = _paths(route.paths)
+        self.labels = _texts(route.labels)
+        self.authors = _texts(route.authors)
+        self.messages = _texts(route.messages)
+
+    def decide(self, event: Event, source: str) -> Decision:
+        """Judge an event of this route's repository, cheapest conditions first."""
+        reason = self._refusal(event, source)
+        if reason:
+            return Decision(self.route, matched=False, reason=reason)
+        matches, unknown = self._paths_match(event)
+        if not matches:
+            return Decision(
+                self.route, matched=False, reason=f"no changed file matches paths: {self.paths}"
+            )
+        reason = "all conditions hold"
+        if unknown:
+            reason += "; the list of changed files is incomplete, so paths let it through"
+        return Decision(self.route, matched=True, reason=reason, paths_unknown=unknown)
+
+    def _refusal(self, event: Event, source: str) -> str:
+        route = self.route
+        if event.kind not in route.on:
+            return f"on is {', '.join(route.on)}, this is a {event.kind}"
+        if route.sources is not None and source not in route.sources:
+            return f"source {source!r} is not one of {', '.join(route.sources)}"
+        if isinstance(event, PullRequest):
+            reason = self._refusal_of_pull_request(event)
+        else:
+            reason = self._refusal_of_push(event)
+        if not reason and self.authors is not None and not _any(self.authors, event.author.names()):
+            return f"author {' / '.join(event.author.names())!r} does not match {self.authors}"
+        return reason
+
+    def _refusal_of_push(self, event: Push) -> str:
+        if event.branch:
+            if event.deleted and self.branches is None and self.tags is not None:
+                return "a deleted branch, and the route is about tags"
+            if self.branches is not None and not self.branches.matches(event.branch):
+                return f"branch {event.branch!r} does not match branches: {self.branches}"
+        else:
+            if event.deleted and self.tags is None and self.branches is not None:
+                return "a deleted tag, and the route is about branches"
+            if self.tags is not None and not self.tags.matches(event.tag):
+                return f"tag {event.tag!r} does not match tags: {self.tags}"
+        if event.deleted:
+            return ""
+        if SKIP_MARK in event.message.lower():
+            return f"the head commit says {SKIP_MARK}"
+        if self.messages is not None and not self.messages.matches(event.message):
+            return f"the head commit's message does not match messages: {self.messages}"
+        return ""
+
+    def _refusal_of_pull_request(self, event: PullRequest) -> str:
+        route = self.route
+        if event.action not in route.actions:
+            return f"action {event.action} is not one of {', '.join(route.actions)}"
+        if event.fork and not route.forks:
+            return "from a fork, and the route does not say forks: true"
+        if event.draft and not route.drafts:
+            return "a draft, and the route does not say drafts: true"
+        if self.base_branches is not None and not self.base_branches.matches(event.base_ref):
+            return f"base {event.base_ref!r} does not match base_branches: {self.base_branches}"
+        if self.branches is not None and not self.branches.matches(event.head_ref):
+            return f"branch {event.head_ref!r} does not match branches: {self.branches}"
+        if self.labels is not None and not _any(self.labels, event.labels):
+            return f"labels {', '.join(event.labels) or '(none)'} do not match {self.labels}"
+        if SKIP_MARK in event.title.lower():
+            return f"the title says {SKIP_MARK}"
+        return ""
+
+    def _paths_match(self, event: Event) -> tuple[bool, bool]:
+        """Whether the path filter lets the event through, and whether only for lack of a list."""
+        if self.paths is None or event.kind == "delete":
+            return True, False
+        if isinstance(event, PullRequest):
+            return True, True
+        if any(map(self.paths.matches, event.files)):
+            return True, False
+        return (not event.files_complete,) * 2
+
+
+def _paths(patterns: Sequence[str] | None) -> PatternSet | None:
+    return None if patterns is None else PatternSet(patterns, "path")
+
+
+def _texts(patterns: Sequence[str] | None) -> PatternSet | None:
+    return None if patterns is None else PatternSet(patterns, "text")
+
+
+def _any(patterns: PatternSet, values: Sequence[str]) -> bool:
+    """Whether one value is wanted and none excluded; without a value, whether nothing is wanted."""
+    if any(patterns.excludes(value) for value in values):
+        return False
+    return not patterns.includes_anything or any(map(patterns.matches, values))
