@@ -25,6 +25,10 @@ from config.wording import sentence
 Section = Literal["sources", "targets"]
 
 
+MIN_SECRET_PART = 12
+"""Characters from which a part of a secret URL counts as secret itself; ``/api`` does not."""
+
+
 class Loaded(NamedTuple):
     """A valid relay.yaml, and where its parts stand in the file."""
 
@@ -82,8 +86,8 @@ def secret_values(config: RelayConfig) -> frozenset[str]:
         values.add(value)
         if path[-1] == "url":
             url = URL(value, encoded=True)
-            values.update(part for part in (url.raw_path, url.raw_path_qs) if len(part) > 3)
-            values.update(part for part in url.raw_path.split("/") if len(part) >= 12)
+            parts = (url.raw_path, url.raw_path_qs, *url.raw_path.split("/"))
+            values.update(part for part in parts if len(part) >= MIN_SECRET_PART)
     return frozenset(values)
 
 

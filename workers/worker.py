@@ -15,6 +15,9 @@ from workers.runtime import project
 MAINTENANCE_INTERVAL = 30
 """Seconds between looks for jobs that a dead worker left behind."""
 
+WORKER_TTL = MAINTENANCE_INTERVAL + 15
+"""Seconds. RQ waits 15 less than this for a job, and an idle worker looks around in between."""
+
 MONITORING_INTERVAL = 5
 """Seconds between heartbeats of a running job. RQ gives a job up 60 seconds after the last one."""
 
@@ -38,6 +41,7 @@ def work() -> None:
     worker = RelayWorker(
         [queue],
         connection=connection,
+        worker_ttl=WORKER_TTL,
         maintenance_interval=MAINTENANCE_INTERVAL,
         job_monitoring_interval=MONITORING_INTERVAL,
         log_job_description=False,
