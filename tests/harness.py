@@ -286,6 +286,7 @@ def gitlab_merge_request(*, number: int = 7, sha: str = "") -> bytes:
                 "target_branch": "main",
                 "source_project_id": 1,
                 "target_project_id": 1,
+                "source": {"path_with_namespace": "acme/web"},
                 "last_commit": {"id": sha or sha_of("mr"), "author": {"name": "A"}},
             },
         }

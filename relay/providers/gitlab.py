@@ -268,7 +268,10 @@ def _translate_merge_request(event: _MergeRequestEvent) -> PullRequest | Ignored
         base_ref=request.target_branch,
         title=(request.title or "")[:512],
         draft=bool(request.draft or request.work_in_progress),
-        fork=request.source_project_id != request.target_project_id,
+        fork=(
+            request.source_project_id is None
+            or request.source_project_id != request.target_project_id
+        ),
         merged=request.action == "merge",
         labels=tuple(label.title for label in event.labels or () if label.title),
         # GitLab does not name the request's author; the head commit's author is the next best.

@@ -29,7 +29,7 @@ def event_header(provider: str, body: bytes, event: str | None) -> dict[str, str
     if event is None:
         try:
             fields = msgspec.json.decode(body, type=dict[str, object])
-        except (msgspec.DecodeError, RecursionError):
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             raise Malformed("the payload is not a JSON object") from None
         event = _gitlab(fields) if provider == "gitlab" else _github(fields)
     return {_HEADERS[provider]: event}

@@ -1,0 +1,195 @@
+"""The commands as an operator meets them: output, exit code, and no secret in either."""
+
+from __future__ import annotations
+
+import json
+import socket
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from relay.cli import main
+from tests.harness import github_push, gitlab_merge_request
+
+VALID = """\
+sources:
+  github: {provider: github, secrets: [{env: T_SECRET}]}
+  gitlab: {provider: gitlab, secrets: [{env: T_TOKEN}]}
+targets:
+  production: {preset: flightcontrol, url: {env: T_HOOK}}
+  preview: {preset: flightcontrol-preview, url: {env: T_PREVIEW}, force: true}
+routes:
+  - {name: web, repo: acme/web, on: push, branches: [main], deploy: [production]}
+  - {name: previews, repo: acme/web, on: pull_request, deploy: [preview]}
+  - {name: other, repo: acme/other, on: push, deploy: [production]}
+"""
+ENVIRON = {
+    "T_SECRET": "very-secret-1",
+    "T_TOKEN": "very-secret-2",
+    "T_HOOK": "https://app.example.com/api/deploy-hook/1/very-secret-3",
+    "T_PREVIEW": "https://app.example.com/api/deploy-hook/2/very-secret-4",
+}
+MISTAKEN = """\
+sources:
+  github: {provider: github, secrets: [{env: T_SECRET}]}
+targets:
+  production: {preset: flightcontrl, url: {env: T_HOOK}}
+routes:
+  - {name: web, repo: acme/web, on: push, brances: [main], deploy: [production]}
+  - {name: other, repo: acme/other, on: push, deploy: [prodction]}
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "relay.yaml").write_text(VALID)
+    (tmp_path / "push.json").write_bytes(github_push())
+    (tmp_path / "mr.json").write_bytes(gitlab_merge_request())
+    return tmp_path
+
+
+def run(folder: Path, *args: str, environ: dict[str, str] | None = None) -> Result:
+    known = ENVIRON if environ is None else environ
+    result = CliRunner().invoke(
+        main, [*args], env={"RELAY_CONFIG": str(folder / "relay.yaml"), **known}
+    )
+    assert "very-secret" not in result.output
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exc_info
+    return result
+
+
+def test_check_of_a_valid_file(folder: Path) -> None:
+    result = run(folder, "check")
+
+    assert result.exit_code == 0
+    assert result.output.endswith("is valid: 2 sources, 2 targets, 3 routes\n")
+
+
+def test_check_lists_every_mistake_with_its_place(folder: Path) -> None:
+    file = folder / "relay.yaml"
+    file.write_text(MISTAKEN)
+
+    result = run(folder, "check")
+
+    assert result.exit_code == 1
+    assert [line.removeprefix(f"{file}:") for line in result.output.splitlines()] == [
+        "4:24: targets.production.preset: no preset 'flightcontrl'; there are coolify, "
+        "flightcontrol-preview, flightcontrol, http, netlify, render, vercel "
+        "(did you mean 'flightcontrol'?)",
+        "6:43: routes[0].brances: unknown key 'brances' (did you mean 'branches'?)",
+        "7:56: routes[1].deploy[0]: no target 'prodction' (did you mean 'production'?)",
+    ]
+
+
+def test_check_without_secrets(folder: Path) -> None:
+    empty = dict.fromkeys(ENVIRON)
+
+    refused = run(folder, "check", environ=empty)  # type: ignore[arg-type]
+    allowed = run(folder, "check", "--no-secrets", environ=empty)  # type: ignore[arg-type]
+
+    assert refused.exit_code == 1
+    assert "environment variable T_SECRET is not set" in refused.output
+    assert allowed.exit_code == 0
+
+
+def test_check_finds_templates_that_cannot_render(folder: Path) -> None:
+    (folder / "relay.yaml").write_text(
+        VALID.replace(
+            "targets:\n",
+            "targets:\n  api: {preset: http, url: 'https://x.example', json: "
+            "{a: '{{ event.numbr }}'}}\n",
+        )
+    )
+
+    result = run(folder, "check")
+
+    assert result.exit_code == 1
+    assert "relay.yaml:5:" in result.output
+    assert "numbr" in result.output
+
+
+def test_explain_push(folder: Path) -> None:
+    result = run(folder, "explain", "--source", "github", str(folder / "push.json"), environ={})
+
+    assert result.exit_code == 0
+    assert "✓ web: all conditions hold" in result.output
+    assert "GET <env T_HOOK>?commit=" in result.output
+    assert "✗ previews: on is pull_request, this is a push" in result.output
+    assert "✗ other: repo acme/web does not match acme/other" in result.output
+    assert "1 of 3 routes match" in result.output
+
+
+def test_explain_merge_request_as_json(folder: Path) -> None:
+    result = run(folder, "explain", "--source", "gitlab", "--json", str(folder / "mr.json"))
+
+    told = json.loads(result.output)
+    [matched] = [route for route in told["routes"] if route["matched"]]
+    assert matched["route"] == "previews"
+    assert matched["calls"][0]["url"].startswith("<env T_PREVIEW>/7/")
+    assert matched["calls"][0]["url"].endswith("?force=true")
+
+
+def test_explain_asks_for_the_source(folder: Path) -> None:
+    result = run(folder, "explain", str(folder / "push.json"))
+
+    assert result.exit_code == 2
+    assert "--source github | gitlab" in result.output
+
+
+def test_explain_of_something_else(folder: Path) -> None:
+    (folder / "x.json").write_text("[]")
+
+    result = run(folder, "explain", "--source", "github", str(folder / "x.json"))
+
+    assert result.exit_code == 1
+    assert result.output == "the payload is not a JSON object\n"
+
+
+@pytest.mark.parametrize("name", ["pull_request/opened.with-null-body", "push/1", "ping/default"])
+def test_explain_real_payloads(folder: Path, name: str) -> None:
+    payload = Path(__file__).parents[2].parent / "shared" / "payloads" / "github" / f"{name}.json"
+    if not payload.exists():
+        pytest.skip("the real payloads are not beside the project")
+
+    result = run(folder, "explain", "--source", "github", str(payload))
+
+    assert result.exit_code == 0
+    assert ("0 of 3 routes match" in result.output) != result.output.startswith("ignored: ping")
+
+
+def test_send_to_nobody(folder: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as nobody:
+        port = nobody.getsockname()[1]
+
+    result = run(folder, "send", "github", "--url", f"http://127.0.0.1:{port}")
+
+    assert result.exit_code == 1
+    assert f"no answer from http://127.0.0.1:{port}/hooks/github" in result.output
+
+
+def test_settings_that_cannot_be(folder: Path) -> None:
+    result = run(folder, "serve", environ={**ENVIRON, "RELAY_PORT": "many"})
+
+    assert result.exit_code == 1
+    assert "RELAY_PORT" in result.output
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    result = run(tmp_path, "check")
+
+    assert result.exit_code == 1
+    assert result.output == f"{tmp_path}/relay.yaml: cannot be read: No such file or directory\n"
+
+
+def test_schema_is_json(folder: Path) -> None:
+    schema = json.loads(run(folder, "schema").output)
+
+    assert schema["properties"].keys() == {"sources", "targets", "routes"}
+
+
+def test_help_teaches(folder: Path) -> None:
+    output = run(folder, "--help").output
+
+    for command in ("up", "serve", "worker", "check", "explain", "send", "schema", "demo"):
+        assert f"\n  {command} " in output

@@ -1,0 +1,164 @@
+"""The outgoing call against real servers: bounds, redirects, headers, and reasons without URLs."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import ssl
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+
+from relay.planning import Call
+from tests.harness import Target
+from workers.client import MAX_ANSWER, Client, open_client
+from workers.errors import CallFailed, DeployFailed
+from workers.verdict import Answer
+
+
+@pytest.fixture
+async def client() -> AsyncIterator[Client]:
+    async with open_client() as opened:
+        yield opened
+
+
+async def call(client: Client, url: str, *, method: str = "GET", total: float = 5) -> Answer:
+    return await client.call(
+        Call(method, url, {"X-Own": "1"}, b"{}" if method == "POST" else None),
+        idempotency_key="key-1",
+        total=total,
+        connect=2,
+    )
+
+
+async def test_answer_and_headers(client: Client, target: Target) -> None:
+    answer = await call(client, f"{target.url}/a%2Fb?x=%20", method="POST")
+
+    assert answer.status == 200
+    assert b"dep-1" in answer.body
+    [(_, method, path, headers, body)] = target.calls
+    assert (method, path, body) == ("POST", "/a%2Fb?x=%20", b"{}")
+    assert headers["X-Own"] == "1"
+    assert headers["Idempotency-Key"] == "key-1"
+    assert headers["User-Agent"].startswith("deploy-relay/")
+
+
+async def test_long_answer_is_cut(client: Client, target: Target) -> None:
+    async def long(_: web.Request) -> web.StreamResponse:
+        return web.Response(body=b"x" * (3 * MAX_ANSWER))
+
+    target.answer = long
+
+    assert len((await call(client, target.url)).body) == MAX_ANSWER
+
+
+async def test_redirect_on_the_same_server_is_followed(client: Client, target: Target) -> None:
+    async def onward(_: web.Request) -> web.StreamResponse:
+        return web.Response(status=302, headers={"Location": "/onward"})
+
+    target.answers = [onward]
+
+    assert (await call(client, f"{target.url}/first")).status == 200
+    assert [path for _, _, path, _, _ in target.calls] == ["/first", "/onward"]
+
+
+async def test_redirect_elsewhere_is_not_followed(client: Client, target: Target) -> None:
+    async def elsewhere(_: web.Request) -> web.StreamResponse:
+        return web.Response(status=307, headers={"Location": "http://localhost:1/stolen"})
+
+    target.answer = elsewhere
+
+    assert (await call(client, target.url)).status == 307
+    assert len(target.calls) == 1
+
+
+async def test_post_is_not_turned_into_get(client: Client, target: Target) -> None:
+    async def see_other(_: web.Request) -> web.StreamResponse:
+        return web.Response(status=302, headers={"Location": "/other"})
+
+    target.answer = see_other
+
+    assert (await call(client, target.url, method="POST")).status == 302
+    assert len(target.calls) == 1
+
+
+async def test_endless_redirects_end(client: Client, target: Target) -> None:
+    async def again(_: web.Request) -> web.StreamResponse:
+        return web.Response(status=301, headers={"Location": "/again"})
+
+    target.answer = again
+
+    with pytest.raises(DeployFailed, match=r"more than 3 redirects"):
+        await call(client, target.url)
+
+
+async def test_no_answer_in_time(client: Client, target: Target) -> None:
+    async def never(_: web.Request) -> web.StreamResponse:
+        await asyncio.Event().wait()
+        return web.Response()
+
+    target.answer = never
+
+    with pytest.raises(CallFailed, match=r"^no answer in time$"):
+        await call(client, f"{target.url}/secret-path", total=0.2)
+
+
+async def test_refused_connection_names_no_url(client: Client) -> None:
+    server = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    server.close()
+    await server.wait_closed()
+
+    with pytest.raises(CallFailed, match=r"^connection failed: ") as raised:
+        await call(client, f"http://127.0.0.1:{port}/secret-path")
+
+    assert "secret-path" not in str(raised.value)
+    assert raised.value.__cause__ is None
+    assert raised.value.__suppress_context__
+
+
+async def test_connection_cut_off(client: Client) -> None:
+    async def cut(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+        await writer.wait_closed()
+
+    server = await asyncio.start_server(cut, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+
+    with pytest.raises(CallFailed):
+        await call(client, f"http://127.0.0.1:{port}/secret-path")
+    server.close()
+
+
+async def test_tls_to_a_server_without_it(client: Client, target: Target) -> None:
+    with pytest.raises(CallFailed, match=r"^(TLS handshake|connection) failed"):
+        await call(client, target.url.replace("http://", "https://"))
+    assert target.calls == []
+
+
+async def test_certificate_nobody_vouches_for(client: Client, tmp_path: Path) -> None:
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("needs openssl to make a certificate")
+    certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    made = await asyncio.create_subprocess_exec(
+        *(openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost"),
+        *("-keyout", str(key), "-out", str(certificate)),
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    assert await made.wait() == 0
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificate, key)
+    server = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0, ssl=context)
+    port = server.sockets[0].getsockname()[1]
+
+    with pytest.raises(CallFailed, match=r"^TLS certificate not accepted$"):
+        await call(client, f"https://127.0.0.1:{port}/")
+    server.close()
+
+
+async def test_url_that_is_none(client: Client) -> None:
+    with pytest.raises(DeployFailed, match=r"^the target's URL is not a URL$"):
+        await call(client, "http:///nowhere")
