@@ -1,0 +1,213 @@
+"""Loading relay.yaml: every mistake with its place, and secrets that stay secret."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from config.errors import ConfigError
+from config.loading import load, secret_values
+
+ENVIRON = {
+    "A": "very-secret-a",
+    "B": "https://host.example/hooks/very-secret-b",
+    "BLANK": " ",
+    "TOKEN": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+}
+HEAD = """\
+sources:
+  git: {provider: github, secrets: [{env: A}]}
+targets:
+  web: {preset: flightcontrol, url: {env: B}}
+"""
+
+
+def mistakes(folder: Path, text: str | bytes) -> list[str]:
+    file = folder / "relay.yaml"
+    file.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(ConfigError) as raised:
+        load(file, environ=ENVIRON)
+    assert "very-secret" not in str(raised.value)
+    return [str(problem).removeprefix(str(file)) for problem in raised.value.problems]
+
+
+def test_everything_an_operator_may_write(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("from-a-file-1\n")
+    file = tmp_path / "relay.yaml"
+    file.write_text(
+        f"""\
+sources:
+  github:
+    provider: github
+    secrets: [{{env: A}}, {{file: {tmp_path}/token}}]
+    repos: ["acme/*"]
+  gitlab: {{provider: gitlab, signing_tokens: [{{env: TOKEN}}], tolerance: 2m}}
+targets:
+  web: {{preset: flightcontrol, url: {{env: B}}, force: true, concurrency: 1, supersede: true}}
+  api:
+    preset: http
+    url: "https://x.example/{{{{ event.branch }}}}"
+    headers: {{Authorization: {{env: A}}}}
+    json: {{sha: "{{{{ event.sha }}}}", list: [1, true, null]}}
+routes:
+  - {{name: a, repo: "re:acme/(a|b)", on: [push, tag], tags: ["v*"], deploy: [web, api]}}
+""".replace("[web, api]", "[api]")
+    )
+
+    config = load(file, environ=ENVIRON).config
+
+    assert [ref.reveal() for ref in config.sources["github"].secrets] == [
+        "very-secret-a",
+        "from-a-file-1",
+    ]
+    assert config.sources["gitlab"].tolerance == 120
+    assert config.targets["web"].options == {"force": True}
+    assert config.targets["api"].json_body["list"] == [1, True, None]
+    assert config.routes[0].on == ("push", "tag")
+    assert "very-secret" not in repr(config)
+    assert {"very-secret-a", ENVIRON["B"], "/hooks/very-secret-b"} <= secret_values(config)
+
+
+@pytest.mark.parametrize(
+    ("rest", "mistake"),
+    [
+        (
+            "routes:\n  - {name: a, repo: a/b, on: push, brances: [x], deploy: [web]}",
+            ":6:33: routes[0].brances: unknown key 'brances' (did you mean 'branches'?)",
+        ),
+        (
+            "routes:\n  - {name: a, on: push, deploy: [web]}",
+            ":6:5: routes[0].repo: required key 'repo' is missing",
+        ),
+        (
+            "routes:\n  - {name: a, repo: a/b, on: pusch, deploy: [web]}",
+            ":6:30: routes[0].on[0]: 'pusch' is not one of push, tag, pull_request, delete "
+            "(did you mean 'push'?)",
+        ),
+        (
+            "routes:\n  - {name: a, repo: a/b, on: push, deploy: [wbe]}",
+            ":6:45: routes[0].deploy[0]: no target 'wbe' (did you mean 'web'?)",
+        ),
+        (
+            "routes:\n  - {name: a, repo: a/b, on: push, sources: [gti], deploy: [web]}",
+            ":6:46: routes[0].sources[0]: no source 'gti' (did you mean 'git'?)",
+        ),
+        (
+            "routes:\n  - {name: a, repo: a/b, on: pull_request, deploy: [web]}",
+            ":6:53: routes[0].deploy[0]: target 'web' cannot deploy a pull_request: preset "
+            "flightcontrol is for push",
+        ),
+        (
+            "routes:\n  - {name: a, repo: a/b, on: push, drafts: true, deploy: [web]}",
+            ":6:36: routes[0].drafts: never applies: it concerns pull_request, but on is push",
+        ),
+        (
+            "routes:\n  - {name: a, repo: 're:(', on: push, deploy: [web]}",
+            ":6:21: routes[0].repo: pattern 're:(': not a regular expression: "
+            "missing ), unterminated subpattern",
+        ),
+        (
+            "  c: {preset: colify, url: 'https://x.example'}",
+            ":5:15: targets.c.preset: no preset 'colify'; there are coolify, "
+            "flightcontrol-preview, flightcontrol, http, netlify, render, vercel "
+            "(did you mean 'coolify'?)",
+        ),
+        (
+            "  c: {preset: coolify, url: 'https://x.example'}",
+            ":5:6: targets.c: preset coolify requires key 'token'",
+        ),
+        (
+            "  c: {preset: netlify, url: 'https://x.example', clear_cache: 1}",
+            ":5:63: targets.c.clear_cache: must be true or false",
+        ),
+        (
+            "  c: {preset: http, url: 'ftp://x.example'}",
+            ":5:26: targets.c.url: a URL must start with https:// or http://",
+        ),
+        (
+            "  c: {preset: http, url: 'https://{{ event.repo }}/x'}",
+            ":5:26: targets.c.url: host and port cannot be templates",
+        ),
+        (
+            "  c: {preset: http, url: {env: NOWHERE}}",
+            ":5:26: targets.c.url: environment variable NOWHERE is not set",
+        ),
+        (
+            "  c: {preset: http, url: {env: BLANK}}",
+            ":5:26: targets.c.url: environment variable BLANK is empty: an empty secret would "
+            "let anyone deploy",
+        ),
+        (
+            "  web: {preset: http, url: {env: B}}",
+            ":5:3: targets.web: key 'web' stands here twice",
+        ),
+        (
+            "  c: {preset: http, url: 'https://x.example', timeout: 3x}",
+            ":5:56: targets.c.timeout: not a duration: write a number of seconds, or 10s, 5m, "
+            "2h, 3d",
+        ),
+    ],
+)
+def test_one_mistake(tmp_path: Path, rest: str, mistake: str) -> None:
+    assert mistakes(tmp_path, HEAD + rest) == [mistake]
+
+
+def test_mistakes_of_all_kinds_at_once_in_the_order_of_the_file(tmp_path: Path) -> None:
+    found = mistakes(
+        tmp_path,
+        "sources:\n  git: {provider: githb, secrets: [{env: A}]}\n"
+        "targets:\n  web: {preset: flightcontrol, url: {env: NOWHERE}}\n"
+        "routes:\n  - {name: a, repo: a/b, on: push, deploy: [wbe]}\n",
+    )
+
+    assert [line.split(": ")[0] for line in found] == [":2:19", ":4:37", ":6:45"]
+
+
+@pytest.mark.parametrize(
+    ("text", "mistake"),
+    [
+        (b"", ": is empty"),
+        (b"\xff\xfe", ": is not UTF-8 text"),
+        (b"- a", ":1:1: the file must hold sources, targets and routes"),
+        (b"a: [", ":2:1: not valid YAML: did not find expected node content"),
+        (b"sources: {}", ":1:10: sources: must name at least one git server"),
+    ],
+)
+def test_files_that_are_none(tmp_path: Path, text: bytes, mistake: str) -> None:
+    assert mistakes(tmp_path, text) == [mistake]
+
+
+@pytest.mark.parametrize("text", ["a: !!python/object:os.system {}", "a: &x [*x]", "? [1]\n: 2"])
+def test_tricks_of_yaml_are_refused(tmp_path: Path, text: str) -> None:
+    [mistake] = mistakes(tmp_path, text)
+    assert "not valid YAML" in mistake
+
+
+def test_source_without_a_secret_is_refused(tmp_path: Path) -> None:
+    [mistake] = mistakes(tmp_path, "sources:\n  git: {provider: github}\n")
+    assert mistake.startswith(":2:8: sources.git: without a secret anyone could deploy")
+
+
+def test_secrets_of_other_sections_are_not_looked_up(tmp_path: Path) -> None:
+    file = tmp_path / "relay.yaml"
+    file.write_text(HEAD)
+
+    config = load(file, secrets_of=["sources"], environ={"A": "very-secret-a"}).config
+
+    assert config.sources["git"].secrets[0].reveal() == "very-secret-a"
+    with pytest.raises(LookupError):
+        config.targets["web"].url.reveal()  # type: ignore[union-attr]
+
+
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.one_of(st.binary(max_size=60), st.text(max_size=60).map(str.encode)))
+def test_any_bytes_are_loaded_or_refused(tmp_path: Path, text: bytes) -> None:
+    file = tmp_path / "relay.yaml"
+    file.write_bytes(HEAD.encode() + text)
+    try:
+        load(file, environ=ENVIRON)
+    except ConfigError as error:
+        assert error.problems  # noqa: PT017

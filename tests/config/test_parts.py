@@ -1,0 +1,117 @@
+"""Patterns, durations, presets, the schema and the settings."""
+
+from __future__ import annotations
+
+import string
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from config.errors import ConfigError
+from config.model import parse_duration
+from config.patterns import PatternSet, compile_pattern
+from config.preset import presets
+from config.schema import json_schema
+from config.settings import load_settings
+
+
+@pytest.mark.parametrize(
+    ("patterns", "value", "matches"),
+    [
+        (["main"], "main", True),
+        (["main"], "main2", False),
+        (["release/*"], "release/1", True),
+        (["release/*"], "release/1/2", False),
+        (["release/**"], "release/1/2", True),
+        (["**/*.md"], "README.md", True),
+        (["**/*.md"], "a/b/README.md", True),
+        (["apps/**", "!**/*.md"], "apps/a.md", False),
+        (["!docs/**"], "src/a", True),
+        (["!docs/**"], "docs/a", False),
+        (["v[0-9]?"], "v12", True),
+        (["v[!0-9]"], "v1", False),
+        (["{a,b}/c"], "b/c", True),
+        (["re:a|b"], "b", True),
+        (["re:a|b"], "xb", False),
+        (["a.c"], "abc", False),
+    ],
+)
+def test_path_patterns(patterns: list[str], value: str, matches: bool) -> None:
+    assert PatternSet(patterns, "path").matches(value) is matches
+
+
+@pytest.mark.parametrize(
+    ("pattern", "value", "matches"),
+    [
+        ("dependabot[bot]", "dependabot[bot]", True),
+        ("*@example.com", "a/b@example.com", True),
+        ("re:^fix", "fix it\nnow", True),
+        ("fix", "fix it", False),
+    ],
+)
+def test_text_patterns(pattern: str, value: str, matches: bool) -> None:
+    assert PatternSet([pattern], "text").matches(value) is matches
+
+
+@given(st.text(max_size=30), st.sampled_from(["path", "text"]))
+def test_any_pattern_compiles_or_says_why_not(pattern: str, flavour: str) -> None:
+    try:
+        compile_pattern(pattern, flavour)  # type: ignore[arg-type]
+    except ValueError as error:
+        assert str(error)  # noqa: PT017
+
+
+@given(st.text(alphabet=string.ascii_letters + "/.-_", min_size=1))
+def test_plain_text_matches_itself_alone(text: str) -> None:
+    pattern = PatternSet([text], "path")
+    assert pattern.matches(text)
+    assert not pattern.matches(text + "x")
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("10s", 10), ("1.5h", 5400), ("3d", 259_200), ("250ms", 0.25), ("7", 7)]
+)
+def test_durations(text: str, seconds: float) -> None:
+    assert parse_duration(text) == seconds
+
+
+def test_presets_are_complete() -> None:
+    assert set(presets()) == {
+        "coolify",
+        "flightcontrol",
+        "flightcontrol-preview",
+        "http",
+        "netlify",
+        "render",
+        "vercel",
+    }
+    assert all(preset.documentation.startswith("https://") for preset in presets().values())
+
+
+def test_schema_knows_presets_and_their_options() -> None:
+    target = json_schema()["$defs"]["Target"]
+
+    assert target["additionalProperties"] is False
+    assert set(target["properties"]["preset"]["enum"]) == set(presets())
+    assert {"force", "token", "json", "url"} <= target["properties"].keys()
+    assert "options" not in target["properties"]
+
+
+def test_settings_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RELAY_REDIS_URL", "redis://:very-secret@host/0")
+    monkeypatch.setenv("RELAY_DUPLICATE_WINDOW", "2h")
+
+    settings = load_settings(port=1)
+
+    assert settings.port == 1
+    assert settings.duplicate_window == 7200
+    assert settings.redis_address() == "redis://:very-secret@host/0"
+    assert "very-secret" not in repr(settings)
+
+
+def test_settings_that_cannot_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RELAY_PORT", "70000")
+
+    with pytest.raises(ConfigError, match="RELAY_PORT"):
+        load_settings()
