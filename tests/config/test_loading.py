@@ -76,7 +76,7 @@ routes:
     [
         (
             "routes:\n  - {name: a, repo: a/b, on: push, brances: [x], deploy: [web]}",
-            ":6:33: routes[0].brances: unknown key 'brances' (did you mean 'branches'?)",
+            ":6:36: routes[0].brances: unknown key 'brances' (did you mean 'branches'?)",
         ),
         (
             "routes:\n  - {name: a, on: push, deploy: [web]}",
