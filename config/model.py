@@ -50,12 +50,18 @@ _UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3_600, "d": 86_400}
 
 
 def parse_duration(value: Any) -> Any:
-    """Seconds from a number or from text such as ``10s``, ``5m``, ``1.5h`` or ``3d``."""
+    """Seconds from a number or from text such as ``10s``, ``5m``, ``1.5h`` or ``3d``.
+
+    Raises ValueError for other text, for more than twelve digits, and for true and false.
+    """
+    refusal = "not a duration: write a number of seconds, or 10s, 5m, 2h, 3d"
+    if isinstance(value, bool):
+        raise ValueError(refusal)  # noqa: TRY004 - pydantic reports nothing else
     if not isinstance(value, str):
         return value
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?\s*", value)
+    found = re.fullmatch(r"\s*([0-9]{1,12}(?:\.[0-9]{1,6})?)\s*(ms|s|m|h|d)?\s*", value)
     if not found:
-        raise ValueError("not a duration: write a number of seconds, or 10s, 5m, 2h, 3d")
+        raise ValueError(refusal)
     return float(found[1]) * _UNITS[found[2] or "s"]
 
 

@@ -81,8 +81,10 @@ class Receiver:
         known_as = delivery_id(source, sender.dialect.delivery_id(request.headers), digest)
         event = sender.dialect.parse(request.headers, body)
         if isinstance(event, Ignored):
-            log.info("delivery.ignored", delivery=known_as, source=source, reason=event.reason)
-            return _answer(200, status="ignored", delivery=known_as, reason=event.reason)
+            # It may quote a header, which no signature covers and which need not be UTF-8.
+            reason = event.reason.encode(errors="replace").decode()
+            log.info("delivery.ignored", delivery=known_as, source=source, reason=reason)
+            return _answer(200, status="ignored", delivery=known_as, reason=reason)
 
         delivery = Delivery(id=known_as, source=source, received_at=now, event=event)
         fields = delivery_fields(delivery)

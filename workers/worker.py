@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from redis.exceptions import RedisError
 from rq import Queue, Worker
 from rq.job import Job
 
 from relay.audit import log
+from relay.errors import StoreUnavailable
 from relay.store import connect
 from workers.errors import DeployFailed
 from workers.runtime import project
@@ -32,9 +34,16 @@ class RelayWorker(Worker):
 
 
 def work() -> None:
-    """Run jobs until SIGTERM or SIGINT; a job that runs then is finished first."""
+    """Run jobs until SIGTERM or SIGINT; a job that runs then is finished first.
+
+    Raises ConfigError, and StoreUnavailable where Redis does not answer at the start.
+    """
     opened = project()
     connection = connect(opened.settings.redis_address())
+    try:
+        connection.ping()
+    except RedisError as error:
+        raise StoreUnavailable(f"Redis is not reachable ({type(error).__name__})") from None
     # One queue only: rq then moves a job to its intermediate queue in the same step as it takes it,
     # so that a worker that dies in between loses nothing.
     queue = Queue(opened.settings.queue, connection=connection)

@@ -57,7 +57,7 @@ def test_text_patterns(pattern: str, value: str, matches: bool) -> None:
 @given(st.text(max_size=30), st.sampled_from(["path", "text"]))
 def test_any_pattern_compiles_or_says_why_not(pattern: str, flavour: str) -> None:
     try:
-        compile_pattern(pattern, flavour)  # type: ignore[arg-type]
+        compile_pattern(pattern, flavour)
     except ValueError as error:
         assert str(error)  # noqa: PT017
 
@@ -74,6 +74,12 @@ def test_plain_text_matches_itself_alone(text: str) -> None:
 )
 def test_durations(text: str, seconds: float) -> None:
     assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize("value", ["3x", "", "-1s", "9" * 400, True])
+def test_durations_that_are_none(value: object) -> None:
+    with pytest.raises(ValueError, match="not a duration"):
+        parse_duration(value)
 
 
 def test_presets_are_complete() -> None:

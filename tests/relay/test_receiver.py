@@ -116,6 +116,21 @@ async def test_ping(client: Client) -> None:
     assert answer["reason"].startswith("ping")
 
 
+async def test_event_header_that_is_no_text(client: Client) -> None:
+    body = b"{}"
+    signed = github_headers(body)
+    reader, writer = await asyncio.open_connection("127.0.0.1", client.port)
+    signed["X-GitHub-Event"] = "\udcff"
+    lines = [f"{key}: {value}" for key, value in signed.items()]
+    head = ["POST /hooks/github HTTP/1.1", "Host: x", "Content-Length: 2", *lines, "", "{}"]
+    writer.write("\r\n".join(head).encode(errors="surrogateescape"))
+    status = await reader.readline()
+    writer.close()
+    await writer.wait_closed()
+
+    assert b" 200 " in status or b" 400 " in status
+
+
 async def test_form_body(client: Client) -> None:
     body = b"payload=%7B%22ref%22%3A1%7D"
     headers = github_headers(body) | {"Content-Type": "application/x-www-form-urlencoded"}
