@@ -13,7 +13,7 @@ import pytest
 import redis
 
 from relay.embedded import NoEmbeddedServer, find_server, server_command
-from tests.harness import COMMAND, SECRETS, Process, Relay, Target, until
+from tests.harness import COMMAND, SECRETS, Process, Relay, Target
 
 
 @pytest.fixture
@@ -62,24 +62,6 @@ async def test_up_deploys_and_stops_cleanly(alone: Relay, target: Target) -> Non
     assert len(target.calls) == 1
     for secret in SECRETS:
         assert secret not in alone.output()
-
-
-async def test_what_was_accepted_survives_kill_of_everything(alone: Relay, target: Target) -> None:
-    process = await up(alone)
-    _, worker, _ = children(process)
-    os.kill(worker, signal.SIGSTOP)
-    assert (await alone.push())[0] == 202
-    everything = [process.process.pid, *children(process)]
-    for pid in everything:
-        os.kill(pid, signal.SIGKILL)
-    await process.process.wait()
-    await until(lambda: not any(Path(f"/proc/{pid}/exe").exists() for pid in everything))
-
-    again = await up(alone)
-
-    await again.wait_for("deploy.succeeded")
-    assert len(target.calls) == 1
-    assert await again.stop() == 0
 
 
 @pytest.mark.parametrize(("position", "name"), [(0, "redis"), (1, "worker"), (2, "receiver")])
