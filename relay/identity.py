@@ -10,7 +10,7 @@ import re
 
 from relay.events import Event, PullRequest, Push
 
-_JOB_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
+_JOB_ID = re.compile(r"(?!body-|id-)[A-Za-z0-9_-]{1,128}")
 
 
 def body_digest(body: bytes) -> str:
@@ -21,14 +21,15 @@ def body_digest(body: bytes) -> str:
 def delivery_id(source: str, sent_id: str, digest: str) -> str:
     """The id of a delivery, which is the id of its RQ job too: ``<source>--<the sender's id>``.
 
-    A sender's id that RQ would refuse is hashed; without one the body's digest identifies the
-    delivery, so that a retry with the same bytes is recognised all the same.
+    A sender's id that RQ would refuse, or that looks like one made here, is hashed; without one
+    the body's digest identifies the delivery, so that a retry with the same bytes is recognised
+    all the same.
     """
     if not sent_id:
         return f"{source}--body-{digest}"
     if _JOB_ID.fullmatch(sent_id):
         return f"{source}--{sent_id}"
-    hashed = hashlib.blake2b(sent_id.encode(errors="surrogateescape"), digest_size=16).hexdigest()
+    hashed = hashlib.blake2b(sent_id.encode(errors="surrogatepass"), digest_size=16).hexdigest()
     return f"{source}--id-{hashed}"
 
 

@@ -36,8 +36,8 @@ class Router:
         self._by_repo: dict[str, list[_Compiled]] = {}
         self._by_pattern: list[_Compiled] = []
         for compiled in self._routes:
-            if all(is_literal(pattern) for pattern in compiled.route.repo):
-                for repo in {pattern.lower() for pattern in compiled.route.repo}:
+            if compiled.named:
+                for repo in compiled.named:
                     self._by_repo.setdefault(repo, []).append(compiled)
             else:
                 self._by_pattern.append(compiled)
@@ -49,7 +49,7 @@ class Router:
         """What the routes of the event's repository say, in the order of the file."""
         named = self._by_repo.get(event.repo.lower(), ())
         # A repository matches by pattern without regard to case, as git servers do.
-        other = [route for route in self._by_pattern if route.repo.matches(event.repo)]
+        other = [route for route in self._by_pattern if route.is_about(event.repo)]
         found = sorted((*named, *other), key=lambda route: route.position) if other else named
         return [route.decide(event, source) for route in found]
 
@@ -61,7 +61,7 @@ class Router:
         """What every route of the file says, for an explanation."""
         return [
             route.decide(event, source)
-            if route.repo.matches(event.repo)
+            if route.is_about(event.repo)
             else Decision(
                 route.route, matched=False, reason=f"repo {event.repo} does not match {route.repo}"
             )
@@ -76,6 +76,7 @@ class _Compiled:
         "branches",
         "labels",
         "messages",
+        "named",
         "paths",
         "position",
         "repo",
@@ -87,6 +88,8 @@ class _Compiled:
         self.position = position
         self.route = route
         self.repo = PatternSet(route.repo, "path", ignore_case=True)
+        literal = all(is_literal(pattern) for pattern in route.repo)
+        self.named = frozenset(pattern.lower() for pattern in route.repo if literal)
         self.branches = _paths(route.branches)
         self.base_branches = _paths(route.base_branches)
         self.tags = _paths(route.tags)
@@ -94,6 +97,10 @@ class _Compiled:
         self.labels = _texts(route.labels)
         self.authors = _texts(route.authors)
         self.messages = _texts(route.messages)
+
+    def is_about(self, repo: str) -> bool:
+        """Whether the route is about this repository; the same answer as from the index."""
+        return repo.lower() in self.named if self.named else self.repo.matches(repo)
 
     def decide(self, event: Event, source: str) -> Decision:
         """Judge an event of this route's repository, cheapest conditions first."""
@@ -130,11 +137,13 @@ class _Compiled:
                 return "a deleted branch, and the route is about tags"
             if self.branches is not None and not self.branches.matches(event.branch):
                 return f"branch {event.branch!r} does not match branches: {self.branches}"
-        else:
+        elif event.tag:
             if event.deleted and self.tags is None and self.branches is not None:
                 return "a deleted tag, and the route is about branches"
             if self.tags is not None and not self.tags.matches(event.tag):
                 return f"tag {event.tag!r} does not match tags: {self.tags}"
+        elif self.branches is not None or self.tags is not None:
+            return f"{event.ref!r} is neither a branch nor a tag, and the route is about those"
         if event.deleted:
             return ""
         if SKIP_MARK in event.message.lower():
