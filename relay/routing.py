@@ -6,12 +6,16 @@ repositories. One function judges a route, for routing and for explaining alike.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from config.model import Route
 from config.patterns import PatternSet, is_literal
 from relay.events import Event, PullRequest, Push
+
+REPOSITORIES_REMEMBERED = 8_192
+"""Repositories whose routes are not looked up again; bounds memory, not the file."""
 
 SKIP_MARK = "[skip deploy]"
 """In a head commit's message, or in a pull request's title: do not deploy this."""
@@ -42,16 +46,30 @@ class Router:
             else:
                 self._by_pattern.append(compiled)
 
+        # The same few thousand repositories push over and over.
+        self._about = functools.lru_cache(maxsize=REPOSITORIES_REMEMBERED)(self._find)
+
     def __len__(self) -> int:
         return len(self._routes)
 
+    def _find(self, repo: str) -> tuple[_Compiled, ...]:
+        """The routes of a repository, in the order of the file."""
+        named = self._by_repo.get(repo.lower(), ())
+        # A repository matches by pattern without regard to case, as git servers do.
+        other = [route for route in self._by_pattern if route.is_about(repo)]
+        return tuple(sorted((*named, *other), key=lambda route: route.position))
+
     def candidates(self, event: Event, source: str) -> list[Decision]:
         """What the routes of the event's repository say, in the order of the file."""
-        named = self._by_repo.get(event.repo.lower(), ())
-        # A repository matches by pattern without regard to case, as git servers do.
-        other = [route for route in self._by_pattern if route.is_about(event.repo)]
-        found = sorted((*named, *other), key=lambda route: route.position) if other else named
-        return [route.decide(event, source) for route in found]
+        return [route.decide(event, source) for route in self._about(event.repo)]
+
+    def wants(self, event: Event, source: str) -> bool:
+        """Whether any route takes the event: what ``candidates`` would say, without its reasons."""
+        return any(route.takes(event, source) for route in self._about(event.repo))
+
+    def reads_files(self, repo: str) -> bool:
+        """Whether a route of this repository has a path filter."""
+        return any(route.paths is not None for route in self._about(repo))
 
     def match(self, event: Event, source: str) -> list[Decision]:
         """The routes that the event takes, in the order of the file."""
@@ -101,6 +119,10 @@ class _Compiled:
     def is_about(self, repo: str) -> bool:
         """Whether the route is about this repository; the same answer as from the index."""
         return repo.lower() in self.named if self.named else self.repo.matches(repo)
+
+    def takes(self, event: Event, source: str) -> bool:
+        """Whether ``decide`` would say that it matches."""
+        return not self._refusal(event, source) and self._paths_match(event)[0]
 
     def decide(self, event: Event, source: str) -> Decision:
         """Judge an event of this route's repository, cheapest conditions first."""
