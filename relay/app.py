@@ -58,12 +58,7 @@ async def serve(settings: Settings, loaded: Loaded) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
 
-    runner = web.AppRunner(
-        receiver.application(),
-        access_log=None,
-        shutdown_timeout=settings.shutdown_grace,
-        auto_decompress=False,
-    )
+    runner = web.ServerRunner(receiver.server(), shutdown_timeout=settings.shutdown_grace)
     await runner.setup()
     site = web.SockSite(runner, _listen(settings.host, settings.port))
     await site.start()

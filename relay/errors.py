@@ -41,6 +41,20 @@ class UnknownSource(Rejected):
     answer = "unknown source"
 
 
+class BodyBroken(Rejected):
+    """The body ended early, or its chunks are no chunks."""
+
+    status = 400
+    answer = "body incomplete"
+
+
+class ExpectationFailed(Rejected):
+    """An Expect header that asks for something else than 100-continue."""
+
+    status = 417
+    answer = "expectation failed"
+
+
 class BodyTooLarge(Rejected):
     """The body is longer than the configured limit."""
 

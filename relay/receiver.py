@@ -1,7 +1,7 @@
 """The HTTP side: reads a webhook, has its dialect verify and parse it, and answers the sender.
 
 ``POST /hooks/{source}``, ``GET /healthz``, ``GET /readyz``. Every answer is a small JSON object;
-errors become answers in one place, ``answer_errors``.
+errors become answers in one place, ``Receiver.handle``.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import orjson
@@ -18,10 +18,12 @@ from structlog.typing import FilteringBoundLogger
 
 from config.patterns import PatternSet
 from relay import audit
-from relay.audit import delivery_fields, log
+from relay.audit import delivery_fields
 from relay.errors import (
+    BodyBroken,
     BodyTooLarge,
     BodyTooSlow,
+    ExpectationFailed,
     Rejected,
     StoreUnavailable,
     UnknownSource,
@@ -35,10 +37,11 @@ from relay.routing import Router
 
 MEDIA_TYPES = frozenset({"application/json", "application/x-www-form-urlencoded"})
 
+HOOKS = "/hooks/"
+"""The name of the source follows."""
+
 RETRY_AFTER = 30
 """Seconds after which a sender should try again when nothing can be stored."""
-
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 _diagnostics = logging.getLogger("relay.receiver")
 
@@ -53,7 +56,12 @@ class Sender:
 
 @dataclass(frozen=True, slots=True)
 class Receiver:
-    """The handlers and what they work with."""
+    """What answers requests, and what it works with.
+
+    ``handle`` is meant for aiohttp's low-level server: with a handful of paths, an application's
+    router, middlewares and match info would cost more than reading a small webhook does.
+    https://docs.aiohttp.org/en/stable/web_lowlevel.html
+    """
 
     senders: Mapping[str, Sender]
     router: Router
@@ -62,17 +70,44 @@ class Receiver:
     body_timeout: float
     log: FilteringBoundLogger = field(default_factory=audit.bound)
 
-    def application(self) -> web.Application:
-        """The aiohttp application."""
-        app = web.Application(middlewares=[answer_errors], client_max_size=self.max_body)
-        app.router.add_post("/hooks/{source}", self.receive)
-        app.router.add_get("/healthz", self.healthz)
-        app.router.add_get("/readyz", self.readyz)
-        return app
+    def server(self) -> web.Server:
+        """An aiohttp server of it, for a runner."""
+        return web.Server(self.handle, access_log=None, auto_decompress=False)
 
-    async def receive(self, request: web.Request) -> web.Response:
+    async def handle(self, request: web.BaseRequest) -> web.Response:
+        """Answer a request. The one place where an error becomes an HTTP answer."""
+        path = request.path
+        source = path.removeprefix(HOOKS) if path.startswith(HOOKS) else ""
+        try:
+            if source and "/" not in source:
+                if request.method != hdrs.METH_POST:
+                    return _not_allowed("POST")
+                return await self.receive(request, source)
+            if path in ("/healthz", "/readyz"):
+                if request.method not in (hdrs.METH_GET, hdrs.METH_HEAD):
+                    return _not_allowed("GET, HEAD")
+                return await self.readyz() if path == "/readyz" else _answer(200, status="ok")
+            return _answer(404, status="rejected", error="not found")
+        except Rejected as error:
+            self._audit_rejection(request, source, error.status, error.reason)
+            response = _answer(error.status, status="rejected", error=error.answer)
+            if error.status in (BodyTooLarge.status, BodyTooSlow.status, BodyBroken.status):
+                response.force_close()
+            return response
+        except StoreUnavailable as error:
+            self._audit_rejection(request, source, 503, str(error))
+            response = _answer(503, status="unavailable", error="try again later")
+            response.headers[hdrs.RETRY_AFTER] = str(RETRY_AFTER)
+            return response
+        except (ConnectionError, asyncio.CancelledError):
+            raise
+        except Exception:
+            _diagnostics.exception("request failed")
+            self._audit_rejection(request, source, 500, "internal error, see the diagnostics")
+            return _answer(500, status="error", error="internal error")
+
+    async def receive(self, request: web.BaseRequest, source: str) -> web.Response:
         """One webhook, from its bytes to the answer."""
-        source = request.match_info["source"]
         sender = self.senders.get(source)
         if sender is None:
             raise UnknownSource("no source of this name in relay.yaml")
@@ -102,11 +137,7 @@ class Receiver:
             return _answer(200, status="duplicate", delivery=first)
         return _answer(202, status="queued", delivery=first)
 
-    async def healthz(self, _: web.Request) -> web.Response:
-        """The process is up."""
-        return _answer(200, status="ok")
-
-    async def readyz(self, _: web.Request) -> web.Response:
+    async def readyz(self) -> web.Response:
         """Whether a delivery could be stored and routed now, and what is in the way if not."""
         redis = "ok"
         try:
@@ -122,16 +153,19 @@ class Receiver:
             routes=routes,
         )
 
-    async def _read(self, request: web.Request) -> bytes:
+    async def _read(self, request: web.BaseRequest) -> bytes:
+        headers = request.headers
         if request.content_type not in MEDIA_TYPES:
             raise UnsupportedMediaType(f"content type {request.content_type!r}")
-        if request.headers.get(hdrs.CONTENT_ENCODING, "identity") != "identity":
+        if headers.get(hdrs.CONTENT_ENCODING, "identity") != "identity":
             raise UnsupportedMediaType("compressed body")
         if request.content_length is not None and request.content_length > self.max_body:
             raise BodyTooLarge(f"{request.content_length} bytes announced")
         content = request.content
         if content.is_eof():
             return self._bounded(content.read_nowait())
+        if hdrs.EXPECT in headers:
+            await _go_on(request)
         parts: list[bytes] = []
         left = self.max_body
         try:
@@ -141,12 +175,27 @@ class Receiver:
                     left -= len(part)
         except TimeoutError:
             raise BodyTooSlow(f"not complete after {self.body_timeout:g} s") from None
+        except (web.RequestPayloadError, ConnectionError):
+            raise BodyBroken("the body ended early") from None
         return self._bounded(b"".join(parts))
 
     def _bounded(self, body: bytes) -> bytes:
         if len(body) > self.max_body:
             raise BodyTooLarge(f"more than {self.max_body} bytes")
         return body
+
+    def _audit_rejection(
+        self, request: web.BaseRequest, source: str, status: int, reason: str
+    ) -> None:
+        """Say who was refused and why; nothing here has been verified, so all is cut short."""
+        self.log.warning(
+            "delivery.rejected",
+            source=_unverified(source),
+            status=status,
+            reason=reason,
+            remote=request.remote,
+            user_agent=_unverified(request.headers.get(hdrs.USER_AGENT, "")),
+        )
 
     def _unwanted(self, sender: Sender, delivery: Delivery) -> str:
         """Why nothing will be deployed, or an empty string."""
@@ -161,45 +210,13 @@ class Receiver:
         return "; ".join(f"{decision.route.name}: {decision.reason}" for decision in decisions[:5])
 
 
-@web.middleware
-async def answer_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """The one place where an error becomes an HTTP answer."""
-    try:
-        return await handler(request)
-    except Rejected as error:
-        _audit_rejection(request, error.status, error.reason)
-        response = _answer(error.status, status="rejected", error=error.answer)
-        if error.status in (BodyTooLarge.status, BodyTooSlow.status):
-            response.force_close()
-        return response
-    except StoreUnavailable as error:
-        _audit_rejection(request, 503, str(error))
-        response = _answer(503, status="unavailable", error="try again later")
-        response.headers[hdrs.RETRY_AFTER] = str(RETRY_AFTER)
-        return response
-    except web.HTTPException as error:
-        response = _answer(error.status, status="rejected", error=error.reason.lower())
-        if hdrs.ALLOW in error.headers:
-            response.headers[hdrs.ALLOW] = error.headers[hdrs.ALLOW]
-        return response
-    except (ConnectionError, asyncio.CancelledError):
-        raise
-    except Exception:
-        _diagnostics.exception("request failed")
-        _audit_rejection(request, 500, "internal error, see the diagnostics")
-        return _answer(500, status="error", error="internal error")
-
-
-def _audit_rejection(request: web.Request, status: int, reason: str) -> None:
-    """Say who was refused and why; nothing here has been verified, so all of it is cut short."""
-    log.warning(
-        "delivery.rejected",
-        source=_unverified(request.match_info.get("source", "")),
-        status=status,
-        reason=reason,
-        remote=request.remote,
-        user_agent=_unverified(request.headers.get(hdrs.USER_AGENT, "")),
-    )
+async def _go_on(request: web.BaseRequest) -> None:
+    """Tell a sender that asked first to send the body (RFC 9110, section 10.1.1)."""
+    if request.headers[hdrs.EXPECT].lower() != "100-continue":
+        raise ExpectationFailed("the request expects something unknown")
+    await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+    # This was no part of the answer, which has a length of its own.
+    request.writer.output_size = 0
 
 
 def _unverified(text: str, limit: int = 80) -> str:
@@ -209,3 +226,9 @@ def _unverified(text: str, limit: int = 80) -> str:
 
 def _answer(code: int, /, **body: str) -> web.Response:
     return web.Response(status=code, body=orjson.dumps(body), content_type="application/json")
+
+
+def _not_allowed(methods: str) -> web.Response:
+    response = _answer(405, status="rejected", error="method not allowed")
+    response.headers[hdrs.ALLOW] = methods
+    return response

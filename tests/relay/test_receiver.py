@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import re
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -12,8 +13,8 @@ from typing import Any
 
 import pytest
 import redis
-from aiohttp.test_utils import TestClient
-from aiohttp.web import Application, Request
+from aiohttp.test_utils import BaseTestServer, TestClient
+from aiohttp.web import BaseRequest, ServerRunner
 from pydantic import SecretStr
 
 from config.model import Route, Source
@@ -22,10 +23,21 @@ from relay.intake import Intake
 from relay.receiver import Receiver
 from relay.routing import Router
 from relay.store import connect_async
-from tests.harness import GITHUB_SECRET, github_headers, github_push
+from tests.harness import GITHUB_SECRET, github_headers, github_push, until
 
-Client = TestClient[Request, Application]
-MakeClient = Callable[[Application], Awaitable[Client]]
+Client = TestClient[BaseRequest, None]
+MakeClient = Callable[[BaseTestServer], Awaitable[Client]]
+
+
+class Server(BaseTestServer):
+    """Serves as `deploy-relay serve` does: a handler goes on when its sender has gone."""
+
+    def __init__(self, receiver: Receiver) -> None:
+        self._receiver = receiver
+        super().__init__()
+
+    async def _make_runner(self, **_: Any) -> ServerRunner:
+        return ServerRunner(self._receiver.server())
 
 
 def route(**keys: Any) -> Route:
@@ -61,7 +73,7 @@ async def build(
         max_body=max_body,
         body_timeout=0.3,
     )
-    yield await make(receiver.application())
+    yield await make(Server(receiver))
     await intake.drain()
     await connection.aclose()
 
@@ -268,3 +280,101 @@ async def test_rejection_is_audited_without_what_was_sent(
     assert line["source"] == "github"
     assert len(line["user_agent"]) < 400
     assert headers["X-Hub-Signature-256"] not in str(line)
+
+
+async def raw(client: Client, head: str, *parts: bytes) -> bytes:
+    """All that comes back on a connection of one's own, up to the end of the final answer.
+
+    Between two parts the sender waits for something to come back.
+    """
+    reader, writer = await asyncio.open_connection("127.0.0.1", client.port)
+    writer.write(head.encode())
+    answer = b""
+    async with asyncio.timeout(10):
+        for number, part in enumerate(parts):
+            if number:
+                answer += await reader.readuntil(b"\r\n\r\n")
+            writer.write(part)
+        answer += await reader.readuntil(b"\r\n\r\n")
+        length = re.search(rb"Content-Length: (\d+)", answer)
+        answer += await reader.readexactly(int(length[1]) if length else 0)
+    writer.close()
+    return answer
+
+
+def head(body: bytes, **more: str) -> str:
+    fields = github_headers(body) | {name.replace("_", "-"): value for name, value in more.items()}
+    lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
+    return f"POST /hooks/github HTTP/1.1\r\nHost: relay\r\n{lines}\r\n"
+
+
+async def test_a_sender_that_asks_first_is_told_to_go_on(client: Client) -> None:
+    body = github_push()
+    asking = head(body, Expect="100-continue", Content_Length=str(len(body)))
+
+    answer = await raw(client, asking, b"", body)
+
+    assert answer.startswith(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 202 ")
+    assert b'"status":"queued"' in answer
+
+
+async def test_another_expectation_is_417(audited: io.BytesIO, client: Client) -> None:
+    answer = await raw(client, head(b"{}", Expect="coffee", Content_Length="2"))
+
+    assert answer.startswith(b"HTTP/1.1 417 ")
+    assert b"the request expects something unknown" in audited.getvalue()
+
+
+async def test_a_sender_that_leaves_early_is_told_of_in_the_audit(
+    audited: io.BytesIO, client: Client, store: redis.Redis
+) -> None:
+    body = github_push()
+    reader, writer = await asyncio.open_connection("127.0.0.1", client.port)
+    writer.write(head(body, Content_Length=str(len(body)), Expect="100-continue").encode())
+    await reader.readuntil(b"\r\n\r\n")
+    writer.write(body[:-1])
+    writer.close()
+    await writer.wait_closed()
+
+    await until(lambda: b"delivery.rejected" in audited.getvalue())
+
+    assert b"the body ended early" in audited.getvalue()
+    assert store.keys("*") == []
+
+
+async def test_chunks_are_read_like_any_body(client: Client) -> None:
+    body = github_push()
+    chunks = [body[start : start + 100] for start in range(0, len(body), 100)]
+    sent = b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in chunks) + b"0\r\n\r\n"
+
+    answer = await raw(client, head(body, Transfer_Encoding="chunked"), sent)
+
+    assert answer.startswith(b"HTTP/1.1 202 ")
+
+
+@pytest.mark.parametrize("announced", [True, False])
+async def test_a_body_over_the_limit_is_413(client: Client, announced: bool) -> None:
+    how = {"Content_Length": "4097"} if announced else {"Transfer_Encoding": "chunked"}
+    sent = b"" if announced else b"1001\r\n" + b"x" * 4097
+
+    answer = await raw(client, head(b"", **how), sent)
+
+    assert answer.startswith(b"HTTP/1.1 413 ")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "allow"),
+    [
+        ("GET", "/hooks/github", 405, "POST"),
+        ("POST", "/healthz", 405, "GET, HEAD"),
+        ("GET", "/", 404, None),
+        ("POST", "/hooks/", 404, None),
+        ("POST", "/hooks/github/x", 404, None),
+        ("HEAD", "/healthz", 200, None),
+    ],
+)
+async def test_paths_and_methods(
+    client: Client, method: str, path: str, status: int, allow: str | None
+) -> None:
+    async with client.request(method, path) as response:
+        assert (response.status, response.headers.get("Allow")) == (status, allow)
