@@ -19,7 +19,7 @@ from __future__ import annotations
 import functools
 import re
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 Flavour = Literal["path", "text"]
@@ -55,37 +55,42 @@ class PatternSet:
     With nothing but exclusions, everything else matches.
     """
 
-    __slots__ = ("_exclude", "_include", "patterns")
+    __slots__ = ("_exclude", "_include", "_includes_anything", "_names", "patterns")
 
     def __init__(
         self, patterns: Iterable[str], flavour: Flavour, *, ignore_case: bool = False
     ) -> None:
         self.patterns = tuple(patterns)
 
-        def compiled(wanted: Callable[[str], bool]) -> Sequence[re.Pattern[str]]:
-            return tuple(
-                compile_pattern(pattern.removeprefix("!"), flavour, ignore_case=ignore_case)
-                for pattern in self.patterns
-                if wanted(pattern)
-            )
+        def compiled(patterns: Iterable[str]) -> Sequence[re.Pattern[str]]:
+            return tuple(compile_pattern(p, flavour, ignore_case=ignore_case) for p in patterns)
 
-        self._include = compiled(lambda pattern: not pattern.startswith("!"))
-        self._exclude = compiled(lambda pattern: pattern.startswith("!"))
+        wanted = [pattern for pattern in self.patterns if not pattern.startswith("!")]
+        self._includes_anything = bool(wanted)
+        # Most patterns are plain names, and looking one up is cheaper than matching it.
+        exact = flavour == "path" and not ignore_case
+        self._names = frozenset(pattern for pattern in wanted if exact and is_literal(pattern))
+        self._include = compiled(pattern for pattern in wanted if pattern not in self._names)
+        self._exclude = compiled(p.removeprefix("!") for p in self.patterns if p.startswith("!"))
 
     @property
     def includes_anything(self) -> bool:
         """Whether it names what it wants, and not only what it excludes."""
-        return bool(self._include)
+        return self._includes_anything
 
     def excludes(self, value: str) -> bool:
         """Whether a pattern behind ``!`` matches."""
-        return any(pattern.search(value) for pattern in self._exclude)
+        return bool(self._exclude) and any(pattern.search(value) for pattern in self._exclude)
 
     def matches(self, value: str) -> bool:
         """Whether one value passes."""
         if self.excludes(value):
             return False
-        return not self._include or any(pattern.search(value) for pattern in self._include)
+        return (
+            value in self._names
+            or not self._includes_anything
+            or any(pattern.search(value) for pattern in self._include)
+        )
 
     def __str__(self) -> str:
         return ", ".join(self.patterns)

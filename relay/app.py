@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import signal
 import socket
 from collections.abc import Mapping
@@ -17,7 +18,7 @@ from relay.audit import log
 from relay.intake import Intake
 from relay.providers import DIALECTS
 from relay.receiver import Receiver, Sender
-from relay.routing import Router
+from relay.routing import REPOSITORIES_REMEMBERED, Router
 from relay.store import connect_async
 
 
@@ -30,7 +31,10 @@ def senders(sources: Mapping[str, Source]) -> dict[str, Sender]:
                 signing_tokens=[ref.reveal() for ref in source.signing_tokens],
                 tolerance=source.tolerance,
             ),
-            repos=PatternSet(source.repos, "path", ignore_case=True),
+            # The same few thousand repositories send over and over.
+            speaks_for=functools.lru_cache(maxsize=REPOSITORIES_REMEMBERED)(
+                PatternSet(source.repos, "path", ignore_case=True).matches
+            ),
         )
         for name, source in sources.items()
     }
@@ -53,6 +57,7 @@ async def serve(settings: Settings, loaded: Loaded) -> None:
         max_body=settings.max_body,
         body_timeout=settings.body_timeout,
     )
+
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Collection, Mapping, MutableMapping
+from collections.abc import Callable, Collection, Mapping, MutableMapping
 from datetime import UTC, datetime
 from typing import Any, BinaryIO, Literal, cast
 
@@ -22,6 +22,9 @@ from relay.output import Output
 MASK = "****"
 
 Level = Literal["debug", "info", "warning", "error"]
+Render = Callable[[Any, str, MutableMapping[str, Any]], bytes]
+"""structlog's Processor, as far as the last one is concerned: logger, level, entry to a line."""
+
 _LEVELS: dict[str, int] = {
     "debug": logging.DEBUG,
     "info": logging.INFO,
@@ -119,9 +122,8 @@ def configure(
     _output.stream = stream or _standard_output()
     render = _json_renderer(redact) if style == "json" else _console_renderer(redact)
     structlog.configure(
-        # One processor does it all: each further one is a call a line.
         processors=[render],
-        wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
+        wrapper_class=_logger_class(_LEVELS[level], render),
         logger_factory=lambda *_: _output,
         cache_logger_on_first_use=False,
     )
@@ -146,7 +148,25 @@ def flush() -> None:
     _output.flush()
 
 
-def _json_renderer(redact: Redactor) -> structlog.typing.Processor:
+def _logger_class(least: int, render: Render) -> type[structlog.typing.BindableLogger]:
+    """structlog's logger without what the audit does not need: a context, arguments to put into
+    the event, a chain of processors. Lines below the ``least`` level cost a call."""
+
+    def method(name: str, level: int) -> Callable[..., None]:
+        def write(self: structlog.BoundLoggerBase, event: str, **fields: Any) -> None:
+            fields["event"] = event
+            self._logger.msg(render(self._logger, name, fields))
+
+        def ignore(self: structlog.BoundLoggerBase, event: str, **fields: Any) -> None:
+            pass
+
+        return write if level >= least else ignore
+
+    methods = {name: method(name, level) for name, level in _LEVELS.items()}
+    return type("AuditLogger", (structlog.BoundLoggerBase,), methods)
+
+
+def _json_renderer(redact: Redactor) -> Render:
     def render(_: Any, method: str, entry: MutableMapping[str, Any]) -> bytes:
         entry["level"] = method
         entry["at"] = datetime.now(UTC)
@@ -159,7 +179,7 @@ def _json_renderer(redact: Redactor) -> structlog.typing.Processor:
     return render
 
 
-def _console_renderer(redact: Redactor) -> structlog.typing.Processor:
+def _console_renderer(redact: Redactor) -> Render:
     console = structlog.dev.ConsoleRenderer(
         colors=_output.stream.isatty(), timestamp_key="at", pad_event_to=24, sort_keys=False
     )

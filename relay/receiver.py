@@ -9,14 +9,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import orjson
 from aiohttp import hdrs, web
 from structlog.typing import FilteringBoundLogger
 
-from config.patterns import PatternSet
 from relay import audit
 from relay.audit import delivery_fields
 from relay.errors import (
@@ -51,7 +50,8 @@ class Sender:
     """One source of relay.yaml, ready to be listened to."""
 
     dialect: Dialect
-    repos: PatternSet
+    speaks_for: Callable[[str], bool]
+    """Whether the source may send events of a repository."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,7 +200,7 @@ class Receiver:
     def _unwanted(self, sender: Sender, delivery: Delivery) -> str:
         """Why nothing will be deployed, or an empty string."""
         event = delivery.event
-        if not sender.repos.matches(event.repo):
+        if not sender.speaks_for(event.repo):
             return f"source {delivery.source} may not speak for {event.repo}"
         if self.router.wants(event, delivery.source):
             return ""

@@ -23,7 +23,7 @@ from relay.providers.payloads import (
     person,
     unwrap,
 )
-from relay.providers.signatures import HmacKeys, checked_secrets, fingerprint, from_hex
+from relay.providers.signatures import FINGERPRINT_LENGTH, HmacKeys, checked_secrets, from_hex
 
 _ACTIONS: dict[str, Action] = {
     "opened": "opened",
@@ -134,7 +134,7 @@ class Gitea:
         signature = self._keys.vouch([from_hex(sent)], body)
         if not signature:
             raise Unauthorized("no configured secret made this signature")
-        return fingerprint(signature)
+        return signature.hex()[:FINGERPRINT_LENGTH]
 
     def delivery_id(self, headers: Headers) -> str:
         """``X-<brand>-Delivery``."""

@@ -24,7 +24,7 @@ from relay.providers.payloads import (
     person,
     unwrap,
 )
-from relay.providers.signatures import HmacKeys, checked_secrets, fingerprint, from_hex
+from relay.providers.signatures import FINGERPRINT_LENGTH, HmacKeys, checked_secrets, from_hex
 
 MAX_COMMITS = 2_048
 """Commits that GitHub lists of one push at most; then there may be more.
@@ -115,7 +115,7 @@ class GitHub:
         signature = self._keys.vouch([from_hex(sent.removeprefix("sha256="))], body)
         if not signature:
             raise Unauthorized("no configured secret made this signature")
-        return fingerprint(signature)
+        return signature.hex()[:FINGERPRINT_LENGTH]
 
     def delivery_id(self, headers: Headers) -> str:
         """X-GitHub-Delivery, which stays the same when a delivery is sent again."""

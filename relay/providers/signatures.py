@@ -40,12 +40,16 @@ class HmacKeys:
         return found
 
 
-def fingerprint(data: bytes) -> str:
-    """A short name for these bytes that no other bytes have: 128 bits of SHA-256.
+FINGERPRINT_LENGTH = 32
+"""Hexadecimal digits of a fingerprint, 128 bits."""
+
+
+def fingerprint(body: bytes) -> str:
+    """A short name of a body that no other body has.
 
     Most processors have instructions for SHA-256, and none for what is faster without them.
     """
-    return hashlib.sha256(data).hexdigest()[:32]
+    return hashlib.sha256(body).hexdigest()[:FINGERPRINT_LENGTH]
 
 
 def checked_secrets(secrets: Sequence[str]) -> list[bytes]:
