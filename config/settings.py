@@ -35,6 +35,8 @@ class Settings(BaseSettings):
     """Address the receiver listens on; 0.0.0.0 for all."""
     port: Annotated[int, Field(ge=0, le=65_535)] = 8080
     """Port the receiver listens on; 0 takes any free one."""
+    processes: Annotated[int, Field(ge=1, le=256)] = 1
+    """Receiver processes that share the port; more than one needs Linux or a BSD."""
     redis_url: SecretStr | None = None
     """redis://, rediss:// or unix:// URL; left out: the server that `up` runs in data_dir."""
     data_dir: Path = Path("relay-data")

@@ -40,8 +40,11 @@ def senders(sources: Mapping[str, Source]) -> dict[str, Sender]:
     }
 
 
-async def serve(settings: Settings, loaded: Loaded) -> None:
-    """Receive webhooks until SIGTERM or SIGINT; then finish what is in flight and return."""
+async def serve(settings: Settings, loaded: Loaded, *, share_port: bool = False) -> None:
+    """Receive webhooks until SIGTERM or SIGINT; then finish what is in flight and return.
+
+    ``share_port`` lets other processes of the same user listen on the same port.
+    """
     redis = connect_async(settings.redis_address(), timeout=settings.store_timeout)
     intake = Intake(
         redis,
@@ -65,7 +68,7 @@ async def serve(settings: Settings, loaded: Loaded) -> None:
 
     runner = web.ServerRunner(receiver.server(), shutdown_timeout=settings.shutdown_grace)
     await runner.setup()
-    site = web.SockSite(runner, _listen(settings.host, settings.port))
+    site = web.SockSite(runner, listen(settings.host, settings.port, share=share_port))
     await site.start()
     host, port = runner.addresses[0][:2]
     log.info(
@@ -83,6 +86,9 @@ async def serve(settings: Settings, loaded: Loaded) -> None:
     log.info("receiver.stopped")
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int, *, share: bool) -> socket.socket:
+    """A listening socket. With ``share`` the kernel spreads connections over all that listen on the
+    same port (SO_REUSEPORT, socket(7)); without it a port that is taken is an error.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    return socket.create_server((host, port), family=family, backlog=1024)
+    return socket.create_server((host, port), family=family, backlog=1024, reuse_port=share)

@@ -19,10 +19,11 @@ from config.errors import ConfigError, RelayError
 from config.loading import Loaded, load, secret_values
 from config.schema import json_schema
 from config.settings import Settings, load_settings
-from relay import __version__, app, audit, demo, processes
+from relay import __version__, app, audit, demo
 from relay.events import Ignored
 from relay.explanation import as_text, explanation
 from relay.planning import recipes, rehearse
+from relay.processes import run_all, run_receivers
 from relay.providers import DIALECTS
 from relay.providers.recognise import event_header
 from relay.routing import Router
@@ -87,20 +88,34 @@ def up(config: Path | None, host: str | None, port: int | None) -> None:
     settings = load_settings(config=config, host=host, port=port)
     loaded = _ready(settings)
     _configure_audit(settings, loaded)
-    uvloop.run(processes.run_all(settings, _environ(settings)))
+    uvloop.run(run_all(settings, _environ(settings)))
 
 
 @main.command()
 @_CONFIG
 @_HOST
 @_PORT
+@click.option("--processes", type=int, help="Processes on the port [env: RELAY_PROCESSES].")
+@click.option("--share-port", is_flag=True, help="Let other processes listen on the port too.")
 @_exits
-def serve(config: Path | None, host: str | None, port: int | None) -> None:
-    """Receive webhooks: POST /hooks/<source>, GET /healthz, GET /readyz."""
-    settings = load_settings(config=config, host=host, port=port)
+def serve(
+    config: Path | None,
+    host: str | None,
+    port: int | None,
+    processes: int | None,
+    share_port: bool,
+) -> None:
+    """Receive webhooks: POST /hooks/<source>, GET /healthz, GET /readyz.
+
+    One process uses one core. With several, the kernel spreads the connections over them.
+    """
+    settings = load_settings(config=config, host=host, port=port, processes=processes)
     loaded = load(settings.config, secrets_of=["sources"])
     _configure_audit(settings, loaded)
-    uvloop.run(app.serve(settings, loaded))
+    if settings.processes == 1:
+        uvloop.run(app.serve(settings, loaded, share_port=share_port))
+    else:
+        uvloop.run(run_receivers(settings, _environ(settings)))
 
 
 @main.command()
@@ -260,7 +275,7 @@ async def _demonstrate(folder: Path, once: bool, port: int | None) -> bool:
 
     audit.configure(style="console")
     try:
-        await processes.run_all(settings, environ, on_line=trail.line, meanwhile=meanwhile)
+        await run_all(settings, environ, on_line=trail.line, meanwhile=meanwhile)
     finally:
         await platform.stop()
     if confirmed and once:

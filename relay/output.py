@@ -3,12 +3,16 @@
 A system call a line is what makes logging slow. Lines are kept until the loop's turn ends, or until
 ``flush``, which whoever is about to do what the lines announce calls first: intake before it
 acknowledges, a deploy job before it calls out. Without a running loop each line is written at once.
+
+Several processes may share one pipe: receivers, workers, and what they run under. No write is longer
+than a pipe takes in one piece (PIPE_BUF, pipe(7)), so that lines of different processes do not mix.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from select import PIPE_BUF
 from typing import BinaryIO
 
 MOST_KEPT = 4 * 1024 * 1024
@@ -49,16 +53,27 @@ class Output:
         Raises OSError.
         """
         while self._lines:
-            lines, self._lines = b"".join(self._lines), []
+            portion = self._portion()
             written = 0
             try:
-                written = self.stream.write(lines) or 0
+                written = self.stream.write(portion) or 0
             finally:
                 self._kept -= written
-                if written < len(lines):
-                    self._lines.insert(0, lines[written:])
+                if written < len(portion):
+                    self._lines.insert(0, portion[written:])
             if not written:
                 raise BlockingIOError("standard output takes nothing now")
+
+    def _portion(self) -> bytes:
+        """As many whole lines as a pipe takes in one piece, and at least one."""
+        size = number = 0
+        for line in self._lines:
+            size += len(line)
+            if size > PIPE_BUF and number:
+                break
+            number += 1
+        lines, self._lines = self._lines[:number], self._lines[number:]
+        return b"".join(lines)
 
     def _end_of_turn(self) -> None:
         self._loop = None

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import socket
 import sys
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 
 from config.settings import Settings
 from relay.audit import log
 from relay.embedded import NoEmbeddedServer, in_use, server_command, wait_until_ready
 from relay.supervisor import ChildDied, Supervisor
+
+# -P keeps folders named relay or config in the working directory out of the way.
+_COMMAND = (sys.executable, "-P", "-m", "relay.cli")
 
 Meanwhile = Callable[[], Awaitable[bool]]
 
@@ -27,40 +32,81 @@ async def run_all(
     ``environ`` is added to the children's environment. ``meanwhile`` runs beside them, and when it
     returns false everything is stopped. Raises ChildDied, NoEmbeddedServer.
     """
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    # A child finishes what is in flight within its own grace; only then is it killed.
-    supervisor = Supervisor(grace=settings.shutdown_grace + 5, on_line=on_line)
+    stop = _stop_on_signals()
+    supervisor = _supervisor(settings, on_line)
     try:
         address = await _start_server(settings, supervisor)
         children = {**environ, "RELAY_REDIS_URL": address}
-        # -P keeps folders named relay or config in the working directory out of the way.
-        python = [sys.executable, "-P", "-m", "relay.cli"]
-        await supervisor.start("worker", [*python, "worker"], children)
-        await supervisor.start("receiver", [*python, "serve"], children)
-        await _until_stopped(supervisor, stop, meanwhile)
+        await supervisor.start("worker", [*_COMMAND, "worker"], children)
+        with _receivers_port(settings) as port:
+            await _start_receivers(settings, supervisor, {**children, "RELAY_PORT": str(port)})
+            await _until_stopped(supervisor, stop, meanwhile)
     finally:
         await supervisor.stop()
     log.info("relay.stopped")
 
 
+async def run_receivers(settings: Settings, environ: Mapping[str, str]) -> None:
+    """Run several receivers on one port until SIGTERM or SIGINT. Raises ChildDied."""
+    stop = _stop_on_signals()
+    supervisor = _supervisor(settings, None)
+    try:
+        with _receivers_port(settings) as port:
+            await _start_receivers(settings, supervisor, {**environ, "RELAY_PORT": str(port)})
+            await _until_stopped(supervisor, stop, None)
+    finally:
+        await supervisor.stop()
+
+
+def _stop_on_signals() -> asyncio.Event:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    return stop
+
+
+def _supervisor(settings: Settings, on_line: Callable[[str, str], None] | None) -> Supervisor:
+    # A child finishes what is in flight within its own grace; only then is it killed.
+    return Supervisor(grace=settings.shutdown_grace + 5, on_line=on_line)
+
+
+@contextmanager
+def _receivers_port(settings: Settings) -> Iterator[int]:
+    """The port of the receivers. Where several take any free one, it must be the same for all."""
+    if settings.port or settings.processes == 1:
+        yield settings.port
+        return
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    with socket.socket(family) as reserved:
+        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        reserved.bind((settings.host, 0))
+        yield reserved.getsockname()[1]
+
+
+async def _start_receivers(
+    settings: Settings, supervisor: Supervisor, environ: Mapping[str, str]
+) -> None:
+    share = ["--share-port"] if settings.processes > 1 else []
+    for _ in range(settings.processes):
+        await supervisor.start("receiver", [*_COMMAND, "serve", "--processes=1", *share], environ)
+
+
 async def _start_server(settings: Settings, supervisor: Supervisor) -> str:
     if settings.redis_url is not None:
         return settings.redis_address()
-    socket = settings.embedded_socket
-    socket.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    if await in_use(socket):
-        raise NoEmbeddedServer(f"another relay already uses {socket.parent}")
-    await supervisor.start("redis", server_command(socket, settings.embedded_fsync))
-    waiting = asyncio.ensure_future(wait_until_ready(socket))
+    path = settings.embedded_socket
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if await in_use(path):
+        raise NoEmbeddedServer(f"another relay already uses {path.parent}")
+    await supervisor.start("redis", server_command(path, settings.embedded_fsync))
+    waiting = asyncio.ensure_future(wait_until_ready(path))
     watching = asyncio.ensure_future(supervisor.wait())
     await asyncio.wait({waiting, watching}, return_when=asyncio.FIRST_COMPLETED)
     if watching.done():
         waiting.cancel()
         watching.exception()
-        raise ChildDied(f"the embedded server ended; see {socket.with_name('server.log')}")
+        raise ChildDied(f"the embedded server ended; see {path.with_name('server.log')}")
     watching.cancel()
     waiting.result()
     return settings.redis_address()

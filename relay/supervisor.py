@@ -83,19 +83,28 @@ class Supervisor:
         raise ChildDied(f"{child.name} ended ({child.how_it_ended()}), so everything was stopped")
 
     async def stop(self) -> None:
-        """Stop the children, last started first; each has ended before the next is asked to."""
+        """Stop the children, last started first; each has ended before the next is asked to.
+
+        Children of one name that were started one after the other are stopped together.
+        """
         while self._children:
-            child = self._children.pop()
-            if child.process.returncode is None:
-                child.process.terminate()
-                try:
-                    async with asyncio.timeout(self._grace):
-                        await child.process.wait()
-                except TimeoutError:
-                    log.warning("process.killed", process=child.name, seconds=self._grace)
-                    _kill_session(child.process.pid)
+            name = self._children[-1].name
+            together = []
+            while self._children and self._children[-1].name == name:
+                together.append(self._children.pop())
+            await asyncio.gather(*map(self._stop, together))
+
+    async def _stop(self, child: _Child) -> None:
+        if child.process.returncode is None:
+            child.process.terminate()
+            try:
+                async with asyncio.timeout(self._grace):
                     await child.process.wait()
-            await asyncio.gather(*child.readers)
+            except TimeoutError:
+                log.warning("process.killed", process=child.name, seconds=self._grace)
+                _kill_session(child.process.pid)
+                await child.process.wait()
+        await asyncio.gather(*child.readers)
 
 
 async def _read_lines(
