@@ -18,7 +18,7 @@ check: $(VENV)/.installed
 	$(BIN)/lint-imports
 
 bench: $(VENV)/.installed
-	$(BIN)/python -m benchmarks $(if $(QUICK),--quick)
+	$(BIN)/python -m benchmarks $(if $(QUICK),--quick) $(ARGS)
 
 bench-check: $(VENV)/.installed
 	$(BIN)/python -m benchmarks check

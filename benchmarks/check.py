@@ -9,6 +9,7 @@ from statistics import median
 from benchmarks.intake import Case, Plan, compare, ratios
 from benchmarks.lab import Lab
 from benchmarks.processes import BenchmarkFailed
+from benchmarks.tables import spread
 
 RECORDED = Path(__file__).with_name("recorded.json")
 KEY = "ours / C1"
@@ -21,13 +22,19 @@ TOLERANCE = 0.8
 
 def run(lab: Lab, *, record: bool) -> None:
     """Measure, and record the ratio or compare it. Raises BenchmarkFailed if it fell too far."""
-    measured = median(ratios(compare(lab, CASE, PLAN, ("C1", "ours")))[KEY])
+    found = ratios(compare(lab, CASE, PLAN, ("C1", "ours")))[KEY]
+    measured = median(found)
     if record:
         RECORDED.write_text(json.dumps({KEY: round(measured, 3)}) + "\n", encoding="utf-8")
         print(f"{KEY}, {CASE}: {measured:.3f}, recorded")
         return
+    if not RECORDED.exists():
+        raise BenchmarkFailed("nothing is recorded yet: python -m benchmarks check --record")
     recorded = json.loads(RECORDED.read_text(encoding="utf-8"))[KEY]
     least = TOLERANCE * recorded
-    print(f"{KEY}, {CASE}: {measured:.3f}; recorded {recorded:.3f}, at least {least:.3f} wanted")
+    print(
+        f"{KEY}, {CASE}: {measured:.3f} ({spread(found, '.3f')}); "
+        f"recorded {recorded:.3f}, at least {least:.3f} wanted"
+    )
     if measured < least:
         raise BenchmarkFailed("intake has become slower; see benchmarks/README.md")
