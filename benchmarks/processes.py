@@ -172,6 +172,7 @@ class Clock:
 
     def __init__(self) -> None:
         self._began = time.monotonic()
+        self._own = time.process_time()
         self._worked, self._passed = _core_times()
 
     def elapsed(self) -> float:
@@ -179,9 +180,10 @@ class Clock:
         return time.monotonic() - self._began
 
     def others(self, known: float) -> float:
-        """Share of the machine since the start that ``known`` seconds of processor time do not
-        account for."""
+        """Share of the machine since the start that neither ``known`` seconds of processor time
+        account for nor this process itself."""
         worked, passed = _core_times()
+        known += time.process_time() - self._own
         return max(0.0, worked - self._worked - known) / max(passed - self._passed, 1e-9)
 
 
