@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import platform
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -11,13 +11,60 @@ from typing import Any, cast
 
 import click
 
+from benchmarks import check
+from benchmarks import cost as cost_benchmark
+from benchmarks import growth as growth_benchmark
 from benchmarks import intake as intake_benchmark
+from benchmarks import latency as latency_benchmark
+from benchmarks import worker as worker_benchmark
+from benchmarks.environment import describe
 from benchmarks.lab import Lab, dump, open_lab
 from benchmarks.processes import BenchmarkFailed
 from benchmarks.receivers import STARTS
 from benchmarks.store import Fsync
+from relay.embedded import NoEmbeddedServer
 
 LATEST = Path(__file__).with_name("results") / "latest.json"
+SHOWN = ("processor", "redis", "webhook", "data_on", "cores", "load")
+"""Facts about the machine that are printed; the JSON has all of them."""
+
+Part = Callable[[Lab], Any]
+
+CASES = [intake_benchmark.Case(size, number) for size in (8, 80) for number in (32, 256)]
+FULL: dict[str, Part] = {
+    "intake": lambda lab: intake_benchmark.run(
+        lab, CASES, intake_benchmark.Plan(rounds=4, seconds=1.2), list(STARTS)
+    ),
+    "intake_always": lambda lab: intake_benchmark.run(
+        lab,
+        [intake_benchmark.Case(8, 32, "always")],
+        intake_benchmark.Plan(rounds=3, seconds=1.2),
+        ["C1", "ours"],
+    ),
+    "intake_processes": lambda lab: intake_benchmark.run(
+        lab, CASES[:1], intake_benchmark.Plan(rounds=3, seconds=1.2), ["ours"], processes=2
+    ),
+    "latency": lambda lab: latency_benchmark.run(lab, 300),
+    "worker": lambda lab: worker_benchmark.run(lab, worker_benchmark.Plan()),
+    "cost": lambda lab: cost_benchmark.run(lab, 3_000, seconds=6, rounds=3),
+    "growth": lambda lab: growth_benchmark.run(lab, growth_benchmark.Plan()),
+}
+QUICK: dict[str, Part] = {
+    "intake": lambda lab: intake_benchmark.run(
+        lab, [CASES[0], CASES[2]], intake_benchmark.Plan(rounds=1, seconds=1), list(STARTS)
+    ),
+    "latency": lambda lab: latency_benchmark.run(lab, 50),
+    "worker": lambda lab: worker_benchmark.run(
+        lab, worker_benchmark.Plan(rounds=1, seconds=2, paced=40)
+    ),
+    "cost": lambda lab: cost_benchmark.run(lab, 500, seconds=2, rounds=1),
+    "growth": lambda lab: growth_benchmark.run(
+        lab,
+        growth_benchmark.Plan(
+            routes=1_000, repositories=200, waiting=5_000, rounds=1, seconds=1, drain=5
+        ),
+    ),
+}
 
 _JSON = click.option(
     "--json", "path", type=click.Path(path_type=Path), default=LATEST, help="Where results go."
@@ -25,8 +72,13 @@ _JSON = click.option(
 
 
 @click.group(invoke_without_command=True)
-def main() -> None:
-    """Measure deploy-relay on this machine."""
+@click.option("--quick", is_flag=True, help="Smaller numbers: under 90 seconds, and rougher.")
+@_JSON
+@click.pass_context
+def main(context: click.Context, quick: bool, path: Path) -> None:
+    """Measure deploy-relay on this machine: everything, or one of the commands."""
+    if context.invoked_subcommand is None:
+        _run(path, quick=quick, **(QUICK if quick else FULL))
 
 
 @main.command()
@@ -62,25 +114,90 @@ def intake(
     )
 
 
-def _run(path: Path, **parts: Callable[[Lab], Any]) -> None:
-    """Run parts one after the other and keep what they found, also if a later one fails."""
+@main.command()
+@click.option("--rounds", default=3, show_default=True)
+@click.option("--seconds", default=4.0, show_default=True, help="Of one measurement of speed.")
+@click.option("--paced", default=200, show_default=True, help="Deploys beside a hanging target.")
+@_JSON
+def worker(rounds: int, seconds: float, paced: int, path: Path) -> None:
+    """Jobs a second against `rq worker`, memory, and a target that hangs."""
+    plan = worker_benchmark.Plan(rounds, seconds, paced)
+    _run(path, worker=lambda lab: worker_benchmark.run(lab, plan))
+
+
+@main.command()
+@click.option("--count", default=300, show_default=True, help="Webhooks, one after the other.")
+@_JSON
+def latency(count: int, path: Path) -> None:
+    """From a webhook sent to its deploy hook called, on an idle system."""
+    _run(path, latency=lambda lab: latency_benchmark.run(lab, count))
+
+
+@main.command()
+@click.option("--routes", default=10_000, show_default=True)
+@click.option("--repositories", default=2_000, show_default=True)
+@click.option("--waiting", default=100_000, show_default=True, help="Deliveries in the queue.")
+@click.option("--rounds", default=3, show_default=True)
+@click.option("--seconds", default=2.0, show_default=True, help="Of one measurement of a rate.")
+@click.option("--drain", default=25.0, show_default=True, help="Seconds to watch the worker.")
+@_JSON
+def growth(
+    routes: int,
+    repositories: int,
+    waiting: int,
+    rounds: int,
+    seconds: float,
+    drain: float,
+    path: Path,
+) -> None:
+    """What many routes and many waiting deliveries cost."""
+    plan = growth_benchmark.Plan(routes, repositories, waiting, rounds, seconds, drain)
+    _run(path, growth=lambda lab: growth_benchmark.run(lab, plan))
+
+
+@main.command()
+@click.option("--deliveries", default=3_000, show_default=True)
+@click.option("--seconds", default=6.0, show_default=True, help="That a slow worker gets.")
+@click.option("--rounds", default=3, show_default=True)
+@_JSON
+def cost(deliveries: int, seconds: float, rounds: int, path: Path) -> None:
+    """Processor time of the whole system for a delivery with one deploy."""
+    _run(path, cost=lambda lab: cost_benchmark.run(lab, deliveries, seconds, rounds))
+
+
+@main.command(name="check")
+@click.option("--record", is_flag=True, help="Write benchmarks/recorded.json instead.")
+def check_ratio(record: bool) -> None:
+    """Fail if intake has fallen more than 20 % under the recorded ratio to C1."""
+    _run(None, check=lambda lab: check.run(lab, record=record))
+
+
+def _run(path: Path | None, *, quick: bool = False, **parts: Part) -> None:
+    """Run parts one after the other; one that fails does not keep the others from running."""
+    # So that whatever stops the benchmarks, they stop what they have started.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     began = time.monotonic()
-    results: dict[str, Any] = {
-        "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "python": platform.python_version(),
-        "machine": f"{platform.system()} {platform.release()} {platform.machine()}",
-    }
+    failed = False
     try:
         with open_lab() as lab:
-            results["cores"] = str(lab.cores)
-            print(f"{lab.cores}; load: benchmarks/load.c")
+            facts = describe(lab)
+            at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+            results: dict[str, Any] = {"at": at, "quick": quick, "environment": facts}
+            print("\n".join(f"{name}: {fact}" for name, fact in facts.items() if name in SHOWN))
             for name, part in parts.items():
-                results[name] = part(lab)
-                dump(path, results)
-    except BenchmarkFailed as failure:
+                try:
+                    results[name] = part(lab)
+                except BenchmarkFailed as failure:
+                    failed = True
+                    results[name] = {"failed": str(failure)}
+                    print(f"\n{name} failed: {failure}", file=sys.stderr)
+                if path is not None:
+                    dump(path, results)
+    except (BenchmarkFailed, NoEmbeddedServer) as failure:
         print(f"failed: {failure}", file=sys.stderr)
         sys.exit(1)
-    print(f"\n{time.monotonic() - began:.0f} s; results in {path}")
+    print(f"\n{time.monotonic() - began:.0f} s{f'; results in {path}' if path else ''}")
+    sys.exit(int(failed))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """What aiohttp can do at best: the ceilings that intake is measured against.
 
-``python benchmarks/ceilings.py PORT SECRET``. Without a secret it is C0: read the body, answer 202.
+``python -m benchmarks.ceilings PORT SECRET``. Without a secret it is C0: read the body, answer 202.
 With one it is C1: C0 and the check of the signature.
 """
 

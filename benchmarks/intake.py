@@ -11,7 +11,7 @@ from benchmarks.lab import Lab, Load, Requests
 from benchmarks.processes import BenchmarkFailed, Clock
 from benchmarks.receivers import ANSWERS, STARTS, Receiver, Start
 from benchmarks.store import Fsync
-from benchmarks.tables import Table, spread
+from benchmarks.tables import Table, disturbance, spread, times, with_spread
 
 WARM = 500
 """Answers before the clock starts."""
@@ -53,6 +53,11 @@ class Measured(NamedTuple):
     others: float
     """Share of the machine that was busy with something else."""
 
+    @property
+    def other_core(self) -> float:
+        """Share of their core that the generator and Redis needed; near 1, they are measured."""
+        return self.load.busy + self.redis_us / 1e6 * self.load.rps
+
     def as_json(self) -> dict[str, Any]:
         """Plain data."""
         load = self.load
@@ -65,7 +70,7 @@ class Measured(NamedTuple):
             "redis_us": round(self.redis_us, 1),
             "requests": load.requests,
             "seconds": load.seconds,
-            "generator_busy": load.busy,
+            "other_core_busy": round(self.other_core, 3),
             "others_busy": round(self.others, 3),
         }
 
@@ -108,34 +113,47 @@ def _check(receiver: Receiver, name: str, load: Load) -> None:
         )
 
 
+def compare(
+    lab: Lab,
+    case: Case,
+    plan: Plan,
+    names: Sequence[str],
+    processes: int = 1,
+    requests: Requests | None = None,
+) -> list[dict[str, Measured]]:
+    """The receivers take turns, so that noise on the machine meets all of them."""
+    starts = {name: STARTS[name] for name in names}
+    if processes > 1 and receivers.has_processes():
+        starts[f"ours x{processes}"] = receivers.ours(processes)
+    played = requests or lab.prepare(case.size, plan.requests(case.size))
+    return [
+        {name: measure(lab, start, name, case, plan, played) for name, start in starts.items()}
+        for _ in range(plan.rounds)
+    ]
+
+
 def run(
     lab: Lab, cases: Sequence[Case], plan: Plan, names: Sequence[str], processes: int = 1
 ) -> list[dict[str, Any]]:
-    """All cases; the receivers take turns, so that noise on the machine meets all of them."""
-    absent = receivers.missing()
-    starts = {name: STARTS[name] for name in names if name not in absent}
-    if processes > 1:
-        starts[f"ours x{processes}"] = receivers.ours(processes)
+    """All cases, one after the other."""
+    absent = {name: why for name, why in receivers.missing().items() if name in names}
+    if processes > 1 and not receivers.has_processes():
+        absent[f"ours x{processes}"] = "this tree has no `serve --processes`"
+    present = [name for name in names if name not in absent]
     results = []
     for size in sorted({case.size for case in cases}):
         requests = lab.prepare(size, plan.requests(size))
         for case in (case for case in cases if case.size == size):
-            rounds = [
-                {
-                    name: measure(lab, start, name, case, plan, requests)
-                    for name, start in starts.items()
-                }
-                for _ in range(plan.rounds)
-            ]
+            rounds = compare(lab, case, plan, present, processes, requests)
             results.append(_report(case, rounds, absent))
-        requests.file.unlink()
+        requests.remove()
     return results
 
 
 def _report(
     case: Case, rounds: list[dict[str, Measured]], absent: dict[str, str]
 ) -> dict[str, Any]:
-    table = Table("", "req/s", "", "p50 ms", "p99 ms", "CPU us", "Redis us", "load", "others")
+    table = Table("", "req/s", "", "p50 ms", "p99 ms", "CPU us", "Redis us", "other core")
     result: dict[str, Any] = {"case": case._asdict(), "rounds": [], "medians": {}, "ratios": {}}
     for name in rounds[0]:
         of = [measured[name] for measured in rounds]
@@ -156,23 +174,23 @@ def _report(
             f"{medians['p99_ms']:.2f}",
             f"{medians['cpu_us']:.0f}",
             f"{medians['redis_us']:.0f}" if medians["redis_us"] else "",
-            f"{max(one.load.busy for one in of):.0%}",
-            f"{max(one.others for one in of):.0%}",
+            f"{max(one.other_core for one in of):.0%}",
         )
     result["rounds"] = [
         {name: one.as_json() for name, one in measured.items()} for measured in rounds
     ]
-    print(f"\nIntake, {case} ({len(rounds)} rounds)")
-    print(table)
-    result["ratios"] = _ratios(rounds)
+    print(f"\nIntake, {case} ({times(len(rounds))})")
+    others = max(one.others for measured in rounds for one in measured.values())
+    print(f"{table}{disturbance(others)}")
+    result["ratios"] = ratios(rounds)
     for what, values in result["ratios"].items():
-        print(f"  {what}: {median(values):.2f}  ({spread(values, '.2f')})")
+        print(f"  {what}: {with_spread(values, '.2f')}")
     for name, reason in absent.items():
         print(f"  {name}: {reason}")
     return result
 
 
-def _ratios(rounds: list[dict[str, Measured]]) -> dict[str, list[float]]:
+def ratios(rounds: list[dict[str, Measured]]) -> dict[str, list[float]]:
     """Each a ratio within a round, so that a slow moment of the machine cancels out."""
     found: dict[str, list[float]] = {}
     for measured in rounds:

@@ -50,7 +50,11 @@ class Requests(NamedTuple):
 
     file: Path
     lengths: Path
-    number: int
+
+    def remove(self) -> None:
+        """Give the memory back."""
+        self.file.unlink()
+        self.lengths.unlink()
 
 
 @dataclass(slots=True)
@@ -83,7 +87,7 @@ class Lab:
                 lengths.append(len(request))
         index = file.with_suffix(".lengths")
         index.write_bytes(lengths.tobytes())
-        return Requests(file, index, count)
+        return Requests(file, index)
 
     def load(
         self,

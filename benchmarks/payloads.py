@@ -90,6 +90,16 @@ class Pushes:
             yield head % (delivery.encode(), mac.hexdigest().encode(), body)
 
 
+def signed(body: bytes, number: int) -> dict[str, str]:
+    """The headers of one push; every number is another delivery."""
+    return {
+        "Content-Type": "application/json",
+        "X-GitHub-Event": "push",
+        "X-GitHub-Delivery": str(uuid.UUID(int=number)),
+        "X-Hub-Signature-256": f"sha256={hmac.digest(SECRET.encode(), body, 'sha256').hex()}",
+    }
+
+
 def _push(commits: int, repo: str) -> dict[str, Any]:
     made = random.Random(7)  # noqa: S311
     listed = [_commit(made, repo, _hash(made)) for _ in range(commits - 1)]

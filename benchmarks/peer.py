@@ -1,6 +1,6 @@
 """How one would write a receiver with rq: check, parse, ``Queue.enqueue``, 202.
 
-``python benchmarks/peer.py PORT SECRET REDIS_SOCKET``
+``python -m benchmarks.peer PORT SECRET REDIS_SOCKET``
 """
 
 from __future__ import annotations

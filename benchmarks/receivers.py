@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks.lab import Lab
 from benchmarks.payloads import SECRET
-from benchmarks.processes import Running, free_port
-from benchmarks.project import Project
+from benchmarks.processes import ROOT, Running, free_port
+from benchmarks.project import COMMAND, Project
 from benchmarks.store import Fsync, Store
 
 WEBHOOK = "webhook"
@@ -27,26 +28,28 @@ class Receiver(NamedTuple):
 
     def stop(self) -> None:
         """End both."""
-        self.running.stop()
-        if self.store:
-            self.store.stop()
+        try:
+            self.running.stop()
+        finally:
+            if self.store:
+                self.store.stop()
 
 
 Start = Callable[[Lab, Fsync], Receiver]
 
 
-def _here(file: str) -> list[str]:
-    return [sys.executable, str(Path(__file__).with_name(file))]
+def _module(name: str) -> list[str]:
+    return [sys.executable, "-m", f"benchmarks.{name}"]
 
 
 def _c0(lab: Lab, _: Fsync) -> Receiver:
     port = free_port()
-    return _listening(lab, "c0", [*_here("ceilings.py"), str(port)], port)
+    return _listening(lab, "c0", [*_module("ceilings"), str(port)], port)
 
 
 def _c1(lab: Lab, _: Fsync) -> Receiver:
     port = free_port()
-    return _listening(lab, "c1", [*_here("ceilings.py"), str(port), SECRET], port)
+    return _listening(lab, "c1", [*_module("ceilings"), str(port), SECRET], port)
 
 
 def _webhook(lab: Lab, _: Fsync) -> Receiver:
@@ -76,7 +79,7 @@ def _enqueue(lab: Lab, fsync: Fsync) -> Receiver:
     port = free_port()
     store = Store(lab.new_folder() / "redis", core=lab.cores.others, fsync=fsync)
     socket = store.url.removeprefix("unix://")
-    receiver = _listening(lab, "enqueue", [*_here("peer.py"), str(port), SECRET, socket], port)
+    receiver = _listening(lab, "enqueue", [*_module("peer"), str(port), SECRET, socket], port)
     return receiver._replace(store=store)
 
 
@@ -109,6 +112,13 @@ STARTS: dict[str, Start] = {
 
 ANSWERS = {"webhook": 200}
 """The status that says that a request was processed, where it is not 202."""
+
+
+@functools.cache
+def has_processes() -> bool:
+    """Whether the tree that is measured can run several receiver processes."""
+    said = subprocess.run([*COMMAND, "serve", "--help"], cwd=ROOT, capture_output=True, text=True)
+    return "--processes" in said.stdout
 
 
 def missing() -> dict[str, str]:
