@@ -7,8 +7,10 @@ was probably meant.
 from __future__ import annotations
 
 import difflib
+import gc
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -47,6 +49,24 @@ def load(
     ``secrets_of`` names the sections whose secrets this process needs; those of others are not
     looked up. Raises ConfigError with every mistake.
     """
+    with _collector_paused():
+        return _load(path, secrets_of, environ)
+
+
+@contextmanager
+def _collector_paused() -> Iterator[None]:
+    """Nothing that loading makes is garbage before it ends; looking for some while the objects of a
+    large file pile up takes as long as all the rest."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+def _load(path: Path, secrets_of: Collection[Section], environ: Mapping[str, str]) -> Loaded:
     document, places, problems = read(path)
     if not isinstance(document, dict):
         raise ConfigError([places.problem((), "the file must hold sources, targets and routes")])

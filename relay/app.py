@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import functools
+import gc
 import signal
 import socket
 from collections.abc import Mapping
@@ -15,6 +17,7 @@ from config.model import Source
 from config.patterns import PatternSet
 from config.settings import Settings
 from relay.audit import log
+from relay.errors import CannotListen
 from relay.intake import Intake
 from relay.providers import DIALECTS
 from relay.receiver import Receiver, Sender
@@ -68,6 +71,8 @@ async def serve(settings: Settings, loaded: Loaded, *, share_port: bool = False)
 
     runner = web.ServerRunner(receiver.server(), shutdown_timeout=settings.shutdown_grace)
     await runner.setup()
+    # relay.yaml and the modules stay; the collector need not look through them again and again.
+    gc.freeze()
     site = web.SockSite(runner, listen(settings.host, settings.port, share=share_port))
     await site.start()
     host, port = runner.addresses[0][:2]
@@ -88,7 +93,11 @@ async def serve(settings: Settings, loaded: Loaded, *, share_port: bool = False)
 
 def listen(host: str, port: int, *, share: bool) -> socket.socket:
     """A listening socket. With ``share`` the kernel spreads connections over all that listen on the
-    same port (SO_REUSEPORT, socket(7)); without it a port that is taken is an error.
+    same port (SO_REUSEPORT, socket(7)). Raises CannotListen, also where a port is taken without it.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    return socket.create_server((host, port), family=family, backlog=1024, reuse_port=share)
+    try:
+        return socket.create_server((host, port), family=family, backlog=1024, reuse_port=share)
+    except OSError as error:
+        why = "is in use" if error.errno == errno.EADDRINUSE else f"is refused: {error.strerror}"
+        raise CannotListen(f"{host}:{port} {why}") from None

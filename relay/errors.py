@@ -76,5 +76,9 @@ class UnsupportedMediaType(Rejected):
     answer = "unsupported media type"
 
 
+class CannotListen(RelayError):
+    """The receiver's address is taken, is not this machine's, or needs more rights."""
+
+
 class StoreUnavailable(RelayError):
     """Nothing can store a delivery at the moment; the sender should try again."""

@@ -4,7 +4,7 @@ A system call a line is what makes logging slow. Lines are kept until the loop's
 ``flush``, which whoever is about to do what the lines announce calls first: intake before it
 acknowledges, a deploy job before it calls out. Without a running loop each line is written at once.
 
-Several processes may share one pipe: receivers, workers, and what they run under. No write is longer
+Several processes may share one pipe: receivers, workers, and what started them. No write is longer
 than a pipe takes in one piece (PIPE_BUF, pipe(7)), so that lines of different processes do not mix.
 """
 

@@ -38,8 +38,8 @@ async def run_all(
         address = await _start_server(settings, supervisor)
         children = {**environ, "RELAY_REDIS_URL": address}
         await supervisor.start("worker", [*_COMMAND, "worker"], children)
-        with _receivers_port(settings) as port:
-            await _start_receivers(settings, supervisor, {**children, "RELAY_PORT": str(port)})
+        with _one_port(settings) as same:
+            await _start_receivers(settings, supervisor, {**children, **same})
             await _until_stopped(supervisor, stop, meanwhile)
     finally:
         await supervisor.stop()
@@ -51,8 +51,8 @@ async def run_receivers(settings: Settings, environ: Mapping[str, str]) -> None:
     stop = _stop_on_signals()
     supervisor = _supervisor(settings, None)
     try:
-        with _receivers_port(settings) as port:
-            await _start_receivers(settings, supervisor, {**environ, "RELAY_PORT": str(port)})
+        with _one_port(settings) as same:
+            await _start_receivers(settings, supervisor, {**environ, **same})
             await _until_stopped(supervisor, stop, None)
     finally:
         await supervisor.stop()
@@ -72,16 +72,16 @@ def _supervisor(settings: Settings, on_line: Callable[[str, str], None] | None) 
 
 
 @contextmanager
-def _receivers_port(settings: Settings) -> Iterator[int]:
-    """The port of the receivers. Where several take any free one, it must be the same for all."""
+def _one_port(settings: Settings) -> Iterator[Mapping[str, str]]:
+    """What the receivers' environment lacks for them to take one and the same free port."""
     if settings.port or settings.processes == 1:
-        yield settings.port
+        yield {}
         return
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     with socket.socket(family) as reserved:
         reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         reserved.bind((settings.host, 0))
-        yield reserved.getsockname()[1]
+        yield {"RELAY_PORT": str(reserved.getsockname()[1])}
 
 
 async def _start_receivers(

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import pytest
 from aiohttp import web
 
 from relay.embedded import server_command
@@ -218,6 +219,14 @@ async def until(condition: Callable[[], object]) -> None:
                 await asyncio.sleep(0.01)
     except TimeoutError:
         raise AssertionError("the condition never held") from None
+
+
+def children(process: Process) -> list[int]:
+    """The ids of a process's child processes, in the order of their start."""
+    listing = Path(f"/proc/{process.process.pid}/task/{process.process.pid}/children")
+    if not listing.exists():
+        pytest.skip("needs Linux's list of child processes")
+    return [int(pid) for pid in listing.read_text().split()]
 
 
 COMMAND = (sys.executable, "-m", "relay.cli")

@@ -13,7 +13,7 @@ import pytest
 import redis
 
 from relay.embedded import NoEmbeddedServer, find_server, server_command
-from tests.harness import COMMAND, SECRETS, Process, Relay, Target
+from tests.harness import COMMAND, SECRETS, Process, Relay, Target, children
 
 
 @pytest.fixture
@@ -38,13 +38,6 @@ async def up(alone: Relay) -> Process:
     alone.url = started["url"].removesuffix("/hooks/")
     await process.wait_for("worker.started")
     return process
-
-
-def children(process: Process) -> list[int]:
-    listing = Path(f"/proc/{process.process.pid}/task/{process.process.pid}/children")
-    if not listing.exists():
-        pytest.skip("needs Linux's list of child processes")
-    return [int(pid) for pid in listing.read_text().split()]
 
 
 async def test_up_deploys_and_stops_cleanly(alone: Relay, target: Target) -> None:

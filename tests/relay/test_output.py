@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import io
+from select import PIPE_BUF
 
 import pytest
 
@@ -96,3 +97,25 @@ async def test_what_is_kept_is_bounded(
     out.info(b"and on")
     out.flush()
     assert stream.getvalue() == b"123\n" * 3 + b"and on\n"
+
+
+async def test_writes_are_whole_lines_that_fit_a_pipe() -> None:
+    pieces: list[bytes] = []
+
+    class Pipe(io.BytesIO):
+        def write(self, data: object) -> int:
+            assert isinstance(data, bytes)
+            pieces.append(data)
+            return len(data)
+
+    out = Output(Pipe())
+    lines = [b"%d" % number * 60 for number in range(100, 300)]
+    long = b"x" * (PIPE_BUF + 1)
+    for line in [*lines, long, b"last"]:
+        out.info(line)
+    out.flush()
+
+    assert b"".join(pieces).split(b"\n") == [*lines, long, b"last", b""]
+    assert all(piece.endswith(b"\n") for piece in pieces)
+    assert all(len(piece) <= PIPE_BUF or piece == long + b"\n" for piece in pieces)
+    assert len(pieces) < 20
