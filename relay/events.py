@@ -30,6 +30,13 @@ NO_COMMIT = "0" * 40
 MAX_FILES = 5_000
 """Changed files kept of one push; a longer list is cut and marked incomplete."""
 
+MAX_FILES_LENGTH = 262_144
+"""Characters kept of all their paths together; likewise."""
+
+MAX_EVENT = 1_048_576
+"""Bytes of an encoded event, which is what waits in Redis. Nothing real comes near: besides paths,
+message and title, which are cut, it holds names only."""
+
 MAX_MESSAGE = 4_096
 """Characters kept of a commit message."""
 

@@ -21,8 +21,8 @@ from rq.registry import FailedJobRegistry, FinishedJobRegistry
 
 from relay import audit
 from relay.batching import GroupCommit
-from relay.errors import StoreUnavailable
-from relay.events import Delivery
+from relay.errors import Malformed, StoreUnavailable
+from relay.events import MAX_EVENT, Delivery
 from relay.records import (
     DELIVERY_JOB,
     JOB_PREFIX,
@@ -155,15 +155,18 @@ class Intake:
 
         ``fields`` are the audit's. Raises StoreUnavailable, no later than twice the timeout, if
         Redis refuses or does not answer. The delivery may have been stored all the same; a sender
-        that retries is then told that it is a duplicate.
+        that retries is then told that it is a duplicate. Raises Malformed for an absurd event.
         """
         event = delivery.event
+        encoded = self._encode(delivery)
+        if len(encoded) > MAX_EVENT:
+            raise Malformed(f"an event of {len(encoded)} bytes after all that can be was cut")
         waiting = _Waiting(
             time.monotonic(),
             (
                 delivery.id,
                 f"relay:body:{delivery.source}:{fingerprint}",
-                _packed(job_data(DELIVERY_JOB, self._encode(delivery).decode())),
+                _packed(job_data(DELIVERY_JOB, encoded.decode())),
                 f"delivery: {event.kind} {event.repo}@{event.sha[:12]}",
             ),
             fields,

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate, chain
 from typing import TypeVar
 from urllib.parse import parse_qs
 
 import msgspec
 
 from relay.errors import Malformed
-from relay.events import MAX_FILES, MAX_MESSAGE, Person
+from relay.events import MAX_FILES, MAX_FILES_LENGTH, MAX_MESSAGE, Person
 
 T = TypeVar("T")
 
@@ -70,17 +71,18 @@ def person(author: Author | None) -> Person:
 
 def changed_files(commits: Sequence[Commit]) -> tuple[tuple[str, ...], bool]:
     """The paths that the commits touch, each once, and whether no commit kept its list back."""
-    files: dict[str, None] = {}
-    complete = True
-    for commit in commits:
-        for paths in (commit.added, commit.modified, commit.removed):
-            if paths is None:
-                complete = False
-            else:
-                files.update(dict.fromkeys(paths))
-    if len(files) > MAX_FILES:
-        return tuple(files)[:MAX_FILES], False
-    return tuple(files), complete
+    lists = [
+        paths for commit in commits for paths in (commit.added, commit.modified, commit.removed)
+    ]
+    files = tuple(dict.fromkeys(chain.from_iterable(paths for paths in lists if paths)))
+    if len(files) > MAX_FILES or sum(map(len, files)) > MAX_FILES_LENGTH:
+        return _cut(files), False
+    return files, None not in lists
+
+
+def _cut(files: Sequence[str]) -> tuple[str, ...]:
+    ends = accumulate(map(len, files[:MAX_FILES]))
+    return tuple(path for path, end in zip(files, ends, strict=False) if end <= MAX_FILES_LENGTH)
 
 
 def head_message(commit: Commit | None) -> str:

@@ -18,8 +18,8 @@ from rq.job import Job, JobStatus
 
 from relay import audit
 from relay.audit import delivery_fields
-from relay.errors import StoreUnavailable
-from relay.events import Delivery, Push
+from relay.errors import Malformed, StoreUnavailable
+from relay.events import MAX_EVENT, Delivery, Push
 from relay.intake import MAX_BATCH, Intake, Stored, Verdict
 from relay.records import DELIVERY_JOB, RETRY_INTERVALS
 from relay.store import connect_async
@@ -240,6 +240,13 @@ async def test_an_audit_that_cannot_be_written_accepts_nothing(
     audit.flush()
     assert b"delivery.received" in audited.getvalue()
     await connection.aclose()
+
+
+async def test_an_event_without_bounds_is_refused(intake: Intake, store: redis.Redis) -> None:
+    push = Push(repo="acme/web", ref="r" * MAX_EVENT, before="1" * 40, after="2" * 40)
+    with pytest.raises(Malformed, match="bytes after all"):
+        await keep(intake, Delivery("github--1", "github", 1.5, push), "digest")
+    assert store.keys("*") == []
 
 
 async def test_server_that_restarted_is_found_again(intake: Intake, store: redis.Redis) -> None:

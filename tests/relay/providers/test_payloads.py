@@ -14,7 +14,16 @@ from hypothesis import strategies as st
 from multidict import CIMultiDict
 
 from relay.errors import Malformed
-from relay.events import MAX_FILES, MAX_MESSAGE, Event, Ignored, Person, PullRequest, Push
+from relay.events import (
+    MAX_FILES,
+    MAX_FILES_LENGTH,
+    MAX_MESSAGE,
+    Event,
+    Ignored,
+    Person,
+    PullRequest,
+    Push,
+)
 from relay.providers import DIALECTS
 from relay.providers.payloads import (
     FORM,
@@ -219,6 +228,14 @@ def test_changed_files_are_cut() -> None:
     assert (len(whole), complete) == (MAX_FILES, True)
     cut, complete = changed_files([Commit(added=paths, modified=[], removed=[])])
     assert (cut, complete) == (tuple(paths[:-1]), False)
+
+
+def test_changed_files_are_cut_by_length_too() -> None:
+    paths = [f"{n:04}" + "x" * 996 for n in range(300)]
+    cut, complete = changed_files([Commit(added=paths, modified=[], removed=[])])
+    assert (cut, complete) == (tuple(paths[:262]), False)
+    one, complete = changed_files([Commit(added=["x" * (MAX_FILES_LENGTH + 1)], modified=[])])
+    assert (one, complete) == ((), False)
 
 
 def test_the_message_is_cut() -> None:
