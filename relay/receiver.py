@@ -17,6 +17,7 @@ from aiohttp import hdrs, web
 from structlog.typing import FilteringBoundLogger
 
 from relay import audit
+from relay.answer import Answer
 from relay.audit import delivery_fields
 from relay.errors import (
     BodyBroken,
@@ -122,7 +123,7 @@ class Receiver:
             # It may quote a header, which no signature covers and which need not be UTF-8.
             reason = event.reason.encode(errors="replace").decode()
             self.log.info("delivery.ignored", delivery=known_as, source=source, reason=reason)
-            return _answer(200, status="ignored", delivery=known_as, reason=reason)
+            return Answer(200, status="ignored", delivery=known_as, reason=reason)
 
         delivery = Delivery(id=known_as, source=source, received_at=now, event=event)
         fields = delivery_fields(delivery)
@@ -130,12 +131,12 @@ class Receiver:
         reason = self._unwanted(sender, delivery)
         if reason:
             self.log.info("delivery.ignored", reason=reason, **fields)
-            return _answer(200, status="ignored", delivery=known_as, reason=reason)
+            return Answer(200, status="ignored", delivery=known_as, reason=reason)
 
         verdict, first = await self.intake.store(delivery, fingerprint, fields)
         if verdict == "duplicate":
-            return _answer(200, status="duplicate", delivery=first)
-        return _answer(202, status="queued", delivery=first)
+            return Answer(200, status="duplicate", delivery=first)
+        return Answer(202, status="queued", delivery=first)
 
     async def readyz(self) -> web.Response:
         """Whether a delivery could be stored and routed now, and what is in the way if not."""

@@ -8,6 +8,8 @@ import json
 import re
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 
@@ -378,3 +380,47 @@ async def test_paths_and_methods(
 ) -> None:
     async with client.request(method, path) as response:
         assert (response.status, response.headers.get("Allow")) == (status, allow)
+
+
+def shape(answer: bytes) -> tuple[bytes, dict[str, str], dict[str, Any]]:
+    """Status line, headers and body of an answer; the time and the software do not count."""
+    first, _, rest = answer.partition(b"\r\n")
+    lines, _, body = rest.partition(b"\r\n\r\n")
+    headers = dict(line.split(": ", 1) for line in lines.decode().split("\r\n"))
+    parsed = parsedate_to_datetime(headers.pop("Date"))
+    assert abs((datetime.now(UTC) - parsed).total_seconds()) < 60
+    headers.pop("Server", None)
+    return first, headers, json.loads(body)
+
+
+async def test_answers_are_what_aiohttp_would_send(client: Client) -> None:
+    body = github_push()
+    plain = head(body, Content_Length=str(len(body)))
+
+    first = shape(await raw(client, plain, body))
+    second = shape(await raw(client, plain, body))
+    closing = shape(await raw(client, plain.replace("Host:", "Connection: close\r\nHost:"), body))
+    old = shape(await raw(client, plain.replace("HTTP/1.1", "HTTP/1.0"), body))
+
+    assert first[0] == b"HTTP/1.1 202 Accepted"
+    assert second[0] == b"HTTP/1.1 200 OK"
+    assert second[2] == {"status": "duplicate", "delivery": first[2]["delivery"]}
+    # These two are aiohttp's own.
+    assert closing == (second[0], second[1] | {"Connection": "close"}, second[2])
+    assert old == (b"HTTP/1.0 200 OK", second[1], second[2])
+
+
+async def test_requests_one_behind_the_other_are_answered_in_order(client: Client) -> None:
+    bodies = [github_push(note=str(number)) for number in range(20)]
+    reader, writer = await asyncio.open_connection("127.0.0.1", client.port)
+    for number, body in enumerate(bodies):
+        fields = github_headers(body, delivery=str(number)) | {"Content-Length": str(len(body))}
+        lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
+        writer.write(f"POST /hooks/github HTTP/1.1\r\nHost: relay\r\n{lines}\r\n".encode() + body)
+
+    answers = [(await reader.readuntil(b"}")).decode() for _ in bodies]
+
+    assert all(answer.startswith("HTTP/1.1 202 Accepted\r\n") for answer in answers)
+    told = [json.loads(answer.partition("\r\n\r\n")[2])["delivery"] for answer in answers]
+    assert told == [f"github--{number}" for number in range(20)]
+    writer.close()
