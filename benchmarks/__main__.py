@@ -30,10 +30,13 @@ SHOWN = ("processor", "redis", "webhook", "data_on", "cores", "load")
 
 Part = Callable[[Lab], Any]
 
+COMPARED = [name for name in STARTS if "+" not in name]
+"""Receivers that are compared in every case."""
+
 CASES = [intake_benchmark.Case(size, number) for size in (8, 80) for number in (32, 256)]
 FULL: dict[str, Part] = {
     "intake": lambda lab: intake_benchmark.run(
-        lab, CASES, intake_benchmark.Plan(rounds=4, seconds=1.2), list(STARTS)
+        lab, CASES, intake_benchmark.Plan(rounds=4, seconds=1.2), COMPARED
     ),
     "intake_always": lambda lab: intake_benchmark.run(
         lab,
@@ -44,6 +47,12 @@ FULL: dict[str, Part] = {
     "intake_processes": lambda lab: intake_benchmark.run(
         lab, CASES[:1], intake_benchmark.Plan(rounds=3, seconds=1.2), ["ours"], processes=2
     ),
+    "intake_paths": lambda lab: intake_benchmark.run(
+        lab,
+        [intake_benchmark.Case(80, 32)],
+        intake_benchmark.Plan(rounds=3, seconds=1.2),
+        ["C1", "ours", "ours+paths"],
+    ),
     "latency": lambda lab: latency_benchmark.run(lab, 300),
     "worker": lambda lab: worker_benchmark.run(lab, worker_benchmark.Plan()),
     "cost": lambda lab: cost_benchmark.run(lab, 3_000, seconds=6, rounds=3),
@@ -51,7 +60,7 @@ FULL: dict[str, Part] = {
 }
 QUICK: dict[str, Part] = {
     "intake": lambda lab: intake_benchmark.run(
-        lab, [CASES[0], CASES[2]], intake_benchmark.Plan(rounds=1, seconds=1), list(STARTS)
+        lab, [CASES[0], CASES[2]], intake_benchmark.Plan(rounds=1, seconds=1), COMPARED
     ),
     "latency": lambda lab: latency_benchmark.run(lab, 50),
     "worker": lambda lab: worker_benchmark.run(
@@ -85,7 +94,7 @@ def main(context: click.Context, quick: bool, path: Path) -> None:
 @click.option("--sizes", default="8,80", show_default=True, help="Kilobytes of a push.")
 @click.option("--connections", default="32,256", show_default=True)
 @click.option("--fsync", default="everysec", show_default=True, help="everysec, always or both.")
-@click.option("--servers", default=",".join(STARTS), show_default=True)
+@click.option("--servers", default=",".join(COMPARED), show_default=True)
 @click.option("--processes", default=1, show_default=True, help="Also ours with so many.")
 @click.option("--rounds", default=3, show_default=True)
 @click.option("--seconds", default=2.0, show_default=True, help="Of one measurement.")

@@ -198,7 +198,7 @@ def ratios(rounds: list[dict[str, Measured]]) -> dict[str, list[float]]:
         if ours is None:
             continue
         for name, other in measured.items():
-            if name.startswith("ours x"):
+            if name.startswith("ours") and name != "ours":
                 key, ratio = f"{name} / ours", other.load.rps / ours.load.rps
             elif name != "ours":
                 key, ratio = f"ours / {name}", ours.load.rps / other.load.rps

@@ -20,7 +20,11 @@ NOWHERE = "http://127.0.0.1:9/"
 
 
 def relay_yaml(
-    targets: Mapping[str, str] | None = None, *, routes: int = 10, repositories: int = 10
+    targets: Mapping[str, str] | None = None,
+    *,
+    routes: int = 10,
+    repositories: int = 10,
+    paths: bool = False,
 ) -> str:
     """Routes over repositories; the last route is that of the benchmark's own pushes.
 
@@ -38,7 +42,11 @@ def relay_yaml(
         f"branches: [main, 'release/{number}/*'], deploy: [{HOOK}]}}"
         for number in range(routes - 1)
     ]
-    own = f"  - {{name: web, repo: acme/web, on: push, branches: [main], deploy: [{HOOK}]}}\n"
+    filtered = "paths: ['apps/**'], " if paths else ""
+    own = (
+        f"  - {{name: web, repo: acme/web, on: push, branches: [main], {filtered}"
+        f"deploy: [{HOOK}]}}\n"
+    )
     return "\n".join([*lines, own])
 
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from benchmarks.lab import Lab
 from benchmarks.payloads import SECRET
 from benchmarks.processes import ROOT, Running, free_port
-from benchmarks.project import COMMAND, Project
+from benchmarks.project import COMMAND, Project, relay_yaml
 from benchmarks.store import Fsync, Store
 
 WEBHOOK = "webhook"
@@ -83,14 +83,16 @@ def _enqueue(lab: Lab, fsync: Fsync) -> Receiver:
     return receiver._replace(store=store)
 
 
-def ours(processes: int = 1) -> Start:
-    """`deploy-relay serve`."""
+def ours(processes: int = 1, *, paths: bool = False) -> Start:
+    """`deploy-relay serve`; with ``paths`` the route filters by changed files, which are read."""
 
     def start(lab: Lab, fsync: Fsync) -> Receiver:
         folder = lab.new_folder()
         store = Store(folder / "redis", core=lab.cores.others, fsync=fsync)
         core = lab.cores.tested if processes == 1 else None
-        running, port = Project(folder, store).serve(core=core, processes=processes)
+        running, port = Project(folder, store, relay_yaml(paths=paths)).serve(
+            core=core, processes=processes
+        )
         return Receiver(running, port, store)
 
     return start
@@ -106,6 +108,7 @@ STARTS: dict[str, Start] = {
     "C0": _c0,
     "C1": _c1,
     "ours": ours(),
+    "ours+paths": ours(paths=True),
     "webhook": _webhook,
     "enqueue": _enqueue,
 }

@@ -66,7 +66,7 @@ class Push(msgspec.Struct, frozen=True, omit_defaults=True, tag="push", tag_fiel
     deleted: bool = False
     forced: bool = False
     files: tuple[str, ...] = ()
-    """Paths added, modified or removed by the listed commits, each once."""
+    """Paths added, modified or removed by the listed commits."""
     files_complete: bool = True
     """False where the sender's list may leave out changed files."""
     message: str = ""

@@ -65,7 +65,7 @@ def _describe(event: Event) -> dict[str, Any]:
             "fork": event.fork,
         }
     complete = "" if event.files_complete else ", and perhaps more: the sender's list is incomplete"
-    return described | {"files": f"{len(event.files)} changed{complete}"}
+    return described | {"files": f"{len(set(event.files))} changed{complete}"}
 
 
 def _calls(

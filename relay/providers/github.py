@@ -16,6 +16,7 @@ from relay.errors import Malformed, Unauthorized
 from relay.events import Action, Event, Ignored, Person, PullRequest, Push
 from relay.providers.dialect import Headers, ReadsFiles, always
 from relay.providers.payloads import (
+    Changes,
     Commit,
     changed_files,
     decode,
@@ -87,7 +88,7 @@ class _PullRequestEvent(msgspec.Struct):
 
 
 _push = msgspec.json.Decoder(_Push)
-_commits = msgspec.json.Decoder(list[Commit] | None)
+_commits = msgspec.json.Decoder(list[Changes] | None)
 _pull_request = msgspec.json.Decoder(_PullRequestEvent)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import accumulate, chain
+from itertools import accumulate
 from typing import TypeVar
 from urllib.parse import parse_qs
 
@@ -23,13 +23,18 @@ class Author(msgspec.Struct):
     username: str | None = None
 
 
-class Commit(msgspec.Struct):
-    id: str = ""
-    message: str | None = None
-    author: Author | None = None
+class Changes(msgspec.Struct):
+    """Of a commit, what it changed."""
+
     added: list[str] | None = None
     modified: list[str] | None = None
     removed: list[str] | None = None
+
+
+class Commit(Changes):
+    id: str = ""
+    message: str | None = None
+    author: Author | None = None
 
 
 def decode(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
@@ -69,20 +74,26 @@ def person(author: Author | None) -> Person:
     return Person(name=author.name or "", email=author.email or "", login=author.username or "")
 
 
-def changed_files(commits: Sequence[Commit]) -> tuple[tuple[str, ...], bool]:
-    """The paths that the commits touch, each once, and whether no commit kept its list back."""
-    lists = [
-        paths for commit in commits for paths in (commit.added, commit.modified, commit.removed)
-    ]
-    files = tuple(dict.fromkeys(chain.from_iterable(paths for paths in lists if paths)))
-    if len(files) > MAX_FILES or sum(map(len, files)) > MAX_FILES_LENGTH:
-        return _cut(files), False
-    return files, None not in lists
+def changed_files(commits: Sequence[Changes]) -> tuple[tuple[str, ...], bool]:
+    """The paths that the commits touch, and whether no commit kept its list back.
 
-
-def _cut(files: Sequence[str]) -> tuple[str, ...]:
-    ends = accumulate(map(len, files[:MAX_FILES]))
-    return tuple(path for path, end in zip(files, ends, strict=False) if end <= MAX_FILES_LENGTH)
+    What several commits touch is named several times: telling so costs more than all the rest, and
+    routing asks only whether any path matches. Where they are too many, each is named once.
+    """
+    files: list[str] = []
+    complete = True
+    for commit in commits:
+        for paths in (commit.added, commit.modified, commit.removed):
+            if paths is None:
+                complete = False
+            else:
+                files += paths
+    if len(files) <= MAX_FILES and sum(map(len, files)) <= MAX_FILES_LENGTH:
+        return tuple(files), complete
+    once = list(dict.fromkeys(files))
+    ends = accumulate(map(len, once[:MAX_FILES]))
+    kept = [path for path, end in zip(once, ends, strict=False) if end <= MAX_FILES_LENGTH]
+    return tuple(kept), complete and len(kept) == len(once)
 
 
 def head_message(commit: Commit | None) -> str:

@@ -150,3 +150,38 @@ def test_routes_of_other_repositories_change_nothing(routes: list[Route], event:
     others = [route(repo=f"other/{number}") for number in range(5)]
 
     assert Router(others + routes).match(event, "s") == Router(routes).match(event, "s")
+
+
+def test_files_are_read_where_a_route_filters_by_them() -> None:
+    router = Router(
+        [
+            route(name="plain"),
+            route(name="filtered", repo="acme/api", paths="src/**"),
+            route(name="pattern", repo="docs/*", paths="**/*.md"),
+        ]
+    )
+    assert [router.reads_files(r) for r in ("acme/web", "ACME/api", "docs/site", "x/y")] == [
+        False,
+        True,
+        True,
+        False,
+    ]
+
+
+@given(
+    st.lists(
+        st.fixed_dictionaries(
+            {
+                "repo": st.sampled_from(["acme/web", "acme/*", "re:acme/.*", "other/*"]),
+                "branches": st.sampled_from(["main", "release/*", "!main"]),
+                "paths": st.sampled_from(["src/**", "!docs/**", "a"]),
+            }
+        ),
+        max_size=5,
+    ),
+    st.sampled_from([push(), push(ref="refs/heads/release/1"), push(files=("a", "docs/b"))]),
+)
+def test_wants_is_whether_any_candidate_matches(routes: list[dict[str, str]], event: Push) -> None:
+    router = Router([route(name=str(n), **keys) for n, keys in enumerate(routes)])
+    matched = [decision.matched for decision in router.candidates(event, "github")]
+    assert router.wants(event, "github") == any(matched)

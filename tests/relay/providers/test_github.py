@@ -168,7 +168,7 @@ def test_a_push_to_a_branch() -> None:
         ref="refs/heads/main",
         before=OLD,
         after=NEW,
-        files=("new", "both", "gone"),
+        files=("new", "both", "both", "gone"),
         message="Change",
         author=Person("Ada", "ada@example.com", "ada"),
         sender="bob",

@@ -214,10 +214,10 @@ def test_a_person_is_as_much_as_is_told() -> None:
     assert person(Author(email="ada@example.com")) == Person(email="ada@example.com")
 
 
-def test_changed_files_are_named_once_and_in_order() -> None:
+def test_changed_files_are_named_in_order() -> None:
     first = Commit(added=["b"], modified=["a"], removed=[])
     second = Commit(added=[], modified=["b"], removed=["c"])
-    assert changed_files([first, second]) == (("b", "a", "c"), True)
+    assert changed_files([first, second]) == (("b", "a", "b", "c"), True)
     assert changed_files([]) == ((), True)
     assert changed_files([first, Commit(added=["d"])]) == (("b", "a", "d"), False)
 
@@ -228,6 +228,8 @@ def test_changed_files_are_cut() -> None:
     assert (len(whole), complete) == (MAX_FILES, True)
     cut, complete = changed_files([Commit(added=paths, modified=[], removed=[])])
     assert (cut, complete) == (tuple(paths[:-1]), False)
+    often, complete = changed_files([Commit(added=["a", "b"], modified=[], removed=[])] * MAX_FILES)
+    assert (often, complete) == (("a", "b"), True)
 
 
 def test_changed_files_are_cut_by_length_too() -> None:
@@ -236,6 +238,26 @@ def test_changed_files_are_cut_by_length_too() -> None:
     assert (cut, complete) == (tuple(paths[:262]), False)
     one, complete = changed_files([Commit(added=["x" * (MAX_FILES_LENGTH + 1)], modified=[])])
     assert (one, complete) == ((), False)
+
+
+@pytest.mark.parametrize("provider", ["github", "gitlab", "gitea", "forgejo", "gogs"])
+def test_files_that_nobody_asks_for_stay_unread(provider: str) -> None:
+    body = json.dumps(sample(provider, "push", repo="acme/web", branch="main", sha="")).encode()
+    dialect = DIALECTS[provider](["secret"])
+    headers = event_header(provider, body, None)
+    asked: list[str] = []
+
+    def nobody(repo: str) -> bool:
+        asked.append(repo)
+        return False
+
+    unread = dialect.parse(headers, body, nobody)
+    read = dialect.parse(headers, body, lambda _: True)
+
+    assert isinstance(read, Push)
+    assert read.files
+    assert unread == msgspec.structs.replace(read, files=(), files_complete=False)
+    assert asked == ["acme/web"]
 
 
 def test_the_message_is_cut() -> None:
