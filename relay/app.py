@@ -67,8 +67,6 @@ async def serve(settings: Settings, loaded: Loaded) -> None:
     await runner.setup()
     site = web.SockSite(runner, _listen(settings.host, settings.port))
     await site.start()
-    writer = asyncio.create_task(intake.run())
-    stopped = asyncio.create_task(stop.wait())
     host, port = runner.addresses[0][:2]
     log.info(
         "receiver.started",
@@ -77,12 +75,10 @@ async def serve(settings: Settings, loaded: Loaded) -> None:
         routes=len(loaded.config.routes),
     )
     try:
-        await asyncio.wait({writer, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        await stop.wait()
     finally:
         await runner.cleanup()
-        intake.close()
-        stopped.cancel()
-        await writer
+        await intake.drain()
         await redis.aclose()
     log.info("receiver.stopped")
 

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Collection, MutableMapping
-from typing import Any, BinaryIO, Literal
+from collections.abc import Collection, Mapping, MutableMapping
+from datetime import UTC, datetime
+from typing import Any, BinaryIO, Literal, cast
 
 import orjson
 import structlog
 
 from relay.events import Delivery, Event, PullRequest
+from relay.output import Output
 
 MASK = "****"
 
@@ -31,18 +33,48 @@ log: structlog.typing.FilteringBoundLogger = structlog.get_logger("audit")
 """Write the audit through this: ``log.info("delivery.queued", **fields)``."""
 
 
+def _standard_output() -> BinaryIO:
+    """Standard output without Python's buffer, which would hold back a second copy of lines."""
+    buffered = sys.stdout.buffer
+    return cast(BinaryIO, getattr(buffered, "raw", buffered))
+
+
+_output = Output(_standard_output())
+
+
 class Redactor:
     """Replaces every known secret in a text; the last line of defence, not the first."""
 
     def __init__(self, secrets: Collection[str]) -> None:
         # Longest first, so that a secret within another one leaves no remainder.
         self._secrets = sorted(secrets, key=len, reverse=True)
+        self._written = tuple(orjson.dumps(secret)[1:-1] for secret in self._secrets)
 
     def __call__(self, text: str) -> str:
         for secret in self._secrets:
             if secret in text:
                 text = text.replace(secret, MASK)
         return text
+
+    def finds(self, line: bytes) -> bool:
+        """Whether a secret stands in a line of JSON, written as JSON writes it."""
+        for secret in self._written:  # noqa: SIM110 - a generator costs more than the search
+            if secret in line:
+                return True
+        return False
+
+    def values(self, entry: Mapping[str, Any]) -> MutableMapping[str, Any]:
+        """The entry with every secret masked in its values, nested ones too."""
+        return {key: self._value(value) for key, value in entry.items()}
+
+    def _value(self, value: Any) -> Any:
+        if isinstance(value, str):
+            return self(value)
+        if isinstance(value, Mapping):
+            return self.values(value)
+        if isinstance(value, list | tuple | set | frozenset):
+            return [self._value(item) for item in value]
+        return value
 
 
 class _Diagnostics(logging.Formatter):
@@ -72,10 +104,6 @@ class _PlainDiagnostics(logging.Formatter):
         return self._redact(super().format(record))
 
 
-def _dumps(entry: MutableMapping[str, Any], **_: Any) -> bytes:
-    return orjson.dumps(entry, default=str)
-
-
 def configure(
     *,
     style: Literal["json", "console"] = "json",
@@ -88,34 +116,13 @@ def configure(
     ``secrets`` are masked wherever they would appear. ``stream`` is standard output if left out.
     """
     redact = Redactor(secrets)
-
-    def mask(_: Any, __: str, entry: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-        for key, value in entry.items():
-            if isinstance(value, str):
-                entry[key] = redact(value)
-        return entry
-
-    out = stream or sys.stdout.buffer
-    processors: list[structlog.typing.Processor] = [
-        structlog.contextvars.merge_contextvars,
-        structlog.processors.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True, key="at"),
-    ]
-    if secrets:
-        processors.append(mask)
-    if style == "json":
-        processors.append(structlog.processors.JSONRenderer(serializer=_dumps))
-    else:
-        processors += [
-            structlog.dev.ConsoleRenderer(
-                colors=out.isatty(), timestamp_key="at", pad_event_to=24, sort_keys=False
-            ),
-            lambda _, __, line: str(line).encode(),
-        ]
+    _output.stream = stream or _standard_output()
+    render = _json_renderer(redact) if style == "json" else _console_renderer(redact)
     structlog.configure(
-        processors=processors,
+        # One processor does it all: each further one is a call a line.
+        processors=[render],
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
-        logger_factory=structlog.BytesLoggerFactory(file=out),
+        logger_factory=lambda *_: _output,
         cache_logger_on_first_use=False,
     )
     handler = logging.StreamHandler(sys.stderr)
@@ -123,6 +130,46 @@ def configure(
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(max(_LEVELS[level], logging.WARNING) if level != "debug" else logging.DEBUG)
+
+
+def bound() -> structlog.typing.FilteringBoundLogger:
+    """``log`` as it is set up now, for whoever writes many lines: it is not looked up each time."""
+    logger: structlog.typing.FilteringBoundLogger = log.bind()
+    return logger
+
+
+def flush() -> None:
+    """Write every line said so far, before something happens that they must precede.
+
+    Raises OSError where standard output does not take them.
+    """
+    _output.flush()
+
+
+def _json_renderer(redact: Redactor) -> structlog.typing.Processor:
+    def render(_: Any, method: str, entry: MutableMapping[str, Any]) -> bytes:
+        entry["level"] = method
+        entry["at"] = datetime.now(UTC)
+        line = orjson.dumps(entry, default=str, option=orjson.OPT_UTC_Z)
+        # Nearly no line holds a secret; only one that does is taken apart.
+        if redact.finds(line):
+            line = orjson.dumps(redact.values(entry), default=str, option=orjson.OPT_UTC_Z)
+        return line
+
+    return render
+
+
+def _console_renderer(redact: Redactor) -> structlog.typing.Processor:
+    console = structlog.dev.ConsoleRenderer(
+        colors=_output.stream.isatty(), timestamp_key="at", pad_event_to=24, sort_keys=False
+    )
+
+    def render(logger: Any, method: str, entry: MutableMapping[str, Any]) -> bytes:
+        entry["level"] = method
+        entry["at"] = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%fZ}"
+        return str(console(logger, method, redact.values(entry))).encode()
+
+    return render
 
 
 def event_fields(event: Event) -> dict[str, Any]:

@@ -10,25 +10,21 @@ import re
 
 from relay.events import Event, PullRequest, Push
 
-_JOB_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
+_JOB_ID = re.compile(r"(?!body-|id-)[A-Za-z0-9_-]{1,128}")
 
 
-def body_digest(body: bytes) -> str:
-    """Recognises a captured body that comes back under another delivery id."""
-    return hashlib.blake2b(body, digest_size=16).hexdigest()
-
-
-def delivery_id(source: str, sent_id: str, digest: str) -> str:
+def delivery_id(source: str, sent_id: str, fingerprint: str) -> str:
     """The id of a delivery, which is the id of its RQ job too: ``<source>--<the sender's id>``.
 
-    A sender's id that RQ would refuse is hashed; without one the body's digest identifies the
-    delivery, so that a retry with the same bytes is recognised all the same.
+    A sender's id that RQ would refuse, or that looks like one made here, is hashed; without one
+    the body's fingerprint identifies the delivery, so that a retry with the same bytes is
+    recognised all the same.
     """
     if not sent_id:
-        return f"{source}--body-{digest}"
+        return f"{source}--body-{fingerprint}"
     if _JOB_ID.fullmatch(sent_id):
         return f"{source}--{sent_id}"
-    hashed = hashlib.blake2b(sent_id.encode(errors="surrogateescape"), digest_size=16).hexdigest()
+    hashed = hashlib.blake2b(sent_id.encode(errors="surrogatepass"), digest_size=16).hexdigest()
     return f"{source}--id-{hashed}"
 
 

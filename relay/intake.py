@@ -2,21 +2,25 @@
 
 Group commit: all deliveries that wait at one moment are written by one script call in one round
 trip. Within it each delivery is one atomic step: the duplicate check, the RQ job and, as fields of
-that job, the record that the audit can be checked against.
+that job, the record that the audit can be checked against. Their audit lines are written before
+their senders are answered.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-from collections import deque
-from typing import Literal, NamedTuple, cast
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NamedTuple, cast
 
 import msgspec
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 from rq.registry import FailedJobRegistry, FinishedJobRegistry
 
+from relay import audit
+from relay.batching import GroupCommit
 from relay.errors import StoreUnavailable
 from relay.events import Delivery
 from relay.records import (
@@ -26,7 +30,8 @@ from relay.records import (
     QUEUES_KEY,
     RETRY_INTERVALS,
     Lifetimes,
-    job_fields,
+    job_data,
+    shared_fields,
 )
 
 Verdict = Literal["queued", "requeued", "duplicate"]
@@ -40,10 +45,12 @@ JOB_TIMEOUT = 60
 # A delivery is known by its id or, under whatever id it comes, by its body. A known one is queued
 # again if all it led to has ended without a success: its own job failed, it had no deploys, or one
 # of them failed. `receipt` tells a repeated write of ours, whose first answer got lost, from a
-# repeated delivery.
+# repeated delivery. The batch comes as one packed argument, since taking hundreds of arguments
+# apart costs the client more than all the rest.
 _STORE = """
 local queue, queues, finished, failed = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local prefix, window, retries = ARGV[1], ARGV[2], ARGV[3]
+local prefix, window, retries, receipt = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+local shared, batch = cmsgpack.unpack(ARGV[5]), cmsgpack.unpack(ARGV[6])
 local ended = {failed = true, stopped = true, canceled = true}
 
 local function may_run_again(job, status)
@@ -59,10 +66,9 @@ end
 
 redis.call('SADD', queues, queue)
 local answers = {}
-local arg = 4
-for key = 5, #KEYS, 2 do
-  local job, body = KEYS[key], KEYS[key + 1]
-  local id, receipt, count = ARGV[arg], ARGV[arg + 1], tonumber(ARGV[arg + 2])
+for number, delivery in ipairs(batch) do
+  local id, body, data, description = unpack(delivery)
+  local job, ours = prefix .. id, receipt .. number
   local verdict
   local status = redis.call('HGET', job, 'status')
   if not status then
@@ -71,11 +77,12 @@ for key = 5, #KEYS, 2 do
     if known then id, job, status = first, prefix .. first, known end
   end
   if not status then
-    redis.call('HSET', job, 'receipt', receipt, unpack(ARGV, arg + 3, arg + 2 + count))
+    redis.call('HSET', job, 'receipt', ours, 'data', data, 'description', description,
+               unpack(shared))
     redis.call('SET', body, id, 'EX', window)
     redis.call('RPUSH', queue, id)
     verdict = 'queued'
-  elseif redis.call('HGET', job, 'receipt') == receipt then
+  elseif redis.call('HGET', job, 'receipt') == ours then
     verdict = 'queued'
   elseif may_run_again(job, status) then
     redis.call('ZREM', finished, id)
@@ -83,7 +90,7 @@ for key = 5, #KEYS, 2 do
     redis.call('PERSIST', job)
     redis.call('HDEL', job, 'deploys', 'started_at', 'ended_at', 'worker_name', 'exc_info',
                'number_of_retries')
-    redis.call('HSET', job, 'status', 'queued', 'receipt', receipt, 'retries_left', retries)
+    redis.call('HSET', job, 'status', 'queued', 'receipt', ours, 'retries_left', retries)
     redis.call('HINCRBY', job, 'redeliveries', 1)
     redis.call('RPUSH', queue, id)
     verdict = 'requeued'
@@ -91,9 +98,8 @@ for key = 5, #KEYS, 2 do
     redis.call('HINCRBY', job, 'redeliveries', 1)
     verdict = 'duplicate'
   end
-  answers[#answers + 1] = verdict
-  answers[#answers + 1] = id
-  arg = arg + 3 + count
+  answers[number * 2 - 1] = verdict
+  answers[number * 2] = id
 end
 return answers
 """
@@ -106,15 +112,19 @@ class Stored(NamedTuple):
     id: str
 
 
+Packed = tuple[str, str, msgspec.Raw, str]
+"""A delivery for the script: its id, its body's key, RQ's data, RQ's description."""
+
+
 class _Waiting(NamedTuple):
-    id: str
-    body_key: str
-    fields: list[str | bytes | int]
-    answer: asyncio.Future[Stored]
+    since: float
+    packed: Packed
+    fields: Mapping[str, Any]
+    """What the audit says of the delivery."""
 
 
 class Intake:
-    """The way into the queue. One instance a process; ``run`` does the writing."""
+    """The way into the queue. One instance a process."""
 
     def __init__(
         self, redis: Redis, *, queue: str, window: float, failure_ttl: float, timeout: float
@@ -133,51 +143,36 @@ class Intake:
             FailedJobRegistry.key_template.format(queue),
         ]
         self._encode = msgspec.json.Encoder().encode
-        self._waiting: deque[_Waiting] = deque()
-        self._wake = asyncio.Event()
-        self._closing = False
+        self._pack = msgspec.msgpack.Encoder().encode
+        self._group = GroupCommit(self._commit, most=MAX_BATCH)
+        self._failed_at = -1.0
+        self._log = audit.bound()
 
-    async def store(self, delivery: Delivery, digest: str) -> Stored:
-        """Return once Redis has the delivery, or has had it before.
+    async def store(
+        self, delivery: Delivery, fingerprint: str, fields: Mapping[str, Any]
+    ) -> Stored:
+        """Return once Redis has the delivery, or has had it before, and the audit says so.
 
-        Raises StoreUnavailable if Redis refuses or does not answer in time. The delivery may have
-        been stored all the same; a sender that retries is then told that it is a duplicate.
+        ``fields`` are the audit's. Raises StoreUnavailable, no later than twice the timeout, if
+        Redis refuses or does not answer. The delivery may have been stored all the same; a sender
+        that retries is then told that it is a duplicate.
         """
         event = delivery.event
-        fields = job_fields(
-            DELIVERY_JOB,
-            (self._encode(delivery).decode(),),
-            queue=self._queue,
-            description=f"delivery: {event.kind} {event.repo}@{event.sha[:12]}",
-            lifetimes=self._lifetimes,
+        waiting = _Waiting(
+            time.monotonic(),
+            (
+                delivery.id,
+                f"relay:body:{delivery.source}:{fingerprint}",
+                _packed(job_data(DELIVERY_JOB, self._encode(delivery).decode())),
+                f"delivery: {event.kind} {event.repo}@{event.sha[:12]}",
+            ),
+            fields,
         )
-        answer: asyncio.Future[Stored] = asyncio.get_running_loop().create_future()
-        body_key = f"relay:body:{delivery.source}:{digest}"
-        self._waiting.append(_Waiting(delivery.id, body_key, fields, answer))
-        self._wake.set()
-        try:
-            async with asyncio.timeout(self._timeout):
-                return await answer
-        except TimeoutError:
-            raise StoreUnavailable("Redis did not answer in time") from None
+        return await self._group.submit(waiting)
 
-    async def run(self) -> None:
-        """Write whatever waits until ``close`` is called and nothing waits any more."""
-        while self._waiting or not self._closing:
-            if not self._waiting:
-                self._wake.clear()
-                await self._wake.wait()
-                continue
-            batch = [self._waiting.popleft() for _ in range(min(MAX_BATCH, len(self._waiting)))]
-            # Whoever has given up waiting has been told to come again.
-            batch = [waiting for waiting in batch if not waiting.answer.done()]
-            if batch:
-                await self._commit(batch)
-
-    def close(self) -> None:
-        """Let ``run`` end."""
-        self._closing = True
-        self._wake.set()
+    async def drain(self) -> None:
+        """Return once nothing waits to be written."""
+        await self._group.drain()
 
     async def ping(self) -> None:
         """Raises StoreUnavailable unless Redis answers in time."""
@@ -187,22 +182,52 @@ class Intake:
         except (RedisError, OSError, TimeoutError) as error:
             raise StoreUnavailable(f"Redis is not reachable ({type(error).__name__})") from None
 
-    async def _commit(self, batch: list[_Waiting]) -> None:
-        keys = list(self._keys)
-        args: list[str | bytes | int] = [JOB_PREFIX, self._window, len(RETRY_INTERVALS)]
-        for waiting in batch:
-            keys += (f"{JOB_PREFIX}{waiting.id}", waiting.body_key)
-            args += (waiting.id, os.urandom(8).hex(), len(waiting.fields), *waiting.fields)
+    async def _commit(self, batch: Sequence[_Waiting]) -> Sequence[Stored]:
+        if batch[0].since <= self._failed_at:
+            # It waited while Redis was found to be away. To try again for every batch that did
+            # would keep the last sender waiting for many timeouts.
+            raise StoreUnavailable("Redis did not take those before it")
         try:
-            answers = cast(list[bytes], await self._script(keys=keys, args=args))
+            audit.flush()
+            answers = await self._write([waiting.packed for waiting in batch])
+            stored = [
+                Stored(cast(Verdict, verdict.decode()), known_as.decode())
+                for verdict, known_as in zip(answers[::2], answers[1::2], strict=True)
+            ]
+            for waiting, (verdict, known_as) in zip(batch, stored, strict=True):
+                self._say(verdict, known_as, waiting.fields)
+            audit.flush()
         except (RedisError, OSError, TimeoutError) as error:
-            for waiting in batch:
-                if not waiting.answer.done():
-                    reason = f"Redis did not take it ({type(error).__name__})"
-                    waiting.answer.set_exception(StoreUnavailable(reason))
-            return
-        for waiting, verdict, known_as in zip(batch, answers[::2], answers[1::2], strict=True):
-            if not waiting.answer.done():
-                waiting.answer.set_result(
-                    Stored(cast(Verdict, verdict.decode()), known_as.decode())
-                )
+            self._failed_at = time.monotonic()
+            raise StoreUnavailable(f"Redis did not take it ({type(error).__name__})") from None
+        return stored
+
+    async def _write(self, packed: list[Packed]) -> list[bytes]:
+        async with asyncio.timeout(self._timeout):
+            answers = await self._script(
+                keys=self._keys,
+                args=[
+                    JOB_PREFIX,
+                    self._window,
+                    len(RETRY_INTERVALS),
+                    os.urandom(8).hex() + ":",
+                    self._pack(shared_fields(queue=self._queue, lifetimes=self._lifetimes)),
+                    self._pack(packed),
+                ],
+            )
+        return cast(list[bytes], answers)
+
+    def _say(self, verdict: Verdict, known_as: str, fields: Mapping[str, Any]) -> None:
+        if verdict == "duplicate":
+            self._log.info("delivery.duplicate", first=known_as, **fields)
+        else:
+            again = verdict == "requeued"
+            self._log.info("delivery.queued", **{**fields, "delivery": known_as, "again": again})
+
+
+def _packed(data: bytes) -> msgspec.Raw:
+    """Bytes for cmsgpack, which takes them as MessagePack's str 32 and knows no bin type.
+
+    https://github.com/msgpack/msgpack/blob/master/spec.md#str-format-family
+    """
+    return msgspec.Raw(b"\xdb" + len(data).to_bytes(4, "big") + data)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -27,9 +27,10 @@ class Call:
     """One HTTP request, ready to be made. With revealed secrets it must never be logged."""
 
     method: str
-    url: str
-    headers: Mapping[str, str]
-    body: bytes | None
+    # A traceback that shows a call must not show the secrets in it.
+    url: str = field(repr=False)
+    headers: Mapping[str, str] = field(repr=False)
+    body: bytes | None = field(repr=False)
 
 
 class Recipe:
@@ -45,7 +46,7 @@ class Recipe:
         self._url = _compile(target.url, "url", in_url=True)
         self._path = Template(preset.path, "path", in_url=True)
         self._query = _compile_all({**preset.query, **(target.query or {})}, "query")
-        self._headers = _compile_all({**preset.headers, **(target.headers or {})}, "headers")
+        self._headers = _compile_all(_headers(preset.headers, target.headers or {}), "headers")
         # A body of the target's own replaces the preset's, of whichever kind.
         own = target.json_body is not None or target.form is not None
         json_body = target.json_body if own else preset.json_body
@@ -70,11 +71,14 @@ class Recipe:
                 raise PlanError(f"headers.{name}: a control character")
         body: bytes | None = None
         if self._json is not None:
-            body = orjson.dumps(_render_json(self._json, context))
-            headers.setdefault("Content-Type", "application/json")
+            try:
+                body = orjson.dumps(_render_json(self._json, context))
+            except TypeError as error:
+                raise PlanError(f"json: {error}") from None
+            _default_type(headers, "application/json")
         elif self._form is not None:
             body = urlencode(_render_all(self._form, context, reveal)).encode()
-            headers.setdefault("Content-Type", "application/x-www-form-urlencoded")
+            _default_type(headers, "application/x-www-form-urlencoded")
         url = _join(
             _render(self._url, context, reveal),
             self._path.render(context),
@@ -153,7 +157,7 @@ def rehearse(loaded: Loaded) -> list[Problem]:
                     reveal=masked,
                 )
         except PlanError as error:
-            at = re.split(r"[.:]", str(error), maxsplit=1)[0]
+            at = re.split(r"[.:\[]", str(error), maxsplit=1)[0]
             problems.append(loaded.places.problem(("targets", name, at), str(error)))
     return problems
 
@@ -221,6 +225,19 @@ def _render_json(value: Any, context: Mapping[str, Any]) -> Any:
     if isinstance(value, list):
         return [_render_json(item, context) for item in value]
     return value
+
+
+def _headers(inherited: Mapping[str, Text], own: Mapping[str, Text]) -> dict[str, Text]:
+    """The preset's headers and the target's own, whose names compare without case."""
+    names = {name.lower() for name in own}
+    if len(names) < len(own):
+        raise PlanError("headers: two names differ in nothing but case")
+    return {name: text for name, text in inherited.items() if name.lower() not in names} | dict(own)
+
+
+def _default_type(headers: dict[str, str], media_type: str) -> None:
+    if not any(name.lower() == "content-type" for name in headers):
+        headers["Content-Type"] = media_type
 
 
 def _join(url: str, path: str, query: Mapping[str, str]) -> str:

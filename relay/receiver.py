@@ -10,12 +10,14 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import orjson
 from aiohttp import hdrs, web
+from structlog.typing import FilteringBoundLogger
 
 from config.patterns import PatternSet
+from relay import audit
 from relay.audit import delivery_fields, log
 from relay.errors import (
     BodyTooLarge,
@@ -26,7 +28,7 @@ from relay.errors import (
     UnsupportedMediaType,
 )
 from relay.events import Delivery, Ignored
-from relay.identity import body_digest, delivery_id
+from relay.identity import delivery_id
 from relay.intake import Intake
 from relay.providers.dialect import Dialect
 from relay.routing import Router
@@ -58,6 +60,7 @@ class Receiver:
     intake: Intake
     max_body: int
     body_timeout: float
+    log: FilteringBoundLogger = field(default_factory=audit.bound)
 
     def application(self) -> web.Application:
         """The aiohttp application."""
@@ -75,30 +78,28 @@ class Receiver:
             raise UnknownSource("no source of this name in relay.yaml")
         body = await self._read(request)
         now = time.time()
-        sender.dialect.verify(request.headers, body, now)
+        headers = request.headers
+        fingerprint = sender.dialect.verify(headers, body, now)
 
-        digest = body_digest(body)
-        known_as = delivery_id(source, sender.dialect.delivery_id(request.headers), digest)
-        event = sender.dialect.parse(request.headers, body)
+        known_as = delivery_id(source, sender.dialect.delivery_id(headers), fingerprint)
+        event = sender.dialect.parse(headers, body, self.router.reads_files)
         if isinstance(event, Ignored):
             # It may quote a header, which no signature covers and which need not be UTF-8.
             reason = event.reason.encode(errors="replace").decode()
-            log.info("delivery.ignored", delivery=known_as, source=source, reason=reason)
+            self.log.info("delivery.ignored", delivery=known_as, source=source, reason=reason)
             return _answer(200, status="ignored", delivery=known_as, reason=reason)
 
         delivery = Delivery(id=known_as, source=source, received_at=now, event=event)
         fields = delivery_fields(delivery)
-        log.info("delivery.received", bytes=len(body), **fields)
+        self.log.info("delivery.received", bytes=len(body), **fields)
         reason = self._unwanted(sender, delivery)
         if reason:
-            log.info("delivery.ignored", reason=reason, **fields)
+            self.log.info("delivery.ignored", reason=reason, **fields)
             return _answer(200, status="ignored", delivery=known_as, reason=reason)
 
-        verdict, first = await self.intake.store(delivery, digest)
+        verdict, first = await self.intake.store(delivery, fingerprint, fields)
         if verdict == "duplicate":
-            log.info("delivery.duplicate", first=first, **fields)
             return _answer(200, status="duplicate", delivery=first)
-        log.info("delivery.queued", again=verdict == "requeued", **(fields | {"delivery": first}))
         return _answer(202, status="queued", delivery=first)
 
     async def healthz(self, _: web.Request) -> web.Response:
@@ -128,22 +129,33 @@ class Receiver:
             raise UnsupportedMediaType("compressed body")
         if request.content_length is not None and request.content_length > self.max_body:
             raise BodyTooLarge(f"{request.content_length} bytes announced")
+        content = request.content
+        if content.is_eof():
+            return self._bounded(content.read_nowait())
+        parts: list[bytes] = []
+        left = self.max_body
         try:
             async with asyncio.timeout(self.body_timeout):
-                return await request.read()
+                while left >= 0 and (part := await content.readany()):
+                    parts.append(part)
+                    left -= len(part)
         except TimeoutError:
             raise BodyTooSlow(f"not complete after {self.body_timeout:g} s") from None
-        except web.HTTPRequestEntityTooLarge:
-            raise BodyTooLarge(f"more than {self.max_body} bytes") from None
+        return self._bounded(b"".join(parts))
+
+    def _bounded(self, body: bytes) -> bytes:
+        if len(body) > self.max_body:
+            raise BodyTooLarge(f"more than {self.max_body} bytes")
+        return body
 
     def _unwanted(self, sender: Sender, delivery: Delivery) -> str:
         """Why nothing will be deployed, or an empty string."""
         event = delivery.event
         if not sender.repos.matches(event.repo):
             return f"source {delivery.source} may not speak for {event.repo}"
-        decisions = self.router.candidates(event, delivery.source)
-        if any(decision.matched for decision in decisions):
+        if self.router.wants(event, delivery.source):
             return ""
+        decisions = self.router.candidates(event, delivery.source)
         if not decisions:
             return f"no route for repository {event.repo}"
         return "; ".join(f"{decision.route.name}: {decision.reason}" for decision in decisions[:5])

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import pickle
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -42,9 +41,16 @@ class Lifetimes(NamedTuple):
     failure: int
 
 
+def job_data(function: str, argument: str) -> bytes:
+    """RQ's field ``data``: which function is called, and with what."""
+    # Pickle is what `rq worker` expects unless told otherwise. It gives nobody a new power:
+    # whoever can write to the queue already chooses which function a worker calls.
+    return pickle.dumps((function, None, (argument,), {}), protocol=pickle.HIGHEST_PROTOCOL)
+
+
 def job_fields(
     function: str,
-    args: Sequence[object],
+    argument: str,
     *,
     queue: str,
     description: str,
@@ -52,19 +58,25 @@ def job_fields(
     status: JobStatus = JobStatus.QUEUED,
 ) -> list[str | bytes | int]:
     """Fields and values, in turn, of the hash of a job that is about to be queued."""
-    # Pickle is what `rq worker` expects unless told otherwise. It gives nobody a new power:
-    # whoever can write to the queue already chooses which function a worker calls.
-    data = pickle.dumps((function, None, tuple(args), {}), protocol=pickle.HIGHEST_PROTOCOL)
-    now = utcformat(datetime.now(UTC))
     return [
         "data",
-        data,
+        job_data(function, argument),
+        "description",
+        description,
+        *shared_fields(queue=queue, lifetimes=lifetimes, status=status),
+    ]
+
+
+def shared_fields(
+    *, queue: str, lifetimes: Lifetimes, status: JobStatus = JobStatus.QUEUED
+) -> list[str | int]:
+    """Those of them that jobs which are queued together have in common."""
+    now = utcformat(datetime.now(UTC))
+    return [
         "status",
         status.value,
         "origin",
         queue,
-        "description",
-        description,
         "created_at",
         now,
         "enqueued_at",

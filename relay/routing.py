@@ -6,12 +6,16 @@ repositories. One function judges a route, for routing and for explaining alike.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from config.model import Route
 from config.patterns import PatternSet, is_literal
 from relay.events import Event, PullRequest, Push
+
+REPOSITORIES_REMEMBERED = 8_192
+"""Repositories whose routes are not looked up again; bounds memory, not the file."""
 
 SKIP_MARK = "[skip deploy]"
 """In a head commit's message, or in a pull request's title: do not deploy this."""
@@ -36,22 +40,36 @@ class Router:
         self._by_repo: dict[str, list[_Compiled]] = {}
         self._by_pattern: list[_Compiled] = []
         for compiled in self._routes:
-            if all(is_literal(pattern) for pattern in compiled.route.repo):
-                for repo in {pattern.lower() for pattern in compiled.route.repo}:
+            if compiled.named:
+                for repo in compiled.named:
                     self._by_repo.setdefault(repo, []).append(compiled)
             else:
                 self._by_pattern.append(compiled)
 
+        # The same few thousand repositories push over and over.
+        self._about = functools.lru_cache(maxsize=REPOSITORIES_REMEMBERED)(self._find)
+
     def __len__(self) -> int:
         return len(self._routes)
 
+    def _find(self, repo: str) -> tuple[_Compiled, ...]:
+        """The routes of a repository, in the order of the file."""
+        named = self._by_repo.get(repo.lower(), ())
+        # A repository matches by pattern without regard to case, as git servers do.
+        other = [route for route in self._by_pattern if route.is_about(repo)]
+        return tuple(sorted((*named, *other), key=lambda route: route.position))
+
     def candidates(self, event: Event, source: str) -> list[Decision]:
         """What the routes of the event's repository say, in the order of the file."""
-        named = self._by_repo.get(event.repo.lower(), ())
-        # A repository matches by pattern without regard to case, as git servers do.
-        other = [route for route in self._by_pattern if route.repo.matches(event.repo)]
-        found = sorted((*named, *other), key=lambda route: route.position) if other else named
-        return [route.decide(event, source) for route in found]
+        return [route.decide(event, source) for route in self._about(event.repo)]
+
+    def wants(self, event: Event, source: str) -> bool:
+        """Whether any route takes the event: what ``candidates`` would say, without its reasons."""
+        return any(route.takes(event, source) for route in self._about(event.repo))
+
+    def reads_files(self, repo: str) -> bool:
+        """Whether a route of this repository has a path filter."""
+        return any(route.paths is not None for route in self._about(repo))
 
     def match(self, event: Event, source: str) -> list[Decision]:
         """The routes that the event takes, in the order of the file."""
@@ -61,7 +79,7 @@ class Router:
         """What every route of the file says, for an explanation."""
         return [
             route.decide(event, source)
-            if route.repo.matches(event.repo)
+            if route.is_about(event.repo)
             else Decision(
                 route.route, matched=False, reason=f"repo {event.repo} does not match {route.repo}"
             )
@@ -76,6 +94,7 @@ class _Compiled:
         "branches",
         "labels",
         "messages",
+        "named",
         "paths",
         "position",
         "repo",
@@ -87,6 +106,8 @@ class _Compiled:
         self.position = position
         self.route = route
         self.repo = PatternSet(route.repo, "path", ignore_case=True)
+        literal = all(is_literal(pattern) for pattern in route.repo)
+        self.named = frozenset(pattern.lower() for pattern in route.repo if literal)
         self.branches = _paths(route.branches)
         self.base_branches = _paths(route.base_branches)
         self.tags = _paths(route.tags)
@@ -94,6 +115,14 @@ class _Compiled:
         self.labels = _texts(route.labels)
         self.authors = _texts(route.authors)
         self.messages = _texts(route.messages)
+
+    def is_about(self, repo: str) -> bool:
+        """Whether the route is about this repository; the same answer as from the index."""
+        return repo.lower() in self.named if self.named else self.repo.matches(repo)
+
+    def takes(self, event: Event, source: str) -> bool:
+        """Whether ``decide`` would say that it matches."""
+        return not self._refusal(event, source) and self._paths_match(event)[0]
 
     def decide(self, event: Event, source: str) -> Decision:
         """Judge an event of this route's repository, cheapest conditions first."""
@@ -130,11 +159,13 @@ class _Compiled:
                 return "a deleted branch, and the route is about tags"
             if self.branches is not None and not self.branches.matches(event.branch):
                 return f"branch {event.branch!r} does not match branches: {self.branches}"
-        else:
+        elif event.tag:
             if event.deleted and self.tags is None and self.branches is not None:
                 return "a deleted tag, and the route is about branches"
             if self.tags is not None and not self.tags.matches(event.tag):
                 return f"tag {event.tag!r} does not match tags: {self.tags}"
+        elif self.branches is not None or self.tags is not None:
+            return f"{event.ref!r} is neither a branch nor a tag, and the route is about those"
         if event.deleted:
             return ""
         if SKIP_MARK in event.message.lower():

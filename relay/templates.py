@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
-from jinja2 import StrictUndefined, TemplateError
+from jinja2 import StrictUndefined, TemplateError, Undefined, UndefinedError
+from jinja2.exceptions import SecurityError
+from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from config.errors import RelayError
@@ -14,44 +17,72 @@ from config.errors import RelayError
 MAX_OUTPUT = 65_536
 """Characters that one template may render to."""
 
+_DOTS = re.compile(r"(?:^|/)(?:\.|%2e){1,2}(?=/|\Z)", re.IGNORECASE)
+"""A segment that servers resolve, encoded or not, so that the call would go elsewhere."""
+
 
 class PlanError(RelayError):
     """A call cannot be made from this event: a template does not render."""
 
 
-def _environment(finalize: Callable[[Any], Any] | None = None) -> ImmutableSandboxedEnvironment:
-    return ImmutableSandboxedEnvironment(
-        undefined=StrictUndefined,
-        autoescape=False,
-        keep_trailing_newline=True,
-        finalize=finalize,
-    )
+class _Sandbox(ImmutableSandboxedEnvironment):
+    """Jinja's sandbox, where an error quotes no value and ``'x' * n`` is bounded too."""
+
+    intercepted_binops = frozenset({"*"})
+
+    def __init__(self, finalize: Callable[[Any], Any] | None = None) -> None:
+        super().__init__(
+            undefined=StrictUndefined,
+            autoescape=False,
+            keep_trailing_newline=True,
+            finalize=finalize,
+        )
+        # It would quote its argument too, and finds nothing on an event that a template needs.
+        del self.filters["attr"]
+
+    def getitem(self, obj: Any, argument: Any) -> Any:
+        found = super().getitem(obj, argument)
+        if isinstance(found, Undefined):
+            # Jinja's own message would quote the subscript, which may be a secret.
+            return self.undefined("a subscript finds nothing")
+        return found
+
+    def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
+        for items, times in ((left, right), (right, left)):
+            if isinstance(items, Sequence) and len(items) * times > MAX_OUTPUT:
+                raise OverflowError
+        return super().call_binop(context, operator, left, right)
 
 
 def _quoted(value: Any) -> Any:
     return value if isinstance(value, StrictUndefined) else quote(str(value), safe="")
 
 
-_plain = _environment()
-_url = _environment(finalize=_quoted)
+_plain = _Sandbox()
+_url = _Sandbox(finalize=_quoted)
 
 
 class Template:
     """One text of a call. ``where`` names it in errors."""
 
-    __slots__ = ("_compiled", "_literal", "_where")
+    __slots__ = ("_compiled", "_in_url", "_literal", "_where")
 
     def __init__(self, source: str, where: str, *, in_url: bool = False) -> None:
-        """``in_url`` percent-encodes every value, so that none can add a segment or parameter.
+        """``in_url`` percent-encodes every value, so that none can add a segment or parameter,
+        and refuses values that would take one away.
 
         Raises PlanError if the template is not well formed.
         """
         self._where = where
+        self._in_url = in_url
         self._literal = None if "{" in source else source
         try:
+            source.encode()  # half a surrogate pair is no text, and could not be sent
             self._compiled = (_url if in_url else _plain).from_string(source)
         except TemplateError as error:
             raise PlanError(f"{where}: {error.message}") from None
+        except (RecursionError, ValueError) as error:
+            raise PlanError(f"{where}: {type(error).__name__} in the template") from None
 
     def render(self, context: Mapping[str, Any]) -> str:
         """The text for one event. Raises PlanError."""
@@ -65,8 +96,21 @@ class Template:
                 length += len(part)
                 if length > MAX_OUTPUT:
                     raise PlanError(f"{self._where}: renders to more than {MAX_OUTPUT} characters")
-        except TemplateError as error:
+            text = "".join(parts)
+            text.encode()
+        except (UndefinedError, SecurityError) as error:
             raise PlanError(f"{self._where}: {error.message}") from None
-        except (ArithmeticError, LookupError, TypeError, ValueError, MemoryError) as error:
+        # What others say is not told: it may quote a value, and that may be a secret.
+        except (
+            ArithmeticError,
+            LookupError,
+            MemoryError,
+            RecursionError,
+            TemplateError,
+            TypeError,
+            ValueError,
+        ) as error:
             raise PlanError(f"{self._where}: {type(error).__name__} in the template") from None
-        return "".join(parts)
+        if self._in_url and _DOTS.search(re.split("[?#]", text, maxsplit=1)[0]):
+            raise PlanError(f"{self._where}: a path segment would be '.' or '..'")
+        return text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import socket as sockets
 import tempfile
 import time
@@ -12,6 +13,7 @@ import pytest
 import redis
 from aiohttp import web
 
+from relay import audit
 from tests.harness import (
     API_TOKEN,
     GITHUB_SECRET,
@@ -51,6 +53,15 @@ def store(server_socket: Path) -> Iterator[redis.Redis]:
     with redis.Redis(unix_socket_path=str(server_socket)) as client:
         client.flushall()
         yield client
+
+
+@pytest.fixture
+def audited() -> Iterator[io.BytesIO]:
+    """The audit of this process, as it would stand on standard output."""
+    stream = io.BytesIO()
+    audit.configure(stream=stream)
+    yield stream
+    audit.configure()
 
 
 @pytest.fixture

@@ -168,7 +168,7 @@ def _fields(
     event = deploy.event
     fields = job_fields(
         DEPLOY_JOB,
-        (msgspec.json.encode(deploy).decode(),),
+        msgspec.json.encode(deploy).decode(),
         queue=queue,
         description=f"deploy: {deploy.target} {event.repo}@{event.sha[:12]}",
         lifetimes=Lifetimes(

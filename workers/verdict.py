@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -14,6 +15,8 @@ RETRYABLE = frozenset({408, 425, 429, *range(500, 600)})
 """Statuses that may be different next time. All other failures are final."""
 
 _MISSING = object()
+
+_INDEX = re.compile(r"[0-9]{1,9}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +69,8 @@ def pick(document: Any, path: str) -> Any:
     for part in path.split("."):
         if isinstance(document, dict):
             document = document.get(part, _MISSING)
-        elif isinstance(document, list) and part.isdigit() and int(part[:6]) < len(document):
-            document = document[int(part[:6])]
+        elif isinstance(document, list) and _INDEX.fullmatch(part) and int(part) < len(document):
+            document = document[int(part)]
         else:
             return _MISSING
     return document

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar, Protocol
 
 from relay.events import Event, Ignored
 
 Headers = Mapping[str, str]
 """Request headers; lookups ignore case (aiohttp's ``CIMultiDict`` and its proxy do)."""
+
+ReadsFiles = Callable[[str], bool]
+"""Whether any route looks at the changed files of pushes to this repository.
+
+The lists of changed files are most of a large push. Where nobody asks for them they are left
+unread, and the event says ``files_complete=False``.
+"""
+
+
+def always(_: str) -> bool:
+    """The changed files are wanted, whatever the repository."""
+    return True
 
 
 class Dialect(Protocol):
@@ -29,16 +41,20 @@ class Dialect(Protocol):
         Raises ValueError where there is no usable key, without quoting any.
         """
 
-    def verify(self, headers: Headers, body: bytes, now: float) -> None:
-        """Return if one of the keys vouches for these raw bytes.
+    def verify(self, headers: Headers, body: bytes, now: float) -> str:
+        """A fingerprint of these raw bytes, for which one of the keys vouches.
 
-        ``now`` is seconds since the Unix epoch. Raises relay.errors.Unauthorized otherwise.
+        The same body has the same fingerprint under whatever id it comes. Where a signature covers
+        the body and nothing else, the fingerprint is taken from it, which saves hashing twice.
+        ``now`` is seconds since the Unix epoch. Raises relay.errors.Unauthorized.
         """
 
     def delivery_id(self, headers: Headers) -> str:
         """The sender's own id of this delivery, equal on its retries; empty if it sent none."""
 
-    def parse(self, headers: Headers, body: bytes) -> Event | Ignored:
+    def parse(
+        self, headers: Headers, body: bytes, reads_files: ReadsFiles = always
+    ) -> Event | Ignored:
         """Translate verified bytes. Raises relay.errors.Malformed."""
 
     def sign(self, body: bytes, kind: str, delivery_id: str, now: float) -> dict[str, str]:

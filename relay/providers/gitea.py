@@ -13,7 +13,7 @@ import msgspec
 
 from relay.errors import Malformed, Unauthorized
 from relay.events import NO_COMMIT, Action, Event, Ignored, Person, PullRequest, Push
-from relay.providers.dialect import Headers
+from relay.providers.dialect import Headers, ReadsFiles, always
 from relay.providers.payloads import (
     Commit,
     changed_files,
@@ -23,7 +23,7 @@ from relay.providers.payloads import (
     person,
     unwrap,
 )
-from relay.providers.signatures import HmacKeys, checked_secrets, from_hex
+from relay.providers.signatures import HmacKeys, checked_secrets, fingerprint, from_hex
 
 _ACTIONS: dict[str, Action] = {
     "opened": "opened",
@@ -123,7 +123,7 @@ class Gitea:
         self._secrets = checked_secrets(secrets)
         self._keys = HmacKeys(self._secrets)
 
-    def verify(self, headers: Headers, body: bytes, now: float) -> None:
+    def verify(self, headers: Headers, body: bytes, now: float) -> str:
         """See Dialect.verify."""
         sent = self._header(headers, "Signature")
         if not sent:
@@ -131,20 +131,24 @@ class Gitea:
         if not sent:
             wanted = f"X-{self.brands[0]}-Signature"
             raise Unauthorized(f"{wanted} is missing: the webhook has no secret set")
-        if not self._keys.vouch([from_hex(sent)], body):
+        signature = self._keys.vouch([from_hex(sent)], body)
+        if not signature:
             raise Unauthorized("no configured secret made this signature")
+        return fingerprint(signature)
 
     def delivery_id(self, headers: Headers) -> str:
         """``X-<brand>-Delivery``."""
         return self._header(headers, "Delivery")
 
-    def parse(self, headers: Headers, body: bytes) -> Event | Ignored:
+    def parse(
+        self, headers: Headers, body: bytes, reads_files: ReadsFiles = always
+    ) -> Event | Ignored:
         """See Dialect.parse."""
         name = self._header(headers, "Event")
         body = unwrap(headers.get("Content-Type", ""), body)
         match name:
             case "push":
-                return _translate_push(decode(_push, body))
+                return _translate_push(decode(_push, body), reads_files)
             case "delete":
                 return _translate_delete(decode(_delete, body))
             case "pull_request" | "pull_request_sync" | "pull_request_label":
@@ -174,19 +178,20 @@ class Gitea:
         return ""
 
 
-def _translate_push(push: _Push) -> Push | Ignored:
+def _translate_push(push: _Push, reads_files: ReadsFiles) -> Push | Ignored:
     deleted = is_no_commit(push.after)
     if deleted and push.ref.startswith("refs/tags/"):
         # A deleted tag is announced twice, a deleted branch only by the delete event.
         return Ignored("deletions are taken from the delete event")
+    repo = push.repository.full_name
     commits = push.commits or []
-    files, listed = changed_files(commits)
+    files, listed = changed_files(commits) if reads_files(repo) else ((), False)
     created = is_no_commit(push.before)
     total = len(commits) if push.total_commits is None else push.total_commits
     complete = listed and 0 < total <= len(commits) and not (created or deleted)
     head = push.head_commit or next((commit for commit in commits if commit.id == push.after), None)
     return Push(
-        repo=push.repository.full_name,
+        repo=repo,
         # Gogs leaves the prefix off.
         ref=push.ref if push.ref.startswith("refs/") else f"refs/heads/{push.ref}",
         before=push.before,

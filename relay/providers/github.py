@@ -14,7 +14,7 @@ import msgspec
 
 from relay.errors import Malformed, Unauthorized
 from relay.events import Action, Event, Ignored, Person, PullRequest, Push
-from relay.providers.dialect import Headers
+from relay.providers.dialect import Headers, ReadsFiles, always
 from relay.providers.payloads import (
     Commit,
     changed_files,
@@ -24,13 +24,16 @@ from relay.providers.payloads import (
     person,
     unwrap,
 )
-from relay.providers.signatures import HmacKeys, checked_secrets, from_hex
+from relay.providers.signatures import HmacKeys, checked_secrets, fingerprint, from_hex
 
 MAX_COMMITS = 2_048
 """Commits that GitHub lists of one push at most; then there may be more.
 https://docs.github.com/en/webhooks/webhook-events-and-payloads#push"""
 
 _ACTIONS = frozenset(get_args(Action))
+
+
+_NO_COMMITS = msgspec.Raw(b"null")
 
 
 class _Repository(msgspec.Struct):
@@ -49,7 +52,8 @@ class _Push(msgspec.Struct):
     created: bool | None = None
     deleted: bool | None = None
     forced: bool | None = None
-    commits: list[Commit] | None = None
+    commits: msgspec.Raw = _NO_COMMITS
+    """Left as it is until somebody asks for it; it is most of a large push."""
     head_commit: Commit | None = None
     sender: _User | None = None
 
@@ -83,6 +87,7 @@ class _PullRequestEvent(msgspec.Struct):
 
 
 _push = msgspec.json.Decoder(_Push)
+_commits = msgspec.json.Decoder(list[Commit] | None)
 _pull_request = msgspec.json.Decoder(_PullRequestEvent)
 
 
@@ -100,27 +105,31 @@ class GitHub:
         self._secrets = checked_secrets(secrets)
         self._keys = HmacKeys(self._secrets)
 
-    def verify(self, headers: Headers, body: bytes, now: float) -> None:
+    def verify(self, headers: Headers, body: bytes, now: float) -> str:
         """See Dialect.verify. SHA-1, which GitHub still sends beside it, is never enough."""
         sent = headers.get("X-Hub-Signature-256")
         if sent is None:
             if "X-Hub-Signature" in headers:
                 raise Unauthorized("only a SHA-1 signature was sent; SHA-256 is required")
             raise Unauthorized("X-Hub-Signature-256 is missing: the webhook has no secret set")
-        if not self._keys.vouch([from_hex(sent.removeprefix("sha256="))], body):
+        signature = self._keys.vouch([from_hex(sent.removeprefix("sha256="))], body)
+        if not signature:
             raise Unauthorized("no configured secret made this signature")
+        return fingerprint(signature)
 
     def delivery_id(self, headers: Headers) -> str:
         """X-GitHub-Delivery, which stays the same when a delivery is sent again."""
         return headers.get("X-GitHub-Delivery", "")
 
-    def parse(self, headers: Headers, body: bytes) -> Event | Ignored:
+    def parse(
+        self, headers: Headers, body: bytes, reads_files: ReadsFiles = always
+    ) -> Event | Ignored:
         """See Dialect.parse."""
         name = headers.get("X-GitHub-Event", "")
         body = unwrap(headers.get("Content-Type", ""), body)
         match name:
             case "push":
-                return _translate_push(decode(_push, body))
+                return _translate_push(decode(_push, body), reads_files)
             case "pull_request":
                 return _translate_pull_request(decode(_pull_request, body))
             case "ping":
@@ -142,18 +151,22 @@ class GitHub:
         }
 
 
-def _translate_push(push: _Push) -> Push:
-    commits = push.commits or []
-    files, listed = changed_files(commits)
+def _translate_push(push: _Push, reads_files: ReadsFiles) -> Push:
+    repo = push.repository.full_name
+    files: tuple[str, ...] = ()
+    complete = False
     created = bool(push.created) or is_no_commit(push.before)
     deleted = bool(push.deleted) or is_no_commit(push.after)
     forced = bool(push.forced)
-    # A created or forced ref differs from what was deployed by more than the commits listed, and
-    # where none is listed, a ref was moved to a commit that is known elsewhere already.
-    complete = listed and 0 < len(commits) < MAX_COMMITS and not (created or forced or deleted)
+    if reads_files(repo):
+        commits = decode(_commits, push.commits) or []
+        files, listed = changed_files(commits)
+        # A created or forced ref differs from what was deployed by more than the commits listed,
+        # and where none is listed, a ref was moved to a commit that is known elsewhere already.
+        complete = listed and 0 < len(commits) < MAX_COMMITS and not (created or forced or deleted)
     head = push.head_commit
     return Push(
-        repo=push.repository.full_name,
+        repo=repo,
         ref=push.ref,
         before=push.before,
         after=push.after,

@@ -15,7 +15,7 @@ import msgspec
 
 from relay.errors import Malformed, Unauthorized
 from relay.events import Action, Event, Ignored, Person, PullRequest, Push
-from relay.providers.dialect import Headers
+from relay.providers.dialect import Headers, ReadsFiles, always
 from relay.providers.payloads import (
     Author,
     Commit,
@@ -25,7 +25,13 @@ from relay.providers.payloads import (
     is_no_commit,
     person,
 )
-from relay.providers.signatures import HmacKeys, any_equal, checked_secrets, from_base64
+from relay.providers.signatures import (
+    HmacKeys,
+    any_equal,
+    checked_secrets,
+    fingerprint,
+    from_base64,
+)
 
 TOKEN_PREFIX = "whsec_"  # noqa: S105
 
@@ -130,8 +136,8 @@ class GitLab:
         self._keys = HmacKeys(self._signing)
         self._tolerance = tolerance
 
-    def verify(self, headers: Headers, body: bytes, now: float) -> None:
-        """See Dialect.verify."""
+    def verify(self, headers: Headers, body: bytes, now: float) -> str:
+        """See Dialect.verify. GitLab's signatures cover the time too, so the body is hashed."""
         if self._signing and "webhook-signature" in headers:
             self._verify_signature(headers, body, now)
         elif not self._secrets:
@@ -140,12 +146,15 @@ class GitLab:
             raise Unauthorized("X-Gitlab-Token is missing: the webhook has no secret token set")
         elif not any_equal(self._secrets, headers["X-Gitlab-Token"]):
             raise Unauthorized("X-Gitlab-Token is none of the configured secrets")
+        return fingerprint(body)
 
     def delivery_id(self, headers: Headers) -> str:
         """Idempotency-Key, which GitLab keeps the same on its retries; webhook-id equals it."""
         return headers.get("Idempotency-Key") or headers.get("webhook-id", "")
 
-    def parse(self, headers: Headers, body: bytes) -> Event | Ignored:
+    def parse(
+        self, headers: Headers, body: bytes, reads_files: ReadsFiles = always
+    ) -> Event | Ignored:
         """See Dialect.parse."""
         name = headers.get("X-Gitlab-Event", "")
         if name == "System Hook":
@@ -158,7 +167,7 @@ class GitLab:
             }.get(kind, f"System Hook {kind}")
         match name:
             case "Push Hook" | "Tag Push Hook":
-                return _translate_push(decode(_push, body))
+                return _translate_push(decode(_push, body), reads_files)
             case "Merge Request Hook":
                 return _translate_merge_request(decode(_merge_request, body))
             case "":
@@ -215,12 +224,12 @@ def signing_key(token: str) -> bytes:
     return key
 
 
-def _translate_push(push: _Push) -> Push:
+def _translate_push(push: _Push, reads_files: ReadsFiles) -> Push:
     repo = push.project.path_with_namespace if push.project else ""
     if not repo:
         raise Malformed("unexpected payload: project.path_with_namespace is missing")
     commits = push.commits or []
-    files, listed = changed_files(commits)
+    files, listed = changed_files(commits) if reads_files(repo) else ((), False)
     created, deleted = is_no_commit(push.before), is_no_commit(push.after)
     # GitLab lists 20 commits at most, tells the full number, and says nothing of force.
     total = push.total_commits_count

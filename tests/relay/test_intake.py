@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import io
+import json
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -12,9 +16,11 @@ import redis
 from rq import Queue
 from rq.job import Job, JobStatus
 
+from relay import audit
+from relay.audit import delivery_fields
 from relay.errors import StoreUnavailable
 from relay.events import Delivery, Push
-from relay.intake import Intake, Stored, Verdict
+from relay.intake import MAX_BATCH, Intake, Stored, Verdict
 from relay.records import DELIVERY_JOB, RETRY_INTERVALS
 from relay.store import connect_async
 
@@ -25,10 +31,8 @@ WINDOW = 600
 async def intake(store: redis.Redis, server_socket: Path) -> AsyncIterator[Intake]:
     connection = connect_async(f"unix://{server_socket}", timeout=2)
     opened = Intake(connection, queue="q", window=WINDOW, failure_ttl=99, timeout=2)
-    writer = asyncio.create_task(opened.run())
     yield opened
-    opened.close()
-    await writer
+    await opened.drain()
     await connection.aclose()
 
 
@@ -37,13 +41,17 @@ def delivery(name: str = "github--1") -> Delivery:
     return Delivery(id=name, source="github", received_at=1.5, event=event)
 
 
+async def keep(intake: Intake, what: Delivery, fingerprint: str) -> Stored:
+    return await intake.store(what, fingerprint, delivery_fields(what))
+
+
 def ended(store: redis.Redis, name: str, status: str) -> None:
     """Have a job end as a worker would."""
     store.hset(f"rq:job:{name}", "status", status)
 
 
 async def test_rq_reads_the_job(intake: Intake, store: redis.Redis) -> None:
-    assert await intake.store(delivery(), "digest") == Stored("queued", "github--1")
+    assert await keep(intake, delivery(), "digest") == Stored("queued", "github--1")
 
     job = Job.fetch("github--1", store)
     assert job.func_name == DELIVERY_JOB
@@ -59,7 +67,7 @@ async def test_rq_reads_the_job(intake: Intake, store: redis.Redis) -> None:
 
 
 async def test_rq_would_write_the_same(intake: Intake, store: redis.Redis) -> None:
-    await intake.store(delivery(), "digest")
+    await keep(intake, delivery(), "digest")
 
     ours = Job.fetch("github--1", store)
     written = {key for key, value in ours.to_dict().items() if value not in ("", b"")}
@@ -69,9 +77,9 @@ async def test_rq_would_write_the_same(intake: Intake, store: redis.Redis) -> No
 
 
 async def test_same_id_is_a_duplicate(intake: Intake, store: redis.Redis) -> None:
-    await intake.store(delivery(), "digest")
+    await keep(intake, delivery(), "digest")
 
-    assert await intake.store(delivery(), "other") == Stored("duplicate", "github--1")
+    assert await keep(intake, delivery(), "other") == Stored("duplicate", "github--1")
     assert store.llen("rq:queue:q") == 1
     assert store.hget("rq:job:github--1", "redeliveries") == b"1"
 
@@ -79,15 +87,15 @@ async def test_same_id_is_a_duplicate(intake: Intake, store: redis.Redis) -> Non
 async def test_same_body_is_a_duplicate_within_the_window(
     intake: Intake, store: redis.Redis
 ) -> None:
-    await intake.store(delivery("github--1"), "digest")
+    await keep(intake, delivery("github--1"), "digest")
 
-    assert await intake.store(delivery("github--2"), "digest") == Stored("duplicate", "github--1")
+    assert await keep(intake, delivery("github--2"), "digest") == Stored("duplicate", "github--1")
     assert not store.exists("rq:job:github--2")
     assert 0 < store.ttl("relay:body:github:digest") <= WINDOW
 
 
 async def test_copies_at_the_same_moment_are_one(intake: Intake, store: redis.Redis) -> None:
-    stored = await asyncio.gather(*(intake.store(delivery(), "digest") for _ in range(300)))
+    stored = await asyncio.gather(*(keep(intake, delivery(), "digest") for _ in range(300)))
 
     assert sorted(answer.verdict for answer in stored) == ["duplicate"] * 299 + ["queued"]
     assert store.llen("rq:queue:q") == 1
@@ -96,7 +104,7 @@ async def test_copies_at_the_same_moment_are_one(intake: Intake, store: redis.Re
 async def test_order_of_arrival_is_kept(intake: Intake, store: redis.Redis) -> None:
     names = [f"github--{number}" for number in range(600)]
 
-    await asyncio.gather(*(intake.store(delivery(name), name) for name in names))
+    await asyncio.gather(*(keep(intake, delivery(name), name) for name in names))
 
     assert store.lrange("rq:queue:q", 0, -1) == [name.encode() for name in names]
 
@@ -120,7 +128,7 @@ async def test_order_of_arrival_is_kept(intake: Intake, store: redis.Redis) -> N
 async def test_redelivery_runs_again_if_something_failed(
     intake: Intake, store: redis.Redis, own: str, deploys: str, verdict: Verdict
 ) -> None:
-    await intake.store(delivery(), "digest")
+    await keep(intake, delivery(), "digest")
     store.lpop("rq:queue:q")
     ended(store, "github--1", own)
     names = [f"deploy-{status}" for status in deploys.split()]
@@ -130,7 +138,7 @@ async def test_redelivery_runs_again_if_something_failed(
     store.zadd("rq:failed:q", {"github--1": 1})
     store.expire("rq:job:github--1", 5)
 
-    stored = await intake.store(delivery("github--again"), "digest")
+    stored = await keep(intake, delivery("github--again"), "digest")
 
     assert stored == Stored(verdict, "github--1")
     runs_again = verdict == "requeued"
@@ -153,25 +161,93 @@ async def test_silent_server_is_unavailable(server_socket: Path) -> None:
     port = server.sockets[0].getsockname()[1]
     connection = connect_async(f"redis://127.0.0.1:{port}", timeout=0.2)
     intake = Intake(connection, queue="q", window=9, failure_ttl=9, timeout=0.3)
-    writer = asyncio.create_task(intake.run())
 
     with pytest.raises(StoreUnavailable):
-        await intake.store(delivery(), "digest")
+        await keep(intake, delivery(), "digest")
     with pytest.raises(StoreUnavailable):
         await intake.ping()
 
-    intake.close()
-    await writer
     await connection.aclose()
     server.close()
 
 
+async def test_whoever_waited_behind_a_failure_does_not_wait_for_another_timeout(
+    server_socket: Path,
+) -> None:
+    asked = asyncio.Event()
+
+    async def swallow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        asked.set()
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(swallow, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    connection = connect_async(f"redis://127.0.0.1:{port}", timeout=60)
+    intake = Intake(connection, queue="q", window=9, failure_ttl=9, timeout=0.5)
+    first = asyncio.create_task(keep(intake, delivery("github--first"), "first"))
+    await asked.wait()
+
+    behind = [keep(intake, delivery(f"github--{n}"), str(n)) for n in range(MAX_BATCH * 3)]
+    started = time.monotonic()
+    answers = await asyncio.gather(first, *behind, return_exceptions=True)
+
+    assert all(isinstance(answer, StoreUnavailable) for answer in answers)
+    assert time.monotonic() - started < 0.9  # one timeout, not four
+    await connection.aclose()
+    server.close()
+
+
+async def test_audit_lines_are_written_before_the_sender_is_answered(
+    store: redis.Redis, server_socket: Path, audited: io.BytesIO
+) -> None:
+    connection = connect_async(f"unix://{server_socket}", timeout=2)
+    intake = Intake(connection, queue="q", window=WINDOW, failure_ttl=99, timeout=2)
+
+    def lines() -> list[tuple[str, str]]:
+        told = [json.loads(line) for line in audited.getvalue().splitlines()]
+        return [(line["event"], line["delivery"]) for line in told]
+
+    seen: list[list[tuple[str, str]]] = []
+    waiting = asyncio.ensure_future(keep(intake, delivery(), "digest"))
+    waiting.add_done_callback(lambda _: seen.append(lines()))
+    await waiting
+    await keep(intake, delivery("github--2"), "digest")
+
+    assert seen == [[("delivery.queued", "github--1")]]
+    assert lines()[1:] == [("delivery.duplicate", "github--2")]
+    await connection.aclose()
+
+
+async def test_an_audit_that_cannot_be_written_accepts_nothing(
+    store: redis.Redis, server_socket: Path, audited: io.BytesIO
+) -> None:
+    class Full(io.BytesIO):
+        def write(self, _: object) -> int:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    audit.configure(stream=Full())
+    connection = connect_async(f"unix://{server_socket}", timeout=2)
+    intake = Intake(connection, queue="q", window=WINDOW, failure_ttl=99, timeout=2)
+    audit.log.info("delivery.received")
+    await asyncio.sleep(0)
+    with pytest.raises(StoreUnavailable):
+        await keep(intake, delivery(), "digest")
+    assert store.keys("*") == []
+
+    audit.configure(stream=audited)
+    audit.flush()
+    assert b"delivery.received" in audited.getvalue()
+    await connection.aclose()
+
+
 async def test_server_that_restarted_is_found_again(intake: Intake, store: redis.Redis) -> None:
-    await intake.store(delivery("github--1"), "1")
+    await keep(intake, delivery("github--1"), "1")
     store.script_flush()
     store.client_kill_filter(_type="normal", skipme=True)
 
-    assert (await intake.store(delivery("github--2"), "2")).verdict == "queued"
+    assert (await keep(intake, delivery("github--2"), "2")).verdict == "queued"
 
 
 async def test_refusing_server_is_unavailable_and_nothing_is_stored(
@@ -180,7 +256,7 @@ async def test_refusing_server_is_unavailable_and_nothing_is_stored(
     store.config_set("maxmemory", "1")
     try:
         with pytest.raises(StoreUnavailable):
-            await intake.store(delivery(), "digest")
+            await keep(intake, delivery(), "digest")
         assert store.keys("*") == []
     finally:
         store.config_set("maxmemory", "0")

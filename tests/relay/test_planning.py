@@ -122,12 +122,9 @@ def test_values_stay_in_their_segment_and_parameter(branch: str) -> None:
             "query": {"x": "{{ event.branch }}"},
         }
     )
-    try:
-        call = Recipe("t", target, presets()["http"]).plan(
-            event, route="r", delivery="d", source="s", reveal=masked
-        )
-    except UnicodeEncodeError:  # a lone surrogate: no payload decodes to one
-        return
+    call = Recipe("t", target, presets()["http"]).plan(
+        event, route="r", delivery="d", source="s", reveal=masked
+    )
     url = urlsplit(call.url)
 
     assert (url.scheme, url.netloc) == ("https", "host.example:1")
@@ -145,6 +142,11 @@ def test_values_stay_in_their_segment_and_parameter(branch: str) -> None:
         "{{ range(10000000) | list }}",
         "{{ 1 / 0 }}",
         "{{ unclosed",
+        "{{ " + "(" * 3_000,
+        "{{ " + "9" * 5_000 + " }}",
+        "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}",
+        r"{{ '\ud800' }}",
+        "\ud800",
     ],
 )
 def test_templates_that_are_refused(template: str) -> None:
@@ -152,9 +154,98 @@ def test_templates_that_are_refused(template: str) -> None:
         Template(template, "json.x").render({"event": {}})
 
 
+@pytest.mark.parametrize("product", ["'ab' * event.n", "event.n * 'ab'", "[1, 2] * event.n"])
+def test_a_product_is_refused_before_it_is_made(product: str) -> None:
+    # Its length would fit the bound on output, which therefore cannot be what refuses it.
+    template = Template(f"{{{{ ({product}) | length }}}}", "json.x")
+
+    assert template.render({"event": {"n": 32_768}}) == "65536"
+    with pytest.raises(PlanError, match=r"^json\.x: OverflowError in the template$"):
+        template.render({"event": {"n": 32_769}})
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{{ event[target.token] }}",
+        "{{ event[[target.token]] }}",
+        "{{ ''[target.token] }}",
+        "{{ [event] | map(attribute=target.token) | first }}",
+        "{{ [event] | map(target.token) | first }}",
+        "{{ [event] | selectattr('sha', target.token) | first }}",
+        "{{ event | attr(target.token) }}",
+    ],
+)
+def test_an_error_quotes_no_secret(template: str) -> None:
+    with pytest.raises(PlanError) as raised:
+        Template(template, "json.x").render({"event": {"sha": SHA}, "target": {"token": "s3cret"}})
+
+    assert "s3cret" not in str(raised.value)
+
+
+def test_an_error_names_what_the_template_misspells() -> None:
+    with pytest.raises(PlanError, match="has no attribute 'numbr'"):
+        Template("{{ event.numbr }}", "json.x").render({"event": {}})
+
+
+@pytest.mark.parametrize(
+    ("template", "value", "refused"),
+    [
+        ("https://host.example/a/{{ x }}/b", "..", True),
+        ("https://host.example/a/{{ x }}", ".", True),
+        ("https://host.example/{{ x }}?y=1", "..", True),
+        ("https://host.example/a/%2E{{ x }}", ".", True),
+        ("/{{ x }}/b", "..", True),
+        ("https://host.example/{{ x }}", "...", False),
+        ("https://host.example/v1.{{ x }}", ".", False),
+        ("https://host.example/a?y={{ x }}/../b", "..", False),
+    ],
+)
+def test_values_take_no_segment_away(template: str, value: str, refused: bool) -> None:
+    compiled = Template(template, "url", in_url=True)
+
+    if refused:
+        with pytest.raises(PlanError, match=r"^url: a path segment would be '\.' or '\.\.'$"):
+            compiled.render({"x": value})
+    else:
+        assert compiled.render({"x": value}) == template.replace("{{ x }}", value)
+
+
 def test_control_characters_in_headers_are_refused() -> None:
     with pytest.raises(PlanError, match=r"^headers\.X: a control character$"):
         plan(PUSH, "http", headers={"X": "a\r\nInjected: 1"})
+
+
+def test_a_header_of_the_targets_own_replaces_the_presets_in_any_case() -> None:
+    options = {"token": "t", "uuid": "u", "tag": "", "force": False}
+
+    call = plan(PUSH, "coolify", options=options, headers={"authorization": "Basic x"})
+
+    assert call.headers == {"authorization": "Basic x"}
+
+
+@pytest.mark.parametrize("body", [{"json": {}}, {"form": {"a": "b"}}])
+def test_a_content_type_of_the_targets_own_is_the_only_one(body: dict[str, Any]) -> None:
+    call = plan(PUSH, "http", headers={"content-type": "text/x"}, **body)
+
+    assert call.headers == {"content-type": "text/x"}
+
+
+def test_one_header_in_two_cases_is_refused() -> None:
+    with pytest.raises(PlanError, match=r"^headers: two names differ in nothing but case$"):
+        plan(PUSH, "http", headers={"X-A": "1", "x-a": "2"})
+
+
+@pytest.mark.parametrize("value", [{1: "a"}, [2**64]])
+def test_what_json_cannot_say_is_refused(value: Any) -> None:
+    with pytest.raises(PlanError, match=r"^json: "):
+        plan(PUSH, "http", json=value)
+
+
+def test_a_call_in_a_traceback_shows_no_secret() -> None:
+    call = plan(PUSH, "http", headers={"A": "s3cret"}, form={"b": "s3cret"})
+
+    assert repr(call) == "Call(method='POST')"
 
 
 def test_masked_plan_shows_no_secret() -> None:
@@ -167,6 +258,28 @@ def test_masked_plan_shows_no_secret() -> None:
     )
 
     assert call == Call("POST", "<env HOOK>", {"A": "<env HOOK>"}, None)
+
+
+@pytest.mark.parametrize(
+    ("body", "line", "column", "message"),
+    [
+        ("json: ['{{ event.numbr }}']", 6, 11, "json[0]: "),
+        ("json: {1: a}", 6, 11, "json: "),
+    ],
+)
+def test_rehearsal_points_at_the_body(
+    tmp_path: Path, body: str, line: int, column: int, message: str
+) -> None:
+    file = tmp_path / "relay.yaml"
+    file.write_text(
+        "sources:\n  s: {provider: github, secrets: [{env: X}]}\n"
+        f"targets:\n  t: {{preset: http, url: 'https://x.example',\n\n    {body}}}\n"
+    )
+
+    [problem] = rehearse(load(file, secrets_of=()))
+
+    assert (problem.line, problem.column) == (line, column)
+    assert problem.message.startswith(message)
 
 
 def test_rehearsal_finds_what_a_kind_does_not_have(tmp_path: Path) -> None:

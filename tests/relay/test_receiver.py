@@ -17,7 +17,6 @@ from aiohttp.web import Application, Request
 from pydantic import SecretStr
 
 from config.model import Route, Source
-from relay import audit
 from relay.app import senders
 from relay.intake import Intake
 from relay.receiver import Receiver
@@ -62,10 +61,8 @@ async def build(
         max_body=max_body,
         body_timeout=0.3,
     )
-    writer = asyncio.create_task(intake.run())
     yield await make(receiver.application())
-    intake.close()
-    await writer
+    await intake.drain()
     await connection.aclose()
 
 
@@ -256,11 +253,9 @@ async def test_not_ready_without_routes(
 
 
 async def test_rejection_is_audited_without_what_was_sent(
-    client: Client,
+    audited: io.BytesIO, client: Client
 ) -> None:
     body = github_push()
-    audited = io.BytesIO()
-    audit.configure(stream=audited)
     headers = github_headers(body, secret="guess") | {"User-Agent": "evil\u00ff" * 50}
 
     await post(client, body, headers)

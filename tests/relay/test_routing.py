@@ -47,6 +47,7 @@ def route(**keys: Any) -> Route:
 
 
 TAG = {"ref": "refs/tags/v1"}
+NOTES = {"ref": "refs/notes/commits"}
 GONE = {"deleted": True, "after": "0" * 40}
 
 
@@ -58,6 +59,7 @@ GONE = {"deleted": True, "after": "0" * 40}
         ({"repo": "acme/*"}, push(), ""),
         ({"repo": "re:acme/(web|api)"}, push(), ""),
         ({"repo": "acme/api"}, push(), "repo acme/web does not match acme/api"),
+        ({"repo": "acme/s"}, push(repo="acme/\u017f"), "repo acme/\u017f does not match acme/s"),
         ({"on": "tag"}, push(), "on is tag, this is a push"),
         ({}, push(**GONE), "on is push, this is a delete"),
         ({"on": "delete"}, push(**GONE), ""),
@@ -67,6 +69,10 @@ GONE = {"deleted": True, "after": "0" * 40}
         ({"branches": "release/*"}, push(), "branch 'main' does not match"),
         ({"on": ["push", "tag"], "branches": "main"}, push(**TAG), ""),
         ({"on": "tag", "tags": "w*"}, push(**TAG), "tag 'v1' does not match"),
+        ({"branches": "**"}, push(**NOTES), "'refs/notes/commits' is neither a branch nor a tag"),
+        ({"tags": "!v*"}, push(**NOTES), "'refs/notes/commits' is neither a branch nor a tag"),
+        ({"on": "delete", "branches": "**"}, push(**NOTES, **GONE), "'refs/notes/commits' is"),
+        ({}, push(**NOTES), ""),
         ({"paths": ["apps/**"]}, push(), ""),
         ({"paths": ["docs/**"]}, push(), "no changed file matches paths: docs/**"),
         ({"messages": "release*"}, push(message="fix"), "the head commit's message"),

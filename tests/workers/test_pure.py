@@ -89,6 +89,14 @@ def test_deployment_id_in_a_list() -> None:
     assert judge(answer, Success(), "deployments.0.deployment_uuid").deployment_id == "u"
 
 
+@pytest.mark.parametrize("index", ["²", "1", "0000001", "1" * 5_000, "-1", ""])
+def test_an_index_that_a_list_does_not_have(index: str) -> None:
+    answer = Answer(200, {}, b'["d"]')
+
+    assert judge(answer, Success(), index).deployment_id == ""
+    assert judge(answer, Success(), "0").deployment_id == "d"
+
+
 @given(st.binary(), st.integers(100, 599))
 def test_any_answer_is_judged(body: bytes, status: int) -> None:
     verdict = judge(Answer(status, {}, body), FLIGHTCONTROL, "deploymentId")
@@ -103,6 +111,20 @@ def test_delivery_ids_suit_rq_and_tell_apart(one: str, other: str) -> None:
     assert all(char.isalnum() or char in "-_" for char in first)
     assert first.isascii()
     assert (first == second) == (one == other)
+
+
+def test_no_sender_chooses_an_id_that_is_made_here() -> None:
+    made = [delivery_id("s", sent, "digest") for sent in ("", "no id for rq")]
+
+    assert len({*made, *(delivery_id("s", own.removeprefix("s--"), "digest") for own in made)}) == 4
+    assert delivery_id("s", "body", "digest") == "s--body"
+
+
+def test_ids_that_are_no_text_tell_apart() -> None:
+    # The bytes of an accented letter, as a header that is not UTF-8 arrives, and the letter.
+    sent = ["\udcc3\udca9", "é", "\ud800"]
+
+    assert len({delivery_id("s", one, "digest") for one in sent}) == len(sent)
 
 
 def test_deploy_identity() -> None:

@@ -1,0 +1,1 @@
+"""Measures deploy-relay on this machine; see benchmarks/README.md."""
