@@ -11,12 +11,12 @@ import asyncio
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 from types import TracebackType
 from typing import Any, Literal
 
+import msgspec
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 from rq import Queue, Retry
@@ -31,6 +31,7 @@ from rq.worker import BaseWorker, WorkerStatus
 
 from relay.batching import GroupCommit
 from relay.records import JOB_PREFIX, QUEUE_PREFIX
+from workers.packing import argument, pack
 from workers.runtime import CALLING_FIELD
 
 MAX_TOGETHER = 64
@@ -41,15 +42,31 @@ LONGEST_PAUSE = 5
 
 STOPPED = "Job stopped by user."
 
-# RQ releases one slot a call and reads the bound beforehand; this is the same for many in one step.
-_RELEASE = f"""
-local bound = redis.call('HGET', KEYS[3], 'concurrency')
-if bound then ARGV[1] = bound end
-for i = 6, #ARGV do redis.call('ZREM', KEYS[1], ARGV[i]) end
-{ACQUIRE_AND_ENQUEUE_SCRIPT}"""
+# Writes the parts one after the other, as a transaction does: what Redis refuses is reported, and
+# the rest is written all the same. Then it releases slots as RQ does, but many in one step.
+_WRITE = f"""
+local function fill_slots(KEYS, ARGV)
+{ACQUIRE_AND_ENQUEUE_SCRIPT}
+end
+local answers, errors = {{}}, {{}}
+for number, commands in ipairs(cmsgpack.unpack(ARGV[1])) do
+  local answer
+  for _, command in ipairs(commands) do
+    answer = redis.pcall(unpack(command))
+    if type(answer) == 'table' and answer.err then errors[#errors + 1] = answer.err end
+  end
+  answers[number] = answer
+end
+for _, release in ipairs(cmsgpack.unpack(ARGV[2])) do
+  local allowed, waiting, config, bound, jobs = unpack(release)
+  for _, job in ipairs(jobs) do redis.call('ZREM', allowed, job) end
+  bound = redis.call('HGET', config, 'concurrency') or bound
+  fill_slots({{allowed, waiting}}, {{bound, ARGV[3], ARGV[4], ARGV[5], ARGV[6]}})
+end
+return {{answers, errors}}
+"""
 
 ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None]
-Command = tuple[tuple[Any, ...], dict[str, Any]]
 
 _logger = logging.getLogger("workers")
 
@@ -64,6 +81,10 @@ class Outcome:
     how: Literal["returned", "failed", "stopped", "put back"]
     value: Any = None
     error: ExcInfo | None = None
+
+
+Part = tuple[Outcome, msgspec.Raw]
+"""An outcome and the commands that write it."""
 
 
 class Books:
@@ -90,6 +111,8 @@ class Books:
         self._answered = answered
         self._lease = lease
         self._idle = idle
+        self._script = redis.register_script(_WRITE)
+        self._buffer: Any = redis.pipeline(transaction=True)
         self._outcomes: GroupCommit[Outcome, None] = GroupCommit(self._commit, most=MAX_TOGETHER)
         self.heard = time.monotonic()
         """When Redis last had a heartbeat of every run."""
@@ -110,35 +133,31 @@ class Books:
         await self._outcomes.submit(outcome)
 
     async def _commit(self, outcomes: Sequence[Outcome]) -> Sequence[None]:
-        parts = [(outcome, self._commands(outcome)) for outcome in outcomes]
+        parts = [(outcome, self._part(outcome)) for outcome in outcomes]
         certain, pause = time.monotonic() - self.heard < self._lease / 2, 0.1
         while True:
             try:
                 if not certain:
                     parts = await self._still_ours(parts)
-                async with self._redis.pipeline(transaction=True) as pipe:
-                    dependents = self._fill(pipe, parts)
-                    answers = await pipe.execute()
+                answers, errors = await self._send(parts)
                 break
             except (RedisError, OSError) as error:
                 # Nobody knows whether it was written; the next attempt looks first.
                 if certain or pause >= LONGEST_PAUSE:
-                    _logger.warning(
-                        "%d outcomes not written yet (%s)", len(parts), type(error).__name__
-                    )
+                    _logger.warning("%d outcomes not written yet (%s)", len(parts), error)
                 certain = False
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, LONGEST_PAUSE)
-        for outcome, _ in parts:
-            self._answered.discard(outcome.job.id)
-        for job, position in dependents:
-            if answers[position]:
+        for refusal in errors:
+            _logger.error("Redis refused a part of an outcome: %s", refusal)
+        for (outcome, _), has_dependents in zip(parts, answers, strict=False):
+            job = outcome.job
+            self._answered.discard(job.id)
+            if has_dependents == 1 and job._status not in (JobStatus.QUEUED, JobStatus.SCHEDULED):
                 await asyncio.to_thread(self._enqueue_dependents, job)
         return [None] * len(outcomes)
 
-    async def _still_ours(
-        self, parts: list[tuple[Outcome, list[Command]]]
-    ) -> list[tuple[Outcome, list[Command]]]:
+    async def _still_ours(self, parts: list[Part]) -> list[Part]:
         if not parts:
             return parts
         scores = await self._redis.zmscore(
@@ -150,26 +169,64 @@ class Books:
                 _logger.warning("job %s was given up; outcome not kept", outcome.job.id)
         return [part for part, score in zip(parts, scores, strict=True) if score is not None]
 
-    def _commands(self, outcome: Outcome) -> list[Command]:
+    async def _send(self, parts: list[Part]) -> Any:
+        slots: defaultdict[str, list[Job]] = defaultdict(list)
+        for outcome, _ in parts:
+            job = outcome.job
+            if job.has_rate_limit and job._status is not JobStatus.QUEUED:
+                slots[str(job.rate_limit_key)].append(job)
+        commands = [part for _, part in parts]
+        if self._idle():
+            self._worker.set_state(WorkerStatus.IDLE.value, self._buffer)
+            commands.append(self._buffered())
+        return await self._script(
+            args=[
+                pack(commands),
+                pack([self._release(*slot) for slot in slots.items()]),
+                current_timestamp(),
+                utcformat(now()),
+                QUEUE_PREFIX,
+                JOB_PREFIX,
+            ]
+        )
+
+    def _release(self, limit: str, jobs: Collection[Job]) -> tuple[Any, ...]:
+        registry = RateLimitRegistry(limit, self._queue.connection)
+        return (
+            registry.allowed_key,
+            registry.rate_limited_key,
+            registry.config_key,
+            max(job.rate_limit_concurrency or 1 for job in jobs),
+            [job.id for job in jobs],
+        )
+
+    def _part(self, outcome: Outcome) -> msgspec.Raw:
         """What RQ would write for one outcome. Its functions change the job, so this is done once
-        and the commands are kept in case they have to be sent again."""
-        pipe: Any = self._redis.pipeline(transaction=True)
-        job, connection = outcome.job, outcome.job.connection
+        and kept in case it has to be sent again."""
+        job, connection, pipe = outcome.job, outcome.job.connection, self._buffer
         # RQ writes a few fields past the pipeline that it is given.
         job.connection = pipe
         try:
             try:
                 self._write(pipe, outcome)
+                return self._buffered(job)
             except Exception as error:
                 pipe.command_stack.clear()
                 failure = (type(error), error, error.__traceback__)
                 self._write(pipe, Outcome(job, outcome.execution, "failed", error=failure))
+                return self._buffered(job)
         finally:
             job.connection = connection
-        if job.id in self._answered:
-            pipe.hdel(job.key, CALLING_FIELD)
-        commands: list[Command] = pipe.command_stack
-        return commands
+
+    def _buffered(self, job: Job | None = None) -> msgspec.Raw:
+        """The commands in the buffer, which is empty then. The last one asks for dependents."""
+        if job is not None:
+            if job.id in self._answered:
+                self._buffer.hdel(job.key, CALLING_FIELD)
+            self._buffer.exists(job.dependents_key)
+        commands = [[argument(arg) for arg in args] for args, _ in self._buffer.command_stack]
+        self._buffer.command_stack.clear()
+        return msgspec.Raw(pack(commands))
 
     def _write(self, pipe: Any, outcome: Outcome) -> None:
         job, execution, worker = outcome.job, outcome.execution, self._worker
@@ -188,6 +245,8 @@ class Books:
             "execution_ended_at": job.ended_at,
         }
         worker.cleanup_execution(job, pipe, execution)
+        if job.started_at:
+            worker.increment_total_working_time(job.ended_at - job.started_at, pipe)
         if outcome.how != "returned":
             self._write_failure(pipe, outcome, times)
         elif isinstance(outcome.value, Retry):
@@ -219,46 +278,6 @@ class Books:
         job.failed_job_registry.add(job, ttl=job.failure_ttl, pipeline=pipe)
         Result.create_max_retries_exceeded(
             job, job.failure_ttl, return_value=retry, pipeline=pipe, **times
-        )
-
-    def _fill(
-        self, pipe: Any, parts: Iterable[tuple[Outcome, list[Command]]]
-    ) -> list[tuple[Job, int]]:
-        """Put everything into one transaction; returns the jobs that may have dependents, and where
-        in the answers it says so."""
-        stack: Any = pipe.command_stack
-        slots: defaultdict[str, list[Job]] = defaultdict(list)
-        dependents: list[tuple[Job, int]] = []
-        worked = timedelta()
-        for outcome, commands in parts:
-            job = outcome.job
-            stack.extend(commands)
-            if job._status in (JobStatus.FINISHED, JobStatus.FAILED, JobStatus.STOPPED):
-                dependents.append((job, len(stack)))
-                pipe.exists(job.dependents_key)
-            if job.has_rate_limit and job._status is not JobStatus.QUEUED:
-                slots[str(job.rate_limit_key)].append(job)
-            if outcome.how != "put back" and job.started_at and job.ended_at:
-                worked += job.ended_at - job.started_at
-        for limit, jobs in slots.items():
-            self._release(pipe, limit, jobs)
-        if worked:
-            self._worker.increment_total_working_time(worked, pipe)
-        if self._idle():
-            self._worker.set_state(WorkerStatus.IDLE.value, pipe)
-        return dependents
-
-    def _release(self, pipe: Any, limit: str, jobs: Collection[Job]) -> None:
-        registry = RateLimitRegistry(limit, self._queue.connection)
-        pipe.eval(
-            _RELEASE,
-            3,
-            registry.allowed_key,
-            registry.rate_limited_key,
-            registry.config_key,
-            *(max(job.rate_limit_concurrency or 1 for job in jobs), current_timestamp()),
-            *(utcformat(now()), QUEUE_PREFIX, JOB_PREFIX),
-            *(job.id for job in jobs),
         )
 
     def _leave_to_rq(self, outcome: Outcome) -> None:

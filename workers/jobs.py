@@ -6,6 +6,7 @@ status and retries, and our field ``calling`` while a call is under way.
 
 from __future__ import annotations
 
+import asyncio
 import math
 import random
 import time
@@ -126,6 +127,8 @@ async def _attempt(
     )
     await rt.send("HSET", key, CALLING_FIELD, attempt)
     log.info("deploy.attempted", method=call.method, **fields)
+    # Lines are written when this turn of the event loop ends; the call begins in the next one.
+    await asyncio.sleep(0)
     started = time.monotonic()
     asked: float | None = None
     status: int | None = None

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import structlog
 from redis.asyncio import Redis
@@ -29,6 +29,7 @@ from relay.routing import Router
 from relay.store import connect_async
 from workers.client import Client, open_client
 from workers.deploys import Queued, Wanted, queue_deploys
+from workers.packing import pack
 
 CALLING_FIELD = "calling"
 """Our field of a deploy's job: the attempt whose call has begun and not yet been answered."""
@@ -36,7 +37,16 @@ CALLING_FIELD = "calling"
 MAX_TOGETHER = 256
 """Commands or deliveries of one round trip; bounds how long Redis is busy with it."""
 
-Command = tuple[str | bytes | int | float, ...]
+Command = tuple[str | bytes | int, ...]
+
+# One packed argument, since taking hundreds of commands apart costs the client more than the rest.
+_RUN = """
+local answers = {}
+for number, command in ipairs(cmsgpack.unpack(ARGV[1])) do
+  answers[number] = redis.call(unpack(command))
+end
+return answers
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +72,7 @@ class Runtime:
     """Ids of the jobs whose call is over. Whoever owns the runtime takes their note away: our
     worker together with the outcome, so that no moment is left in which neither is stored."""
 
-    def send(self, *command: str | bytes | int | float) -> asyncio.Future[Any]:
+    def send(self, *command: str | bytes | int) -> asyncio.Future[Any]:
         """What Redis answers to one command. Raises redis.exceptions.RedisError."""
         return self.commands.submit(command)
 
@@ -98,11 +108,10 @@ async def open_runtime() -> AsyncIterator[Runtime]:
     settings = opened.settings
     redis = connect_async(settings.redis_address(), timeout=settings.store_timeout)
 
+    run = redis.register_script(_RUN)
+
     async def send(batch: Sequence[Command]) -> Sequence[Any]:
-        async with redis.pipeline(transaction=False) as pipe:
-            for command in batch:
-                pipe.execute_command(*command)
-            return await pipe.execute()
+        return cast(list[Any], await run(args=[pack(batch)]))
 
     async def queue(batch: Sequence[Wanted]) -> Sequence[list[Queued]]:
         return await queue_deploys(

@@ -129,7 +129,7 @@ class Upkeep:
                 worker_registration.register(worker, pipe)
                 pipe.expire(worker.key, lease)
                 await pipe.execute()
-        flights = [flight for flight in self._flights if not flight.ended]
+        flights = list(self._flights)
         for start in range(0, len(flights), MAX_TOGETHER):
             await self._heartbeats(flights[start : start + MAX_TOGETHER])
         self._books.heard = begun
