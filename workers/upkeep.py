@@ -138,16 +138,17 @@ class Upkeep:
         lease, registry = self._tempo.lease, self._queue.started_job_registry
         async with self._redis.pipeline(transaction=True) as buffer:
             pipe: Any = buffer
-            positions = []
+            places = []
             for flight in flights:
+                places.append((len(pipe), flight.execution.key))
                 flight.execution.heartbeat(registry, lease, pipe)
-                positions.append(len(pipe))
+                places.append((len(pipe), flight.job.key))
                 flight.job.heartbeat(now(), lease, pipe)
             answers = await pipe.execute()
-            for flight, position in zip(flights, positions, strict=True):
-                # The heartbeat has brought a deleted job back, with this one field.
-                if answers[position] == 1:
-                    pipe.delete(flight.job.key)
+            for place, key in places:
+                # What ended meanwhile was brought back by its heartbeat, with this one field.
+                if answers[place] == 1:
+                    pipe.delete(key)
             if pipe.command_stack:
                 await pipe.execute()
 

@@ -68,7 +68,7 @@ class RelayWorker(BaseWorker):
         self._jobs_in_flight = jobs_in_flight
         self._grace = shutdown_grace
         self._flights: set[Flight] = set()
-        self._taking = False
+        self._taking: asyncio.Task[int] | None = None
         self._stopping = asyncio.Event()
         self._hurry = asyncio.Event()
         self._room = asyncio.Event()
@@ -89,7 +89,7 @@ class RelayWorker(BaseWorker):
             redis=redis,
             answered=runtime.answered,
             lease=tempo.lease,
-            idle=lambda: not self._taking and all(flight.ended for flight in flights),
+            idle=lambda: self._taking is None and all(flight.ended for flight in flights),
         )
         upkeep = Upkeep(self, queue, books, redis=redis, flights=flights, tempo=tempo)
         commands = Commands(
@@ -102,6 +102,8 @@ class RelayWorker(BaseWorker):
             log.info("worker.started", worker=self.name, queue=queue.name)
             await self._stopping.wait()
             await _cancel([taking])
+            if self._taking is not None:
+                await asyncio.wait([self._taking])
             await self._land()
             await _cancel(beside)
         try:
@@ -148,15 +150,14 @@ class RelayWorker(BaseWorker):
     async def _take(self, taker: Taker, books: Books, runtime: Runtime) -> None:
         """Keep as many jobs in flight as there is room for."""
         pause = 0.0
-        while True:
+        while not self._stopping.is_set():
             try:
                 room = min(self._jobs_in_flight - len(self._flights), MOST)
                 if not room:
                     self._room.clear()
                     await self._room.wait()
                     continue
-                taken = await self._start(taker, room, books, runtime)
-                if taken < room:
+                if await self._start(taker, room, books, runtime) < room:
                     await taker.wait()
                 pause = 0.0
             except Suspended:
@@ -171,19 +172,19 @@ class RelayWorker(BaseWorker):
                 await asyncio.sleep(pause)
 
     async def _start(self, taker: Taker, room: int, books: Books, runtime: Runtime) -> int:
-        """Take jobs and let them run; returns how many."""
-        self._taking = True
-        step = asyncio.ensure_future(taker.take(room))
-        try:
-            # What is taken must be started, even if the worker is stopped meanwhile.
-            taken = await asyncio.shield(step)
-        except asyncio.CancelledError:
-            self._fly(await step, books, runtime)
-            raise
-        finally:
-            self._taking = False
-        self._fly(taken, books, runtime)
-        return len(taken)
+        """Take jobs and let them run; returns how many. What is taken runs, even if the worker is
+        stopped meanwhile: it counts as started already."""
+
+        async def take() -> int:
+            try:
+                taken = await taker.take(room)
+            finally:
+                self._taking = None
+            self._fly(taken, books, runtime)
+            return len(taken)
+
+        self._taking = asyncio.create_task(take())
+        return await asyncio.shield(self._taking)
 
     def _fly(self, taken: list[Taken], books: Books, runtime: Runtime) -> None:
         self._state = WorkerStatus.BUSY
@@ -239,9 +240,12 @@ async def _waiting_connection(runtime: Runtime) -> AsyncIterator[Redis]:
 
 
 async def _cancel(tasks: list[asyncio.Task[Any]]) -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.wait(tasks)
+    """End tasks. It may take more than once: redis-py loses a cancellation while it connects."""
+    pending = set(tasks)
+    while pending:
+        for task in pending:
+            task.cancel()
+        _, pending = await asyncio.wait(pending, timeout=0.1)
 
 
 async def _work(worker: RelayWorker) -> None:
