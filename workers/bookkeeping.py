@@ -114,13 +114,15 @@ class Books:
         self._script = redis.register_script(_WRITE)
         self._buffer: Any = redis.pipeline(transaction=True)
         self._outcomes: GroupCommit[Outcome, None] = GroupCommit(self._commit, most=MAX_TOGETHER)
+        self._closed = False
         self.heard = time.monotonic()
         """When Redis last had a heartbeat of every run."""
 
     async def enter(self, outcome: Outcome) -> None:
         """Return once an outcome is written, however long Redis is away.
 
-        What another worker has meanwhile given up as abandoned is no longer ours to write.
+        What another worker has meanwhile given up as abandoned is no longer ours to write. Raises
+        redis.exceptions.RedisError after ``close``.
         """
         job = outcome.job
         if outcome.how in ("returned", "failed") and not _is_ordinary(job):
@@ -131,6 +133,10 @@ class Books:
         if outcome.error is not None:
             self._worker.handle_exception(job, *outcome.error)
         await self._outcomes.submit(outcome)
+
+    def close(self) -> None:
+        """Try no longer to write what Redis does not take."""
+        self._closed = True
 
     async def _commit(self, outcomes: Sequence[Outcome]) -> Sequence[None]:
         parts = [(outcome, self._part(outcome)) for outcome in outcomes]
@@ -145,6 +151,8 @@ class Books:
                 # Nobody knows whether it was written; the next attempt looks first.
                 if certain or pause >= LONGEST_PAUSE:
                     _logger.warning("%d outcomes not written yet (%s)", len(parts), error)
+                if self._closed:
+                    raise
                 certain = False
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, LONGEST_PAUSE)

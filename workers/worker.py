@@ -105,6 +105,7 @@ class RelayWorker(BaseWorker):
             if self._taking is not None:
                 await asyncio.wait([self._taking])
             await self._land()
+            books.close()
             await _cancel(beside)
         try:
             await asyncio.to_thread(self._die, upkeep)

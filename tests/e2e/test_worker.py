@@ -197,6 +197,29 @@ async def test_redis_that_dies_and_comes_back_costs_nothing(
         server.wait()
 
 
+async def test_worker_ends_though_redis_is_gone(relay: Relay, target: Target, gate: Gate) -> None:
+    with tempfile.TemporaryDirectory(prefix="relay-") as name:
+        server, socket = await served(Path(name))
+        relay.environ = {
+            **relay.environ,
+            "RELAY_REDIS_URL": f"unix://{socket}",
+            "RELAY_SHUTDOWN_GRACE": "100ms",
+        }
+        await relay.serve()
+        worker = await relay.work()
+        await relay.push(repo="acme/api")
+        await called(target, 1)
+        server.kill()
+        server.wait()
+        gate.open.set()
+        await said(worker, "outcomes not written yet")
+
+        assert await worker.stop() == 0
+
+        assert worker.find("worker.stopped")
+        assert any("1 jobs are left" in line for line in worker.output)
+
+
 async def served(folder: Path) -> tuple[subprocess.Popen[bytes], Path]:
     """A server with what is in the folder, once it answers."""
     server, socket = start_server(folder)
