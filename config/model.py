@@ -230,8 +230,8 @@ class Target(Strict):
     retry: RetryPolicy = RetryPolicy()
     window: Duration = 259_200
     """Seconds in which the same commit is deployed here once, whichever webhook brings it."""
-    concurrency: Annotated[int, Field(ge=1)] | None = None
-    """Calls to this target at any one time, over all workers; unlimited if left out."""
+    concurrency: Annotated[int, Field(ge=1)] = 50
+    """Calls to this target at any one time, over all workers. Only 1 keeps them in order."""
     supersede: bool = False
     """Of several commits of one branch that wait, only the newest is deployed."""
     options: dict[str, Scalar | SecretRef] = Field(default_factory=dict)

@@ -45,6 +45,8 @@ class Settings(BaseSettings):
     """When the embedded server syncs to disk: a power cut can cost the last second, or nothing."""
     queue: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")] = "deploy-relay"
     """Name of the RQ queue."""
+    jobs_in_flight: Annotated[int, Field(ge=1, le=10_000)] = 200
+    """Jobs that one worker runs at a time."""
     duplicate_window: Seconds = 259_200
     """Seconds in which a delivery that comes again is recognised."""
     dead_letter_ttl: Seconds = 31_536_000

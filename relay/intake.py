@@ -23,6 +23,7 @@ from relay import audit
 from relay.batching import GroupCommit
 from relay.errors import Malformed, StoreUnavailable
 from relay.events import MAX_EVENT, Delivery
+from relay.packing import pack, packed
 from relay.records import (
     DELIVERY_JOB,
     JOB_PREFIX,
@@ -143,7 +144,6 @@ class Intake:
             FailedJobRegistry.key_template.format(queue),
         ]
         self._encode = msgspec.json.Encoder().encode
-        self._pack = msgspec.msgpack.Encoder().encode
         self._group = GroupCommit(self._commit, most=MAX_BATCH)
         self._failed_at = -1.0
         self._log = audit.bound()
@@ -166,7 +166,7 @@ class Intake:
             (
                 delivery.id,
                 f"relay:body:{delivery.source}:{fingerprint}",
-                _packed(job_data(DELIVERY_JOB, encoded.decode())),
+                packed(job_data(DELIVERY_JOB, encoded.decode())),
                 f"delivery: {event.kind} {event.repo}@{event.sha[:12]}",
             ),
             fields,
@@ -214,8 +214,8 @@ class Intake:
                     self._window,
                     len(RETRY_INTERVALS),
                     os.urandom(8).hex() + ":",
-                    self._pack(shared_fields(queue=self._queue, lifetimes=self._lifetimes)),
-                    self._pack(packed),
+                    pack(shared_fields(queue=self._queue, lifetimes=self._lifetimes)),
+                    pack(packed),
                 ],
             )
         return cast(list[bytes], answers)
@@ -226,11 +226,3 @@ class Intake:
         else:
             again = verdict == "requeued"
             self._log.info("delivery.queued", **{**fields, "delivery": known_as, "again": again})
-
-
-def _packed(data: bytes) -> msgspec.Raw:
-    """Bytes for cmsgpack, which takes them as MessagePack's str 32 and knows no bin type.
-
-    https://github.com/msgpack/msgpack/blob/master/spec.md#str-format-family
-    """
-    return msgspec.Raw(b"\xdb" + len(data).to_bytes(4, "big") + data)

@@ -130,10 +130,12 @@ class Process:
             if entry["event"] == event and fields.items() <= entry.items()
         ]
 
-    async def wait_for(self, event: str, *, count: int = 1, **fields: Any) -> list[dict[str, Any]]:
+    async def wait_for(
+        self, event: str, *, count: int = 1, patience: float = PATIENCE, **fields: Any
+    ) -> list[dict[str, Any]]:
         """The audit lines of an event, once there are ``count`` of them."""
         try:
-            async with asyncio.timeout(PATIENCE), self.news:
+            async with asyncio.timeout(patience), self.news:
                 await self.news.wait_for(lambda: len(self.find(event, **fields)) >= count)
         except TimeoutError:
             raise AssertionError(f"no {event} {fields} in:\n{''.join(self.output)}") from None

@@ -71,9 +71,11 @@ class Client:
 
 @asynccontextmanager
 async def open_client() -> AsyncIterator[Client]:
-    """A client for as long as the block lasts."""
+    """A client for as long as the block lasts. Whoever uses it bounds the calls at one time."""
     async with aiohttp.ClientSession(
-        cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=False
+        connector=aiohttp.TCPConnector(limit=0),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        auto_decompress=False,
     ) as session:
         yield Client(session)
 

@@ -37,52 +37,51 @@ BOOKKEEPING = 30
 # about by the same transition or nothing newer has been queued for its subject since. A branch that
 # is moved on and back again is thus deployed again, a second webhook for the same push is not.
 _QUEUE_DEPLOYS = """
-local queue, queues, delivery, limits = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local prefix, rate_prefix, now = ARGV[1], ARGV[2], ARGV[3]
+local queue, queues, limits = KEYS[1], KEYS[2], KEYS[3]
+local prefix, rate_prefix, now = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local counts = {queued = true, started = true, scheduled = true, deferred = true, created = true,
                 rate_limited = true, ready_to_enqueue = true, finished = true}
 
-local answers, ids = {}, {}
-local arg = 4
-for key = 5, #KEYS, 2 do
-  local identity, latest = KEYS[key], KEYS[key + 1]
-  local name, transition, window = ARGV[arg], ARGV[arg + 1], ARGV[arg + 2]
-  local limit, concurrency = ARGV[arg + 3], ARGV[arg + 4]
-  local count = tonumber(ARGV[arg + 5])
-  local first = redis.call('HGET', identity, 'job')
-  local status = first and redis.call('HGET', prefix .. first, 'status')
-  local verdict, id
-  if status and counts[status] and (redis.call('HGET', identity, 'transition') == transition
-                                    or redis.call('GET', latest) == first) then
-    verdict, id = 'duplicate', first
-  else
-    local number = 1
-    id = name
-    while redis.call('EXISTS', prefix .. id) == 1 do
-      number = number + 1
-      id = name .. '-' .. number
-    end
-    redis.call('HSET', identity, 'job', id, 'transition', transition)
-    redis.call('EXPIRE', identity, window)
-    redis.call('SET', latest, id, 'EX', window)
-    redis.call('HSET', prefix .. id, unpack(ARGV, arg + 6, arg + 5 + count))
-    redis.call('SADD', queues, queue)
-    if limit == '' then
-      redis.call('RPUSH', queue, id)
+redis.call('SADD', queues, queue)
+local answers, key, arg = {}, 4, 4
+while key <= #KEYS do
+  local delivery, deploys, ids = KEYS[key], tonumber(ARGV[arg]), {}
+  key, arg = key + 1, arg + 1
+  for _ = 1, deploys do
+    local identity, latest = KEYS[key], KEYS[key + 1]
+    local name, transition, window = ARGV[arg], ARGV[arg + 1], ARGV[arg + 2]
+    local limit, concurrency = ARGV[arg + 3], ARGV[arg + 4]
+    local count = tonumber(ARGV[arg + 5])
+    local first = redis.call('HGET', identity, 'job')
+    local status = first and redis.call('HGET', prefix .. first, 'status')
+    local verdict, id
+    if status and counts[status] and (redis.call('HGET', identity, 'transition') == transition
+                                      or redis.call('GET', latest) == first) then
+      verdict, id = 'duplicate', first
     else
+      local number = 1
+      id = name
+      while redis.call('EXISTS', prefix .. id) == 1 do
+        number = number + 1
+        id = name .. '-' .. number
+      end
+      redis.call('HSET', identity, 'job', id, 'transition', transition)
+      redis.call('EXPIRE', identity, window)
+      redis.call('SET', latest, id, 'EX', window)
+      redis.call('HSET', prefix .. id, unpack(ARGV, arg + 6, arg + 5 + count))
       redis.call('SADD', limits, limit)
       redis.call('HSET', rate_prefix .. limit, 'concurrency', concurrency)
-      redis.call('ZADD', rate_prefix .. limit .. ':rate_limited', now, id)
+      redis.call('ZADD', rate_prefix .. limit .. ':rate_limited', now + key / 1e6, id)
+      verdict = 'queued'
     end
-    verdict = 'queued'
+    answers[#answers + 1] = verdict
+    answers[#answers + 1] = id
+    ids[#ids + 1] = id
+    key, arg = key + 2, arg + 6 + count
   end
-  answers[#answers + 1] = verdict
-  answers[#answers + 1] = id
-  ids[#ids + 1] = id
-  arg = arg + 6 + count
-end
-if redis.call('EXISTS', delivery) == 1 then
-  redis.call('HSET', delivery, 'deploys', table.concat(ids, ' '))
+  if redis.call('EXISTS', delivery) == 1 then
+    redis.call('HSET', delivery, 'deploys', table.concat(ids, ' '))
+  end
 end
 return answers
 """
@@ -109,59 +108,58 @@ class Queued(NamedTuple):
     duplicate: bool
 
 
+class Wanted(NamedTuple):
+    """What one delivery shall lead to."""
+
+    delivery: str
+    deploys: Sequence[tuple[Deploy, Target]]
+
+
 async def queue_deploys(
-    redis: Redis,
-    deploys: Sequence[tuple[Deploy, Target]],
-    *,
-    delivery: str,
-    queue: str,
-    failure_ttl: float,
-) -> list[Queued]:
-    """Queue each deploy unless it is a duplicate, and note their ids at the delivery's job.
+    redis: Redis, batch: Sequence[Wanted], *, queue: str, failure_ttl: float
+) -> list[list[Queued]]:
+    """Queue each deploy unless it is a duplicate, and note their ids at their delivery's job.
 
     All of it happens in one transaction. Raises redis.exceptions.RedisError.
     """
-    keys = [
-        f"{QUEUE_PREFIX}{queue}",
-        QUEUES_KEY,
-        f"{JOB_PREFIX}{delivery}",
-        RateLimitRegistry.rl_keys_key,
-    ]
-    now = time.time()
-    args: list[str | bytes | int | float] = [JOB_PREFIX, _RATE_PREFIX, now]
-    for deploy, target in deploys:
-        identity = deploy_identity(deploy.target, deploy.event)
-        fields = _fields(deploy, target, queue, int(failure_ttl))
-        keys += (
-            f"relay:deploy:{identity}",
-            f"relay:latest:{subject(deploy.target, deploy.event)}",
-        )
-        args += (
-            f"{deploy.target}--{identity}",
-            transition(deploy.event),
-            max(1, int(target.window)),
-            _limit(deploy.target) if target.concurrency else "",
-            target.concurrency or 0,
-            len(fields),
-            *fields,
-        )
+    keys = [f"{QUEUE_PREFIX}{queue}", QUEUES_KEY, RateLimitRegistry.rl_keys_key]
+    args: list[str | bytes | int | float] = [JOB_PREFIX, _RATE_PREFIX, time.time()]
+    bounds: dict[str, int] = {}
+    for delivery, deploys in batch:
+        keys.append(f"{JOB_PREFIX}{delivery}")
+        args.append(len(deploys))
+        for deploy, target in deploys:
+            identity = deploy_identity(deploy.target, deploy.event)
+            fields = _fields(deploy, target, queue, int(failure_ttl))
+            bounds[deploy.target] = target.concurrency
+            keys += (f"relay:deploy:{identity}", latest_key(deploy))
+            args += (
+                f"{deploy.target}--{identity}",
+                transition(deploy.event),
+                max(1, int(target.window)),
+                _limit(deploy.target),
+                target.concurrency,
+                len(fields),
+                *fields,
+            )
     async with redis.pipeline(transaction=True) as pipe:
         pipe.eval(_QUEUE_DEPLOYS, len(keys), *keys, *args)
-        for name, concurrency in {
-            deploy.target: target.concurrency for deploy, target in deploys if target.concurrency
-        }.items():
+        for name, concurrency in bounds.items():
             _fill_slots(pipe, _limit(name), concurrency)
         answers: list[bytes] = (await pipe.execute())[0]
+    told = iter(zip(answers[::2], answers[1::2], strict=True))
     return [
-        Queued(deploy, id=job.decode(), duplicate=verdict == b"duplicate")
-        for (deploy, _), verdict, job in zip(deploys, answers[::2], answers[1::2], strict=True)
+        [
+            Queued(deploy, id=job.decode(), duplicate=verdict == b"duplicate")
+            for (deploy, _), (verdict, job) in zip(deploys, told, strict=False)
+        ]
+        for _, deploys in batch
     ]
 
 
-async def newest(redis: Redis, deploy: Deploy) -> str:
-    """The id of the deploy queued last for the same subject; empty once that is forgotten."""
-    latest = await redis.get(f"relay:latest:{subject(deploy.target, deploy.event)}")
-    return latest.decode() if isinstance(latest, bytes) else ""
+def latest_key(deploy: Deploy) -> str:
+    """Where the id of the deploy queued last for the same subject is kept."""
+    return f"relay:latest:{subject(deploy.target, deploy.event)}"
 
 
 def _fields(
@@ -178,15 +176,17 @@ def _fields(
             result=max(1, int(target.window)),
             failure=failure_ttl,
         ),
-        status=JobStatus.RATE_LIMITED if target.concurrency else JobStatus.QUEUED,
+        status=JobStatus.RATE_LIMITED,
     )
-    if target.concurrency:
-        fields += (
-            "rate_limit_key",
-            _limit(deploy.target),
-            "rate_limit_concurrency",
-            target.concurrency,
-        )
+    # At the front, so that what is already matched does not wait for what is not.
+    fields += (
+        "rate_limit_key",
+        _limit(deploy.target),
+        "rate_limit_concurrency",
+        target.concurrency,
+        "enqueue_at_front",
+        1,
+    )
     return fields
 
 

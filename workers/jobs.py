@@ -6,6 +6,7 @@ status and retries, and our field ``calling`` while a call is under way.
 
 from __future__ import annotations
 
+import asyncio
 import math
 import random
 import time
@@ -21,13 +22,10 @@ from relay.audit import delivery_fields, event_fields, log
 from relay.events import Delivery
 from relay.records import JOB_PREFIX
 from workers.backoff import pause, retry_after
-from workers.deploys import Deploy, newest, queue_deploys
+from workers.deploys import Deploy, Wanted, latest_key
 from workers.errors import CallFailed, DeployFailed
-from workers.runtime import Runtime, runtime
+from workers.runtime import CALLING_FIELD, Runtime, runtime
 from workers.verdict import Verdict, judge
-
-CALLING_FIELD = "calling"
-"""Our field of a deploy's job: the attempt whose call has begun and not yet been answered."""
 
 
 async def deliver(raw: str) -> list[str]:
@@ -59,13 +57,7 @@ async def deliver(raw: str) -> list[str]:
                 )
                 for name in route.deploy
             ]
-        queued = await queue_deploys(
-            rt.redis,
-            wanted,
-            delivery=delivery.id,
-            queue=rt.project.settings.queue,
-            failure_ttl=rt.project.settings.dead_letter_ttl,
-        )
+        queued = await rt.deploys.submit(Wanted(delivery.id, wanted))
     if not queued:
         log.info("delivery.ignored", reason="no route wants it any more", **fields)
     for deploy, job, duplicate in queued:
@@ -111,19 +103,19 @@ async def _attempt(
     if target is None:
         raise DeployFailed("relay.yaml no longer has this target")
     key = f"{JOB_PREFIX}{job.id}"
-    begun = await rt.redis.hget(key, CALLING_FIELD)
+    begun = await rt.send("HGET", key, CALLING_FIELD)
     if begun is not None:
         # Whoever requeues the job has decided; the next run must not stop here again.
-        await rt.redis.hdel(key, CALLING_FIELD)
+        rt.answered.add(job.id)
         raise DeployFailed(
             f"attempt {int(begun)} was cut off before its answer came; the platform may have "
             "deployed, so it is not called again without a human decision"
         )
     if target.supersede:
-        newer = await newest(rt.redis, task)
-        if newer not in ("", job.id):
-            log.info("deploy.superseded", by=newer, **fields)
-            return {"superseded_by": newer}
+        newest = await rt.send("GET", latest_key(task))
+        if newest is not None and newest.decode() != job.id:
+            log.info("deploy.superseded", by=newest.decode(), **fields)
+            return {"superseded_by": newest.decode()}
 
     recipe = rt.project.recipes[task.target]
     call = recipe.plan(
@@ -133,8 +125,10 @@ async def _attempt(
         source=task.source,
         reveal=lambda ref: ref.reveal(),
     )
-    await rt.redis.hset(key, CALLING_FIELD, attempt)
+    await rt.send("HSET", key, CALLING_FIELD, attempt)
     log.info("deploy.attempted", method=call.method, **fields)
+    # Lines are written when this turn of the event loop ends; the call begins in the next one.
+    await asyncio.sleep(0)
     started = time.monotonic()
     asked: float | None = None
     status: int | None = None
@@ -149,7 +143,7 @@ async def _attempt(
         asked = retry_after(answer.headers.get("Retry-After"), time.time())
         verdict = judge(answer, recipe.success, recipe.deployment_id)
     fields |= {"status": status, "ms": round((time.monotonic() - started) * 1000, 1)}
-    await rt.redis.hdel(key, CALLING_FIELD)
+    rt.answered.add(job.id)
 
     if verdict.outcome == "succeeded":
         log.info("deploy.succeeded", deployment_id=verdict.deployment_id, **fields)

@@ -1,16 +1,19 @@
 """What the jobs work with: settings, routes, recipes, and the connections they share.
 
-A stock ``rq worker`` runs each job in a process of its own, and the job opens what it needs. A
-worker that runs many jobs in one process opens it once and hands it to them.
+A stock ``rq worker`` runs each job in a process of its own, and the job opens what it needs. Our
+worker runs many jobs in one process, opens it once and shares it; what they write at one moment
+then travels in one round trip.
 """
 
 from __future__ import annotations
 
+import asyncio
 import functools
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any, cast
 
 import structlog
 from redis.asyncio import Redis
@@ -19,10 +22,31 @@ from config.loading import load, secret_values
 from config.model import Target
 from config.settings import Settings, load_settings
 from relay import audit
+from relay.batching import GroupCommit
+from relay.packing import pack
 from relay.planning import Recipe, recipes
+from relay.records import JOB_PREFIX
 from relay.routing import Router
 from relay.store import connect_async
 from workers.client import Client, open_client
+from workers.deploys import Queued, Wanted, queue_deploys
+
+CALLING_FIELD = "calling"
+"""Our field of a deploy's job: the attempt whose call has begun and not yet been answered."""
+
+MAX_TOGETHER = 256
+"""Commands or deliveries of one round trip; bounds how long Redis is busy with it."""
+
+Command = tuple[str | bytes | int, ...]
+
+# One packed argument, since taking hundreds of commands apart costs the client more than the rest.
+_RUN = """
+local answers = {}
+for number, command in ipairs(cmsgpack.unpack(ARGV[1])) do
+  answers[number] = redis.call(unpack(command))
+end
+return answers
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +66,15 @@ class Runtime:
     project: Project
     redis: Redis
     client: Client
+    commands: GroupCommit[Command, Any]
+    deploys: GroupCommit[Wanted, list[Queued]]
+    answered: set[str] = field(default_factory=set)
+    """Ids of the jobs whose call is over. Whoever owns the runtime takes their note away: our
+    worker together with the outcome, so that no moment is left in which neither is stored."""
+
+    def send(self, *command: str | bytes | int) -> asyncio.Future[Any]:
+        """What Redis answers to one command. Raises redis.exceptions.RedisError."""
+        return self.commands.submit(command)
 
 
 _shared: ContextVar[Runtime | None] = ContextVar("shared_runtime", default=None)
@@ -72,20 +105,52 @@ def project() -> Project:
 async def open_runtime() -> AsyncIterator[Runtime]:
     """Connections for as long as the block lasts."""
     opened = project()
-    redis = connect_async(opened.settings.redis_address(), timeout=opened.settings.store_timeout)
+    settings = opened.settings
+    redis = connect_async(settings.redis_address(), timeout=settings.store_timeout)
+
+    run = redis.register_script(_RUN)
+
+    async def send(batch: Sequence[Command]) -> Sequence[Any]:
+        return cast(list[Any], await run(args=[pack(batch)]))
+
+    async def queue(batch: Sequence[Wanted]) -> Sequence[list[Queued]]:
+        return await queue_deploys(
+            redis, batch, queue=settings.queue, failure_ttl=settings.dead_letter_ttl
+        )
+
     try:
         async with open_client() as client:
-            yield Runtime(opened, redis, client)
+            yield Runtime(
+                opened,
+                redis,
+                client,
+                GroupCommit(send, most=MAX_TOGETHER),
+                GroupCommit(queue, most=MAX_TOGETHER),
+            )
     finally:
         await redis.aclose()
+
+
+@contextmanager
+def shared(runtime: Runtime) -> Iterator[None]:
+    """Have the job that runs in this block use ``runtime``."""
+    token = _shared.set(runtime)
+    try:
+        yield
+    finally:
+        _shared.reset(token)
 
 
 @asynccontextmanager
 async def runtime() -> AsyncIterator[Runtime]:
     """What this worker shares between jobs, or else a runtime for this job alone."""
-    shared = _shared.get()
-    if shared is not None:
-        yield shared
+    common = _shared.get()
+    if common is not None:
+        yield common
         return
     async with open_runtime() as own:
-        yield own
+        try:
+            yield own
+        finally:
+            for job in own.answered:
+                await own.send("HDEL", f"{JOB_PREFIX}{job}", CALLING_FIELD)

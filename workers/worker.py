@@ -1,60 +1,277 @@
-"""The worker process: rq's own worker and scheduler, set up for deploy jobs."""
+"""The worker process: as many jobs as asked for in flight on one event loop.
+
+This file has its life: birth, taking and running, a warm end, death. Beside it taking.py takes
+jobs, running.py runs one, bookkeeping.py writes how it ended, upkeep.py keeps the worker known
+and commands.py obeys.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import logging
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
+import uvloop
+from redis.asyncio import Redis
 from redis.exceptions import RedisError
-from rq import Queue, Worker
+from rq import Queue
 from rq.job import Job
+from rq.registry import clean_registries
+from rq.timeouts import TimerDeathPenalty
+from rq.worker import BaseWorker, WorkerStatus
+from rq.worker_registration import clean_worker_registry
 
 from relay.audit import log
 from relay.errors import StoreUnavailable
-from relay.store import connect
+from relay.store import CONNECT_TIMEOUT, connect, connect_async
+from workers.bookkeeping import LONGEST_PAUSE, Books
+from workers.commands import Commands
 from workers.errors import DeployFailed
-from workers.runtime import project
+from workers.running import Flight
+from workers.runtime import Runtime, open_runtime, project
+from workers.taking import MOST, PEEK, Suspended, Taken, Taker
+from workers.upkeep import Tempo, Upkeep
 
-MAINTENANCE_INTERVAL = 30
-"""Seconds between looks for jobs that a dead worker left behind."""
+LAST_WORDS = 3
+"""Seconds after the grace in which what was cut off must have been put back."""
 
-WORKER_TTL = MAINTENANCE_INTERVAL + 15
-"""Seconds. RQ waits 15 less than this for a job, and an idle worker looks around in between."""
+SUSPENSION = 1
+"""Seconds between two looks whether `rq resume` was called, as in RQ."""
 
-MONITORING_INTERVAL = 5
-"""Seconds between heartbeats of a running job. RQ gives a job up 60 seconds after the last one."""
+MAINTENANCE_LOCK = 60
+"""Seconds that one worker's maintenance keeps others from theirs, should it die over it."""
+
+_logger = logging.getLogger("workers")
 
 
-class RelayWorker(Worker):
-    """rq's forking worker, quiet about failures that the audit has told already."""
+class RelayWorker(BaseWorker):
+    """RQ's worker with many jobs in flight in one process."""
+
+    death_penalty_class = TimerDeathPenalty
+
+    def __init__(
+        self,
+        queues: Any,
+        name: str | None = None,
+        *,
+        jobs_in_flight: int = 200,
+        shutdown_grace: float = 30,
+        tempo: Tempo | None = None,
+        **options: Any,
+    ) -> None:
+        """``queues`` is one queue. ``shutdown_grace`` is the seconds running jobs get to end."""
+        self._tempo = tempo or Tempo()
+        super().__init__(queues, name, worker_ttl=self._tempo.lease, **options)
+        self._jobs_in_flight = jobs_in_flight
+        self._grace = shutdown_grace
+        self._flights: set[Flight] = set()
+        self._taking: asyncio.Task[int] | None = None
+        self._stopping = asyncio.Event()
+        self._hurry = asyncio.Event()
+        self._room = asyncio.Event()
+
+    async def run(self, runtime: Runtime) -> None:
+        """Run jobs until SIGTERM, SIGINT or RQ's shutdown command, then end warmly.
+
+        Raises redis.exceptions.RedisError if Redis is away at the start, and never after.
+        """
+        [queue] = self.queues
+        redis, tempo, flights = runtime.redis, self._tempo, self._flights
+        # RQ asks the server once and remembers; later it would keep the event loop waiting.
+        await asyncio.to_thread(queue.get_redis_server_version)
+        await asyncio.to_thread(self.register_birth)
+        books = Books(
+            self,
+            queue,
+            redis=redis,
+            answered=runtime.answered,
+            lease=tempo.lease,
+            idle=lambda: self._taking is None and all(flight.ended for flight in flights),
+        )
+        upkeep = Upkeep(self, queue, books, redis=redis, flights=flights, tempo=tempo)
+        commands = Commands(
+            redis, self.pubsub_channel_name, flights=flights, shut_down=self.shut_down
+        )
+        async with _waiting_connection(runtime) as waiting:
+            taker = Taker(self, queue, redis=redis, waiting=waiting, ttl=tempo.lease)
+            taking = asyncio.create_task(self._take(taker, books, runtime))
+            beside = [asyncio.create_task(upkeep.run()), asyncio.create_task(commands.run())]
+            log.info("worker.started", worker=self.name, queue=queue.name)
+            await self._stopping.wait()
+            await _cancel([taking])
+            if self._taking is not None:
+                await asyncio.wait([self._taking])
+            await self._land()
+            books.close()
+            await _cancel(beside)
+        try:
+            await asyncio.to_thread(self._die, upkeep)
+        except (RedisError, OSError) as error:
+            _logger.warning("Redis was not told of the end (%s)", type(error).__name__)
+        log.info("worker.stopped", worker=self.name)
+
+    def shut_down(self) -> None:
+        """Take no more jobs and let the running ones end in time; called twice, end them now."""
+        if self._stopping.is_set():
+            self._hurry.set()
+        self._stopping.set()
+
+    def get_heartbeat_ttl(self, job: Job, working_time: float = 0.0) -> int:  # noqa: ARG002
+        """Seconds after which a run without a heartbeat counts as abandoned."""
+        return self._tempo.lease
+
+    def clean_registries(self) -> None:
+        """RQ's maintenance of the queue, with a lock that does not outlive its holder for long.
+
+        RQ's own lock would keep abandoned jobs waiting for 15 minutes.
+        """
+        for queue in self.queues:
+            key = f"relay:maintenance:{queue.name}"
+            if self.connection.set(key, self.name, nx=True, ex=MAINTENANCE_LOCK):
+                try:
+                    clean_registries(queue, self._exc_handlers)
+                    clean_worker_registry(queue)
+                    queue.intermediate_queue.cleanup(self, queue)
+                finally:
+                    self.connection.delete(key)
 
     def handle_exception(self, job: Job, *exc_info: Any) -> None:
         """Leave a traceback in the diagnostics only where something unforeseen happened."""
         if not isinstance(exc_info[1], DeployFailed):
             super().handle_exception(job, *exc_info)
 
+    @property
+    def connection_timeout(self) -> int:
+        """Seconds that a blocking command may take; none of this worker's waits for jobs."""
+        return CONNECT_TIMEOUT
+
+    async def _take(self, taker: Taker, books: Books, runtime: Runtime) -> None:
+        """Keep as many jobs in flight as there is room for."""
+        pause = 0.0
+        while not self._stopping.is_set():
+            try:
+                room = min(self._jobs_in_flight - len(self._flights), MOST)
+                if not room:
+                    self._room.clear()
+                    await self._room.wait()
+                    continue
+                if await self._start(taker, room, books, runtime) < room:
+                    await taker.wait()
+                pause = 0.0
+            except Suspended:
+                if not self._flights and self._state != WorkerStatus.SUSPENDED:
+                    self._state = WorkerStatus.SUSPENDED
+                    await runtime.send("HSET", self.key, "state", self._state)
+                await asyncio.sleep(SUSPENSION)
+            except (RedisError, OSError) as error:
+                if not pause:
+                    _logger.warning("taking waits for Redis (%s)", type(error).__name__)
+                pause = min(2 * pause or 0.1, LONGEST_PAUSE)
+                await asyncio.sleep(pause)
+
+    async def _start(self, taker: Taker, room: int, books: Books, runtime: Runtime) -> int:
+        """Take jobs and let them run; returns how many. What is taken runs, even if the worker is
+        stopped meanwhile: it counts as started already."""
+
+        async def take() -> int:
+            try:
+                taken = await taker.take(room)
+            finally:
+                self._taking = None
+            self._fly(taken, books, runtime)
+            return len(taken)
+
+        self._taking = asyncio.create_task(take())
+        return await asyncio.shield(self._taking)
+
+    def _fly(self, taken: list[Taken], books: Books, runtime: Runtime) -> None:
+        self._state = WorkerStatus.BUSY
+        for job, execution in taken:
+            flight = Flight(job, execution)
+            self._flights.add(flight)
+            self.executions[execution.id] = execution
+            flight.task = asyncio.create_task(self._finish(flight, books, runtime))
+
+    async def _finish(self, flight: Flight, books: Books, runtime: Runtime) -> None:
+        try:
+            await books.enter(await flight.run(runtime))
+        except Exception:
+            _logger.exception("job %s ended, and how is not kept", flight.job.id)
+        finally:
+            self.executions.pop(flight.execution.id, None)
+            self._flights.discard(flight)
+            self._room.set()
+
+    async def _land(self) -> None:
+        """Give running jobs their grace; what still runs then goes back to the queue."""
+        landing = asyncio.ensure_future(self._empty())
+        hurry = asyncio.ensure_future(self._hurry.wait())
+        await asyncio.wait(
+            [landing, hurry], timeout=self._grace, return_when=asyncio.FIRST_COMPLETED
+        )
+        for flight in self._flights:
+            flight.cut_off("put back")
+        await asyncio.wait([landing], timeout=LAST_WORDS)
+        if self._flights:
+            _logger.warning("%d jobs are left to be found as abandoned", len(self._flights))
+        await _cancel([landing, hurry])
+
+    async def _empty(self) -> None:
+        while self._flights:
+            self._room.clear()
+            await self._room.wait()
+
+    def _die(self, upkeep: Upkeep) -> None:
+        upkeep.stop()
+        self.register_death()  # type: ignore[no-untyped-call]
+
+
+@asynccontextmanager
+async def _waiting_connection(runtime: Runtime) -> AsyncIterator[Redis]:
+    """A client whose one command may take as long as an idle worker waits."""
+    settings = runtime.project.settings
+    redis = connect_async(settings.redis_address(), timeout=PEEK + settings.store_timeout)
+    try:
+        yield redis
+    finally:
+        await redis.aclose()
+
+
+async def _cancel(tasks: list[asyncio.Task[Any]]) -> None:
+    """End tasks. It may take more than once: redis-py loses a cancellation while it connects."""
+    pending = set(tasks)
+    while pending:
+        for task in pending:
+            task.cancel()
+        _, pending = await asyncio.wait(pending, timeout=0.1)
+
+
+async def _work(worker: RelayWorker) -> None:
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, worker.shut_down)
+    async with open_runtime() as runtime:
+        await worker.run(runtime)
+
 
 def work() -> None:
-    """Run jobs until SIGTERM or SIGINT; a job that runs then is finished first.
+    """Run jobs until SIGTERM or SIGINT; jobs that run then get their grace to end.
 
     Raises ConfigError, and StoreUnavailable where Redis does not answer at the start.
     """
-    opened = project()
-    connection = connect(opened.settings.redis_address())
+    settings = project().settings
+    connection = connect(settings.redis_address())
+    logging.getLogger("rq.worker").setLevel(logging.WARNING)
     try:
-        connection.ping()
+        worker = RelayWorker(
+            [Queue(settings.queue, connection=connection)],
+            connection=connection,
+            jobs_in_flight=settings.jobs_in_flight,
+            shutdown_grace=settings.shutdown_grace,
+        )
+        uvloop.run(_work(worker))
     except RedisError as error:
         raise StoreUnavailable(f"Redis is not reachable ({type(error).__name__})") from None
-    # One queue only: rq then moves a job to its intermediate queue in the same step as it takes it,
-    # so that a worker that dies in between loses nothing.
-    queue = Queue(opened.settings.queue, connection=connection)
-    worker = RelayWorker(
-        [queue],
-        connection=connection,
-        worker_ttl=WORKER_TTL,
-        maintenance_interval=MAINTENANCE_INTERVAL,
-        job_monitoring_interval=MONITORING_INTERVAL,
-        log_job_description=False,
-    )
-    log.info("worker.started", worker=worker.name, queue=queue.name)
-    worker.work(with_scheduler=True, logging_level="WARNING")
-    log.info("worker.stopped", worker=worker.name)

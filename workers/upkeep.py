@@ -1,0 +1,166 @@
+"""What a worker does beside its jobs: heartbeats, RQ's scheduler, RQ's maintenance.
+
+RQ's own code does the work. Its scheduler and its maintenance block, so they run in threads, and
+only after a heartbeat: nothing of our own is then taken for abandoned.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import Any
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+from rq import Queue, worker_registration
+from rq.registry import BaseRegistry
+from rq.scheduler import RQScheduler
+from rq.timeouts import TimerDeathPenalty
+from rq.utils import now
+from rq.worker import BaseWorker, WorkerStatus
+
+from workers.bookkeeping import Books
+from workers.running import Flight
+
+# RQ's maintenance calls the failure callbacks of abandoned jobs under this, and a Unix signal
+# cannot be had in a thread.
+BaseRegistry.death_penalty_class = TimerDeathPenalty  # type: ignore[assignment]
+
+MAX_TOGETHER = 50
+"""Runs whose heartbeats go into one round trip; keeps the event loop free in between."""
+
+_logger = logging.getLogger("workers")
+
+
+@dataclass(frozen=True, slots=True)
+class Tempo:
+    """How often a worker looks after things, all in seconds.
+
+    A job of a killed process is found ``lease`` + ``maintenance`` after its last heartbeat at the
+    latest. By then the scheduler's lock is free again, which lasts ``scheduler_lock`` after its
+    holder's death.
+    """
+
+    heartbeat: float = 5
+    lease: int = 30
+    maintenance: float = 10
+    schedule: float = 1
+    scheduler_lock: int = 15
+
+
+class Upkeep:
+    """The upkeep of one worker. ``run`` does not end by itself, whatever Redis does."""
+
+    def __init__(
+        self,
+        worker: BaseWorker,
+        queue: Queue,
+        books: Books,
+        *,
+        redis: Redis,
+        flights: Collection[Flight],
+        tempo: Tempo,
+    ) -> None:
+        self._worker: Any = worker
+        self._queue = queue
+        self._books = books
+        self._redis = redis
+        self._flights = flights
+        self._tempo = tempo
+        # RQ keeps a scheduler's lock for its interval and 60 seconds more.
+        self._scheduler: Any = RQScheduler(
+            [queue],
+            connection=worker.connection,
+            interval=tempo.scheduler_lock - 60,
+            logging_level=logging.WARNING,
+            serializer=worker.serializer,
+        )
+        self._registered = False
+
+    async def run(self) -> None:
+        """Look after everything until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._every(self._tempo.heartbeat, self._heartbeat))
+            tasks.create_task(self._every(self._tempo.schedule, self._threaded(self._schedule)))
+            tasks.create_task(self._every(self._tempo.maintenance, self._threaded(self._maintain)))
+
+    def stop(self) -> None:
+        """Leave RQ's scheduling to others. Blocks; raises redis.exceptions.RedisError."""
+        if self._registered:
+            self._scheduler.stop()
+
+    async def _every(self, seconds: float, step: Callable[[], Any]) -> None:
+        well = True
+        while True:
+            try:
+                await step()
+                well = True
+            except (RedisError, OSError) as error:
+                if well:
+                    _logger.warning("upkeep waits for Redis (%s)", type(error).__name__)
+                well = False
+            except Exception:
+                _logger.exception("upkeep failed")
+            await asyncio.sleep(seconds)
+
+    def _threaded(self, step: Callable[[], None]) -> Callable[[], Any]:
+        async def run() -> None:
+            if time.monotonic() - self._books.heard < 2 * self._tempo.heartbeat:
+                await asyncio.to_thread(step)
+
+        return run
+
+    async def _heartbeat(self) -> None:
+        """RQ's ``maintain_heartbeats`` for all runs, and for a worker that has none."""
+        worker, lease = self._worker, self._tempo.lease
+        begun = time.monotonic()
+        async with self._redis.pipeline(transaction=True) as buffer:
+            pipe: Any = buffer
+            worker.heartbeat(lease, pipe)
+            if worker.get_state() != WorkerStatus.SUSPENDED:
+                state = WorkerStatus.BUSY if self._flights else WorkerStatus.IDLE
+                worker.set_state(state.value, pipe)
+            if (await pipe.execute())[0] == 1:
+                # The worker was away for so long that Redis has forgotten it.
+                pipe.hset(worker.key, mapping=worker.serialize())
+                worker_registration.register(worker, pipe)
+                pipe.expire(worker.key, lease)
+                await pipe.execute()
+        flights = list(self._flights)
+        for start in range(0, len(flights), MAX_TOGETHER):
+            await self._heartbeats(flights[start : start + MAX_TOGETHER])
+        self._books.heard = begun
+
+    async def _heartbeats(self, flights: Collection[Flight]) -> None:
+        lease, registry = self._tempo.lease, self._queue.started_job_registry
+        async with self._redis.pipeline(transaction=True) as buffer:
+            pipe: Any = buffer
+            places = []
+            for flight in flights:
+                places.append((len(pipe), flight.execution.key))
+                flight.execution.heartbeat(registry, lease, pipe)
+                places.append((len(pipe), flight.job.key))
+                flight.job.heartbeat(now(), lease, pipe)
+            answers = await pipe.execute()
+            for place, key in places:
+                # What ended meanwhile was brought back by its heartbeat, with this one field.
+                if answers[place] == 1:
+                    pipe.delete(key)
+            if pipe.command_stack:
+                await pipe.execute()
+
+    def _schedule(self) -> None:
+        scheduler = self._scheduler
+        if not self._registered:
+            scheduler.register_birth()
+            self._registered = True
+        if not scheduler.acquired_locks:
+            scheduler.acquire_locks()
+        scheduler.heartbeat()
+        scheduler.enqueue_scheduled_jobs()
+
+    def _maintain(self) -> None:
+        self._worker.run_maintenance_tasks()
