@@ -11,7 +11,7 @@ import asyncio
 import logging
 import signal
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import uvloop
@@ -21,6 +21,7 @@ from rq import Queue
 from rq.job import Job
 from rq.registry import clean_registries
 from rq.timeouts import TimerDeathPenalty
+from rq.utils import now, utcformat
 from rq.worker import BaseWorker, WorkerStatus
 from rq.worker_registration import clean_worker_registry
 
@@ -101,6 +102,7 @@ class RelayWorker(BaseWorker):
             beside = [asyncio.create_task(upkeep.run()), asyncio.create_task(commands.run())]
             log.info("worker.started", worker=self.name, queue=queue.name)
             await self._stopping.wait()
+            beside.append(asyncio.create_task(self._announce_end(runtime)))
             await _cancel([taking])
             if self._taking is not None:
                 await asyncio.wait([self._taking])
@@ -204,6 +206,10 @@ class RelayWorker(BaseWorker):
             self.executions.pop(flight.execution.id, None)
             self._flights.discard(flight)
             self._room.set()
+
+    async def _announce_end(self, runtime: Runtime) -> None:
+        with suppress(RedisError, OSError):
+            await runtime.send("HSET", self.key, "shutdown_requested_date", utcformat(now()))
 
     async def _land(self) -> None:
         """Give running jobs their grace; what still runs then goes back to the queue."""

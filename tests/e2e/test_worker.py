@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import redis
 from aiohttp import web
+from rq import Worker
 from rq.job import Job, JobStatus
 from rq.registry import FailedJobRegistry
 
@@ -100,9 +101,12 @@ async def test_sigterm_lets_a_call_end(
     await called(target, 1)
 
     worker.process.terminate()
+    [running] = Worker.all(store)
+    await until(lambda: running.shutdown_requested_date)
     gate.open.set()
 
-    assert await worker.stop() == 0
+    assert await worker.process.wait() == 0
+    await worker.stop()
     [done] = worker.find("deploy.succeeded")
     assert Job.fetch(done["deploy"], store).get_status() == JobStatus.FINISHED
     assert [entry["event"] for entry in worker.audit[-2:]] == ["deploy.succeeded", "worker.stopped"]
@@ -147,6 +151,7 @@ async def test_hanging_target_holds_up_nobody_else(
     await worker.wait_for("deploy.succeeded", target="production")
     assert len(commits(target)) == 2
     assert store.zcard("rq:rl:target:api:rate_limited") == 6
+    assert store.hget("rq:rl:target:api", "concurrency") == b"2"
     assert store.llen("rq:queue:deploy-relay") == 0
     gate.open.set()
     await worker.wait_for("deploy.succeeded", target="api", count=8)

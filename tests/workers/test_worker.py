@@ -309,7 +309,8 @@ async def test_abandoned_job_runs_again_and_late_outcome_is_not_kept(
 async def test_slot_is_released_however_a_job_ends(
     crew: Crew, store: redis.Redis, how: str
 ) -> None:
-    crew.start()
+    # Without maintenance, which would find a slot that was forgotten.
+    crew.start(tempo=Tempo(heartbeat=0.2, maintenance=600, schedule=0.1))
     limit = RateLimit("limit", 1)
     ways: dict[str, Job] = {}
     if how == "returns":
@@ -368,6 +369,27 @@ async def test_front_of_the_queue_is_served_in_order_of_arrival(crew: Crew) -> N
     assert jobs.order == [*(job.id for job in front), behind.id]
 
 
+async def test_jobs_that_come_together_start_in_order(crew: Crew) -> None:
+    crew.start()
+    await crew.reaches(crew.add(jobs.note), JobStatus.FINISHED)
+
+    added = crew.queue.enqueue_many([Queue.prepare_data(jobs.note) for _ in range(5)])
+
+    await until(lambda: len(jobs.order) == 6)
+    assert jobs.order[1:] == [job.id for job in added]
+
+
+async def test_worker_is_idle_as_soon_as_nothing_runs(crew: Crew, store: redis.Redis) -> None:
+    worker = crew.start(tempo=Tempo(heartbeat=600, schedule=600, maintenance=600))
+    job = crew.add(jobs.hold)
+    await jobs.entered[job.id].wait()
+    await until(lambda: store.hget(worker.key, "state") == b"busy")
+
+    jobs.gates["gate"].set()
+
+    await until(lambda: store.hget(worker.key, "state") == b"idle")
+
+
 async def test_suspended_worker_takes_nothing(crew: Crew, store: redis.Redis) -> None:
     suspend(store)
     crew.start()
@@ -391,6 +413,7 @@ async def test_id_without_a_job_is_dropped(crew: Crew, store: redis.Redis) -> No
     await crew.reaches(job, JobStatus.FINISHED)
     assert jobs.order == [job.id]
     assert len(crew.queue) == 0
+    assert not Job.exists("gone", store)
     await nothing_is_left(store)
 
 
