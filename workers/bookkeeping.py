@@ -11,7 +11,7 @@ import asyncio
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Literal
@@ -27,7 +27,7 @@ from rq.job_lifecycle import format_exc_info
 from rq.rate_limit import ACQUIRE_AND_ENQUEUE_SCRIPT, RateLimitRegistry
 from rq.results import Result
 from rq.utils import current_timestamp, now, utcformat
-from rq.worker import BaseWorker, WorkerStatus
+from rq.worker import BaseWorker
 
 from relay.batching import GroupCommit
 from relay.packing import argument, pack
@@ -62,6 +62,10 @@ for _, release in ipairs(cmsgpack.unpack(ARGV[2])) do
   for _, job in ipairs(jobs) do redis.call('ZREM', allowed, job) end
   bound = redis.call('HGET', config, 'concurrency') or bound
   fill_slots({{allowed, waiting}}, {{bound, ARGV[3], ARGV[4], ARGV[5], ARGV[6]}})
+end
+local worker, executions = KEYS[1], KEYS[2]
+if redis.call('EXISTS', executions) == 0 and redis.call('HGET', worker, 'state') == 'busy' then
+  redis.call('HSET', worker, 'state', 'idle')
 end
 return {{answers, errors}}
 """
@@ -98,19 +102,16 @@ class Books:
         redis: Redis,
         answered: set[str],
         lease: float,
-        idle: Callable[[], bool],
     ) -> None:
         """``answered`` has the jobs whose note of a call goes away with their outcome.
 
-        ``lease`` is the seconds for which a heartbeat holds; see ``heard``. ``idle`` says whether
-        the worker has nothing to do but to write outcomes.
+        ``lease`` is the seconds for which a heartbeat holds; see ``heard``.
         """
         self._worker = worker
         self._queue = queue
         self._redis = redis
         self._answered = answered
         self._lease = lease
-        self._idle = idle
         self._script = redis.register_script(_WRITE)
         self._buffer: Any = redis.pipeline(transaction=True)
         self._outcomes: GroupCommit[Outcome, None] = GroupCommit(self._commit, most=MAX_TOGETHER)
@@ -183,19 +184,16 @@ class Books:
             job = outcome.job
             if job.has_rate_limit and job._status is not JobStatus.QUEUED:
                 slots[str(job.rate_limit_key)].append(job)
-        commands = [part for _, part in parts]
-        if self._idle():
-            self._worker.set_state(WorkerStatus.IDLE.value, self._buffer)
-            commands.append(self._buffered())
         return await self._script(
+            keys=[self._worker.key, self._worker.executions_key],
             args=[
-                pack(commands),
+                pack([part for _, part in parts]),
                 pack([self._release(*slot) for slot in slots.items()]),
                 current_timestamp(),
                 utcformat(now()),
                 QUEUE_PREFIX,
                 JOB_PREFIX,
-            ]
+            ],
         )
 
     def _release(self, limit: str, jobs: Collection[Job]) -> tuple[Any, ...]:
@@ -226,12 +224,11 @@ class Books:
         finally:
             job.connection = connection
 
-    def _buffered(self, job: Job | None = None) -> msgspec.Raw:
+    def _buffered(self, job: Job) -> msgspec.Raw:
         """The commands in the buffer, which is empty then. The last one asks for dependents."""
-        if job is not None:
-            if job.id in self._answered:
-                self._buffer.hdel(job.key, CALLING_FIELD)
-            self._buffer.exists(job.dependents_key)
+        if job.id in self._answered:
+            self._buffer.hdel(job.key, CALLING_FIELD)
+        self._buffer.exists(job.dependents_key)
         commands = [[argument(arg) for arg in args] for args, _ in self._buffer.command_stack]
         self._buffer.command_stack.clear()
         return msgspec.Raw(pack(commands))

@@ -38,6 +38,8 @@ class Commands:
         self._channel = channel
         self._flights = flights
         self._shut_down = shut_down
+        self.listening = asyncio.Event()
+        """Set once Redis has confirmed that it passes commands on; before, they would be lost."""
 
     async def run(self) -> None:
         """Listen until cancelled."""
@@ -49,6 +51,8 @@ class Commands:
                         message = await channel.get_message(timeout=QUIET)
                         if message is None:
                             await channel.ping()
+                        elif message["type"] == "subscribe":
+                            self.listening.set()
                         elif message["type"] == "message":
                             self._obey(message)
             except (RedisError, OSError) as error:

@@ -2,7 +2,8 @@
 
 A job is either in RQ's queue or, with an execution that has a heartbeat, in RQ's started registry.
 A worker that dies between the two leaves nothing behind that only RQ's intermediate queue could
-bring back, which takes RQ more than a minute.
+bring back, which takes RQ more than a minute. For the same reason the worker's state is written
+in the same step: the number of its runs and what it says of itself cannot differ.
 """
 
 from __future__ import annotations
@@ -18,12 +19,15 @@ from rq.executions import Execution, ExecutionRegistry
 from rq.job import Job
 from rq.suspension import WORKERS_SUSPENDED
 from rq.utils import utcformat
-from rq.worker import BaseWorker, WorkerStatus
+from rq.worker import BaseWorker
 
 from relay.records import JOB_PREFIX
 
 MOST = 64
 """Jobs to take in one step; bounds how long Redis and the event loop are busy with it."""
+
+DEEPEST = 1024
+"""Jobs at the front of the queue among which the first to start is looked for."""
 
 PEEK = 5
 """Seconds that an idle worker waits at the queue before it looks around."""
@@ -34,12 +38,17 @@ PEEK = 5
 _TAKE = """
 local queue, started, executions, worker, suspended = unpack(KEYS)
 local job_prefix, execution_prefix, registry_prefix = ARGV[1], ARGV[2], ARGV[3]
-local name, busy, now, at, ttl = ARGV[4], ARGV[5], ARGV[6], ARGV[7], tonumber(ARGV[8])
+local name, now, at, ttl, deepest = ARGV[4], ARGV[5], ARGV[6], tonumber(ARGV[7]), tonumber(ARGV[8])
 local most = #ARGV - 8
-if redis.call('EXISTS', suspended) == 1 then return false end
+if redis.call('EXISTS', suspended) == 1 then
+  if redis.call('EXISTS', executions) == 0 then
+    redis.call('HSET', worker, 'state', 'suspended')
+  end
+  return false
+end
 
 local front, deep = 0, true
-while deep do
+while deep and front < deepest do
   local ids = redis.call('LRANGE', queue, front, front + most - 1)
   deep = #ids == most
   for _, id in ipairs(ids) do
@@ -81,10 +90,8 @@ while #taken < most do
     taken[#taken + 1] = {id, redis.call('HGETALL', job)}
   end
 end
-if #taken > 0 then
-  redis.call('EXPIRE', executions, ttl + 60)
-  redis.call('HSET', worker, 'state', busy)
-end
+local runs = redis.call('EXPIRE', executions, ttl + 60) == 1
+redis.call('HSET', worker, 'state', runs and 'busy' or 'idle')
 return taken
 """
 
@@ -150,10 +157,10 @@ class Taker:
             args=[
                 *self._prefixes,
                 self._worker.name,
-                WorkerStatus.BUSY.value,
                 started.timestamp(),
                 utcformat(started),
                 self._ttl,
+                DEEPEST,
                 *(execution.id for execution in executions),
             ],
         )

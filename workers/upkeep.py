@@ -120,12 +120,11 @@ class Upkeep:
         async with self._redis.pipeline(transaction=True) as buffer:
             pipe: Any = buffer
             worker.heartbeat(lease, pipe)
-            if worker.get_state() != WorkerStatus.SUSPENDED:
-                state = WorkerStatus.BUSY if self._flights else WorkerStatus.IDLE
-                worker.set_state(state.value, pipe)
             if (await pipe.execute())[0] == 1:
                 # The worker was away for so long that Redis has forgotten it.
                 pipe.hset(worker.key, mapping=worker.serialize())
+                state = WorkerStatus.BUSY if self._flights else WorkerStatus.IDLE
+                worker.set_state(state.value, pipe)
                 worker_registration.register(worker, pipe)
                 pipe.expire(worker.key, lease)
                 await pipe.execute()

@@ -22,7 +22,7 @@ from rq.job import Job
 from rq.registry import clean_registries
 from rq.timeouts import TimerDeathPenalty
 from rq.utils import now, utcformat
-from rq.worker import BaseWorker, WorkerStatus
+from rq.worker import BaseWorker
 from rq.worker_registration import clean_worker_registry
 
 from relay.audit import log
@@ -90,16 +90,18 @@ class RelayWorker(BaseWorker):
             redis=redis,
             answered=runtime.answered,
             lease=tempo.lease,
-            idle=lambda: self._taking is None and all(flight.ended for flight in flights),
         )
         upkeep = Upkeep(self, queue, books, redis=redis, flights=flights, tempo=tempo)
         commands = Commands(
             redis, self.pubsub_channel_name, flights=flights, shut_down=self.shut_down
         )
         async with _waiting_connection(runtime) as waiting:
+            beside = [asyncio.create_task(upkeep.run()), asyncio.create_task(commands.run())]
+            with suppress(TimeoutError):
+                async with asyncio.timeout(CONNECT_TIMEOUT):
+                    await commands.listening.wait()
             taker = Taker(self, queue, redis=redis, waiting=waiting, ttl=tempo.lease)
             taking = asyncio.create_task(self._take(taker, books, runtime))
-            beside = [asyncio.create_task(upkeep.run()), asyncio.create_task(commands.run())]
             log.info("worker.started", worker=self.name, queue=queue.name)
             await self._stopping.wait()
             beside.append(asyncio.create_task(self._announce_end(runtime)))
@@ -164,9 +166,6 @@ class RelayWorker(BaseWorker):
                     await taker.wait()
                 pause = 0.0
             except Suspended:
-                if not self._flights and self._state != WorkerStatus.SUSPENDED:
-                    self._state = WorkerStatus.SUSPENDED
-                    await runtime.send("HSET", self.key, "state", self._state)
                 await asyncio.sleep(SUSPENSION)
             except (RedisError, OSError) as error:
                 if not pause:
@@ -190,7 +189,6 @@ class RelayWorker(BaseWorker):
         return await asyncio.shield(self._taking)
 
     def _fly(self, taken: list[Taken], books: Books, runtime: Runtime) -> None:
-        self._state = WorkerStatus.BUSY
         for job, execution in taken:
             flight = Flight(job, execution)
             self._flights.add(flight)

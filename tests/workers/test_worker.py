@@ -369,6 +369,19 @@ async def test_front_of_the_queue_is_served_in_order_of_arrival(crew: Crew) -> N
     assert jobs.order == [*(job.id for job in front), behind.id]
 
 
+async def test_front_is_searched_only_so_deep(crew: Crew, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("workers.taking.DEEPEST", 4)
+    behind = crew.add(jobs.note)
+    limit = RateLimit("limit", 100)
+    front = [crew.add(jobs.note, rate_limit=limit, at_front=True) for _ in range(9)]
+
+    crew.start(jobs_in_flight=2)
+
+    await until(lambda: len(jobs.order) == 10)
+    assert jobs.order[:2] == [front[5].id, front[6].id]
+    assert jobs.order[-1] == behind.id
+
+
 async def test_jobs_that_come_together_start_in_order(crew: Crew) -> None:
     crew.start()
     await crew.reaches(crew.add(jobs.note), JobStatus.FINISHED)
@@ -381,9 +394,10 @@ async def test_jobs_that_come_together_start_in_order(crew: Crew) -> None:
 
 async def test_worker_is_idle_as_soon_as_nothing_runs(crew: Crew, store: redis.Redis) -> None:
     worker = crew.start(tempo=Tempo(heartbeat=600, schedule=600, maintenance=600))
+    await until(lambda: store.hget(worker.key, "state") == b"idle")
     job = crew.add(jobs.hold)
     await jobs.entered[job.id].wait()
-    await until(lambda: store.hget(worker.key, "state") == b"busy")
+    assert store.hget(worker.key, "state") == b"busy"
 
     jobs.gates["gate"].set()
 
@@ -451,10 +465,10 @@ def test_worker_of_another_process_can_be_looked_up(store: redis.Redis) -> None:
     assert found.name == worker.name
 
 
-async def test_wait_for_idle_is_over_at_once(crew: Crew) -> None:
+async def test_wait_for_idle_is_over_at_once(crew: Crew, store: redis.Redis) -> None:
     """A look every few seconds would do for everything else here."""
     worker = crew.start()
-    await until(lambda: worker.get_state() == "idle")
+    await until(lambda: store.hget(worker.key, "state") == b"idle")
     async with asyncio.timeout(3):
         for _ in range(5):
             job = crew.add(jobs.hold)
