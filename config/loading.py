@@ -7,16 +7,15 @@ was probably meant.
 from __future__ import annotations
 
 import difflib
-import gc
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from pydantic import SecretStr, ValidationError
 from yarl import URL
 
+from config.collector import collector_paused
 from config.errors import ConfigError, Problem
 from config.model import RelayConfig, Route, SecretRef, Source, Strict, Target
 from config.positions import Keys, Places, read
@@ -49,21 +48,8 @@ def load(
     ``secrets_of`` names the sections whose secrets this process needs; those of others are not
     looked up. Raises ConfigError with every mistake.
     """
-    with _collector_paused():
+    with collector_paused():
         return _load(path, secrets_of, environ)
-
-
-@contextmanager
-def _collector_paused() -> Iterator[None]:
-    """Nothing that loading makes is garbage before it ends; looking for some while the objects of a
-    large file pile up takes as long as all the rest."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
 
 
 def _load(path: Path, secrets_of: Collection[Section], environ: Mapping[str, str]) -> Loaded:

@@ -22,7 +22,7 @@ from pydantic import (
     model_validator,
 )
 
-from config.patterns import Flavour, compile_pattern
+from config.patterns import Flavour, check_pattern
 
 ProviderName = Literal["github", "gitlab", "gitea", "forgejo", "gogs"]
 On = Literal["push", "tag", "pull_request", "delete"]
@@ -73,7 +73,7 @@ def _patterns(flavour: Flavour) -> AfterValidator:
     def check(patterns: tuple[str, ...]) -> tuple[str, ...]:
         for pattern in patterns:
             try:
-                compile_pattern(pattern.removeprefix("!"), flavour)
+                check_pattern(pattern.removeprefix("!"), flavour)
             except ValueError as error:
                 raise ValueError(f"pattern {pattern!r}: {error}") from None
         return patterns

@@ -36,30 +36,42 @@ for _tag, _pattern, _first in (
 
 
 class Places:
-    """Where the keys and values of one file stand."""
+    """Where the keys and values of one file stand. Looked up only for the sake of a mistake."""
 
-    def __init__(self, file: str) -> None:
+    def __init__(self, file: str, root: yaml.Node) -> None:
         self.file = file
-        self._values: dict[tuple[str | int, ...], tuple[int, int]] = {}
-        self._keys: dict[tuple[str | int, ...], tuple[int, int]] = {}
-
-    def note(self, path: tuple[str | int, ...], value: yaml.Node, key: yaml.Node | None) -> None:
-        """Remember a value, and its key where it has one."""
-        self._values[path] = _place(value)
-        if key is not None:
-            self._keys[path] = _place(key)
+        self._root = root
 
     def problem(
         self, path: Keys, message: str, suggestion: str = "", *, at_key: bool = False
     ) -> Problem:
         """A mistake at a path, or at the nearest place above it that the file has."""
-        keys = tuple(path)
-        known = keys
-        while known and known not in self._values:
-            known = known[:-1]
-        marks = self._keys if at_key and known in self._keys else self._values
-        line, column = marks.get(known, (0, 0))
-        return Problem(self.file, line, column, render(keys), message, suggestion)
+        key, value = None, self._root
+        for part in path:
+            step = _step(value, part)
+            if step is None:
+                break
+            key, value = step
+        else:
+            value = key if at_key and key is not None else value
+        return self.problem_at(value, path, message, suggestion)
+
+    def problem_at(
+        self, node: yaml.Node, path: Keys, message: str, suggestion: str = ""
+    ) -> Problem:
+        """A mistake at a node."""
+        mark = node.start_mark
+        return Problem(self.file, mark.line + 1, mark.column + 1, render(path), message, suggestion)
+
+
+def _step(node: yaml.Node, part: str | int) -> tuple[yaml.Node | None, yaml.Node] | None:
+    """The key, where there is one, and the value one step below a node."""
+    if isinstance(node, yaml.MappingNode):
+        # Of a key that stands twice, the last one counts.
+        return next((step for step in reversed(node.value) if step[0].value == str(part)), None)
+    if isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
+        return None, node.value[part]
+    return None
 
 
 def render(path: Keys) -> str:
@@ -75,7 +87,6 @@ def read(path: Path) -> tuple[Any, Places, list[Problem]]:
 
     Raises ConfigError where there is no document to speak of.
     """
-    places = Places(str(path))
 
     def refuse(message: str, line: int = 0, column: int = 0) -> ConfigError:
         return ConfigError([Problem(str(path), line, column, "", message)])
@@ -95,6 +106,7 @@ def read(path: Path) -> tuple[Any, Places, list[Problem]]:
         root = loader.get_single_node()
         if root is None:
             raise refuse("is empty")
+        places = Places(str(path), root)
         problems: list[Problem] = []
         _walk(root, (), places, problems, set())
         return loader.construct_document(root), places, problems
@@ -115,8 +127,6 @@ def _walk(
     problems: list[Problem],
     inside: set[int],
 ) -> None:
-    if not path:
-        places.note((), node, None)
     if id(node) in inside:
         raise yaml.YAMLError("an anchor contains itself")
     inside.add(id(node))
@@ -126,19 +136,13 @@ def _walk(
             if not isinstance(key, yaml.ScalarNode):
                 raise yaml.YAMLError(f"line {key.start_mark.line + 1}: a key must be a word")
             here = (*path, key.value)
-            places.note(here, value, key)
             if key.value in seen and key.value != "<<":
                 problems.append(
-                    places.problem(here, f"key {key.value!r} stands here twice", at_key=True)
+                    places.problem_at(key, here, f"key {key.value!r} stands here twice")
                 )
             seen.add(key.value)
             _walk(value, here, places, problems, inside)
     elif isinstance(node, yaml.SequenceNode):
         for index, item in enumerate(node.value):
-            places.note((*path, index), item, None)
             _walk(item, (*path, index), places, problems, inside)
     inside.discard(id(node))
-
-
-def _place(node: yaml.Node) -> tuple[int, int]:
-    return node.start_mark.line + 1, node.start_mark.column + 1

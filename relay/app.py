@@ -12,8 +12,7 @@ from collections.abc import Mapping
 
 from aiohttp import web
 
-from config.loading import Loaded
-from config.model import Source
+from config.model import RelayConfig, Source
 from config.patterns import PatternSet
 from config.settings import Settings
 from relay.audit import log
@@ -43,7 +42,7 @@ def senders(sources: Mapping[str, Source]) -> dict[str, Sender]:
     }
 
 
-async def serve(settings: Settings, loaded: Loaded, *, share_port: bool = False) -> None:
+async def serve(settings: Settings, config: RelayConfig, *, share_port: bool = False) -> None:
     """Receive webhooks until SIGTERM or SIGINT; then finish what is in flight and return.
 
     ``share_port`` lets other processes of the same user listen on the same port.
@@ -57,8 +56,8 @@ async def serve(settings: Settings, loaded: Loaded, *, share_port: bool = False)
         timeout=settings.store_timeout,
     )
     receiver = Receiver(
-        senders=senders(loaded.config.sources),
-        router=Router(loaded.config.routes),
+        senders=senders(config.sources),
+        router=Router(config.routes),
         intake=intake,
         max_body=settings.max_body,
         body_timeout=settings.body_timeout,
@@ -79,8 +78,8 @@ async def serve(settings: Settings, loaded: Loaded, *, share_port: bool = False)
     log.info(
         "receiver.started",
         url=f"http://{host}:{port}/hooks/",
-        sources=sorted(loaded.config.sources),
-        routes=len(loaded.config.routes),
+        sources=sorted(config.sources),
+        routes=len(config.routes),
     )
     try:
         await stop.wait()

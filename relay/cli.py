@@ -17,6 +17,7 @@ import uvloop
 
 from config.errors import ConfigError, RelayError
 from config.loading import Loaded, load, secret_values
+from config.model import RelayConfig
 from config.schema import json_schema
 from config.settings import Settings, load_settings
 from relay import __version__, app, audit, demo
@@ -87,7 +88,7 @@ def up(config: Path | None, host: str | None, port: int | None) -> None:
     """
     settings = load_settings(config=config, host=host, port=port)
     loaded = _ready(settings)
-    _configure_audit(settings, loaded)
+    _configure_audit(settings, loaded.config)
     uvloop.run(run_all(settings, _environ(settings)))
 
 
@@ -110,10 +111,10 @@ def serve(
     One process uses one core. With several, the kernel spreads the connections over them.
     """
     settings = load_settings(config=config, host=host, port=port, processes=processes)
-    loaded = load(settings.config, secrets_of=["sources"])
-    _configure_audit(settings, loaded)
+    relay_config = load(settings.config, secrets_of=["sources"]).config
+    _configure_audit(settings, relay_config)
     if settings.processes == 1:
-        uvloop.run(app.serve(settings, loaded, share_port=share_port))
+        uvloop.run(app.serve(settings, relay_config, share_port=share_port))
     else:
         uvloop.run(run_receivers(settings, _environ(settings)))
 
@@ -294,9 +295,9 @@ def _ready(settings: Settings, *, secrets: bool = True) -> Loaded:
     return loaded
 
 
-def _configure_audit(settings: Settings, loaded: Loaded) -> None:
+def _configure_audit(settings: Settings, config: RelayConfig) -> None:
     audit.configure(
-        style=settings.log_format, level=settings.log_level, secrets=secret_values(loaded.config)
+        style=settings.log_format, level=settings.log_level, secrets=secret_values(config)
     )
 
 

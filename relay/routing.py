@@ -10,12 +10,16 @@ import functools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from config.collector import collector_paused
 from config.model import Route
 from config.patterns import PatternSet, is_literal
 from relay.events import Event, PullRequest, Push
 
 REPOSITORIES_REMEMBERED = 8_192
 """Repositories whose routes are not looked up again; bounds memory, not the file."""
+
+PATTERNS_REMEMBERED = 8_192
+"""Lists of patterns of which routes with the same list share what is compiled."""
 
 SKIP_MARK = "[skip deploy]"
 """In a head commit's message, or in a pull request's title: do not deploy this."""
@@ -36,7 +40,8 @@ class Router:
     """The routes of a relay.yaml, compiled."""
 
     def __init__(self, routes: Iterable[Route]) -> None:
-        self._routes = [_Compiled(position, route) for position, route in enumerate(routes)]
+        with collector_paused():
+            self._routes = [_Compiled(position, route) for position, route in enumerate(routes)]
         self._by_repo: dict[str, list[_Compiled]] = {}
         self._by_pattern: list[_Compiled] = []
         for compiled in self._routes:
@@ -105,7 +110,7 @@ class _Compiled:
     def __init__(self, position: int, route: Route) -> None:
         self.position = position
         self.route = route
-        self.repo = PatternSet(route.repo, "path", ignore_case=True)
+        self.repo = _repositories(route.repo)
         literal = all(is_literal(pattern) for pattern in route.repo)
         self.named = frozenset(pattern.lower() for pattern in route.repo if literal)
         self.branches = _paths(route.branches)
@@ -203,11 +208,19 @@ class _Compiled:
         return (not event.files_complete,) * 2
 
 
-def _paths(patterns: Sequence[str] | None) -> PatternSet | None:
+# Thousands of routes say the same few things.
+@functools.lru_cache(maxsize=PATTERNS_REMEMBERED)
+def _repositories(patterns: tuple[str, ...]) -> PatternSet:
+    return PatternSet(patterns, "path", ignore_case=True)
+
+
+@functools.lru_cache(maxsize=PATTERNS_REMEMBERED)
+def _paths(patterns: tuple[str, ...] | None) -> PatternSet | None:
     return None if patterns is None else PatternSet(patterns, "path")
 
 
-def _texts(patterns: Sequence[str] | None) -> PatternSet | None:
+@functools.lru_cache(maxsize=PATTERNS_REMEMBERED)
+def _texts(patterns: tuple[str, ...] | None) -> PatternSet | None:
     return None if patterns is None else PatternSet(patterns, "text")
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import redis
 from aiohttp import web
+from hypothesis import settings
 
 from relay import audit
 from tests.harness import (
@@ -26,6 +27,10 @@ from tests.harness import (
     Target,
     start_server,
 )
+
+# How long an example takes says more of the machine than of the code.
+settings.register_profile("relay", deadline=None)
+settings.load_profile("relay")
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
 import time
 
@@ -10,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from config.patterns import Flavour, PatternSet, compile_pattern, is_literal
+from config.patterns import Flavour, PatternSet, check_pattern, compile_pattern, is_literal
 
 GLOB = st.lists(
     st.sampled_from(["*", "**", "**/", "/", "?", "a", "b", "ab"]), min_size=1, max_size=8
@@ -219,5 +218,15 @@ def test_text_globs_match_what_free_backtracking_would_find(pattern: str, value:
     st.sampled_from(["path", "text"]),
 )
 def test_any_text_is_a_pattern_or_refused(pattern: str, flavour: Flavour) -> None:
-    with contextlib.suppress(ValueError):
+    refusal = ""
+    try:
+        check_pattern(pattern, flavour)
+    except ValueError as error:
+        refusal = str(error)
+
+    # What passes the check must not fail when the first event needs it.
+    if refusal:
+        with pytest.raises(ValueError, match=rf"\A{re.escape(refusal)}\Z"):
+            compile_pattern(pattern, flavour)
+    else:
         assert isinstance(compile_pattern(pattern, flavour), re.Pattern)

@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from multidict import CIMultiDict
 
@@ -106,7 +106,6 @@ def test_any_json_is_an_answer_or_malformed(provider: str, event: str, value: An
 
 
 @every_event
-@settings(deadline=None)
 @given(data=st.data(), value=JSON)
 def test_any_value_in_the_place_of_another(
     provider: str, event: str, data: st.DataObject, value: Any
