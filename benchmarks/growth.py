@@ -46,7 +46,10 @@ def _matching(lab: Lab, plan: Plan) -> dict[str, Any]:
     few = _router(lab, 10, max(1, 10 * plan.repositories // plan.routes))
     many = _router(lab, plan.routes, plan.repositories)
     with pinned(lab.cores.tested):
-        rounds = [(_match(few), _match(many)) for _ in range(plan.rounds)]
+        rounds = [
+            (_match(few, plan.repositories), _match(many, plan.repositories))
+            for _ in range(plan.rounds)
+        ]
     of_few, of_many = (median(values) for values in zip(*rounds, strict=True))
     print(
         f"  matching an event: {of_many:.2f} us, against {of_few:.2f} us with 10 routes: "
@@ -66,8 +69,8 @@ def _router(lab: Lab, routes: int, repositories: int) -> _Routes:
     return _Routes(Router(load(file, secrets_of=()).config.routes), repositories)
 
 
-def _match(router: _Routes, count: int = 20_000) -> float:
-    """Microseconds to judge a push; the pushes go over all repositories in turn."""
+def _match(router: _Routes, pushes: int, count: int = 20_000) -> float:
+    """Microseconds to judge a push; as many ``pushes``, in turn, go over all repositories."""
     events = [
         Push(
             repo=f"acme/service-{number % router.repositories}",
@@ -76,11 +79,11 @@ def _match(router: _Routes, count: int = 20_000) -> float:
             after="2" * 40,
             files=("apps/web/src/index.ts",),
         )
-        for number in range(router.repositories)
+        for number in range(pushes)
     ]
     began = time.perf_counter()
     for number in range(count):
-        if not router.router.candidates(events[number % router.repositories], "github"):
+        if not router.router.candidates(events[number % pushes], "github"):
             raise BenchmarkFailed("a push was not matched")
     return (time.perf_counter() - began) / count * 1e6
 

@@ -67,40 +67,36 @@ class PatternSet:
     it is first needed. Raises ValueError as ``compile_pattern`` does.
     """
 
+    __slots__ = ("_exclude", "_flags", "_include", "_names", "_wanted", "patterns")
+
     def __init__(
         self, patterns: Iterable[str], flavour: Flavour, *, ignore_case: bool = False
     ) -> None:
         self.patterns = tuple(patterns)
-        self._flavour: Flavour = flavour
-        self._ignore_case = ignore_case
-        wanted = [pattern for pattern in self.patterns if not pattern.startswith("!")]
-        self._includes_anything = bool(wanted)
+        self._flags: tuple[Flavour, bool] = flavour, ignore_case
+        self._wanted = tuple(pattern for pattern in self.patterns if not pattern.startswith("!"))
         # Most patterns are plain names, and looking one up is cheaper than matching it.
         exact = flavour == "path" and not ignore_case
-        self._names = frozenset(pattern for pattern in wanted if exact and is_literal(pattern))
-        self._wanted = tuple(pattern for pattern in wanted if pattern not in self._names)
-        self._unwanted = tuple(p.removeprefix("!") for p in self.patterns if p.startswith("!"))
-        for pattern in (*self._wanted, *self._unwanted):
+        self._names = frozenset(
+            pattern for pattern in self._wanted if exact and is_literal(pattern)
+        )
+        self._include: Sequence[re.Pattern[str]] | None = None
+        self._exclude = self._compiled(
+            pattern.removeprefix("!") for pattern in self.patterns if pattern.startswith("!")
+        )
+        for pattern in self._wanted:
             check_pattern(pattern, flavour)
 
-    @functools.cached_property
-    def _include(self) -> Sequence[re.Pattern[str]]:
-        return self._compiled(self._wanted)
-
-    @functools.cached_property
-    def _exclude(self) -> Sequence[re.Pattern[str]]:
-        return self._compiled(self._unwanted)
-
     def _compiled(self, patterns: Iterable[str]) -> Sequence[re.Pattern[str]]:
+        flavour, ignore_case = self._flags
         return tuple(
-            compile_pattern(pattern, self._flavour, ignore_case=self._ignore_case)
-            for pattern in patterns
+            compile_pattern(pattern, flavour, ignore_case=ignore_case) for pattern in patterns
         )
 
     @property
     def includes_anything(self) -> bool:
         """Whether it names what it wants, and not only what it excludes."""
-        return self._includes_anything
+        return bool(self._wanted)
 
     def excludes(self, value: str) -> bool:
         """Whether a pattern behind ``!`` matches."""
@@ -110,11 +106,12 @@ class PatternSet:
         """Whether one value passes."""
         if self.excludes(value):
             return False
-        return (
-            value in self._names
-            or not self._includes_anything
-            or any(pattern.search(value) for pattern in self._include)
-        )
+        if value in self._names or not self._wanted:
+            return True
+        if self._include is None:
+            globs = (pattern for pattern in self._wanted if pattern not in self._names)
+            self._include = self._compiled(globs)
+        return any(pattern.search(value) for pattern in self._include)
 
     def __str__(self) -> str:
         return ", ".join(self.patterns)

@@ -100,16 +100,21 @@ class _Compiled:
         "labels",
         "messages",
         "named",
+        "on",
         "paths",
         "position",
         "repo",
         "route",
+        "sources",
         "tags",
     )
 
     def __init__(self, position: int, route: Route) -> None:
         self.position = position
         self.route = route
+        # Kept here too: of thousands of routes, what lies apart is not in the processor's cache.
+        self.on = route.on
+        self.sources = route.sources
         self.repo = _repositories(route.repo)
         literal = all(is_literal(pattern) for pattern in route.repo)
         self.named = frozenset(pattern.lower() for pattern in route.repo if literal)
@@ -145,11 +150,10 @@ class _Compiled:
         return Decision(self.route, matched=True, reason=reason, paths_unknown=unknown)
 
     def _refusal(self, event: Event, source: str) -> str:
-        route = self.route
-        if event.kind not in route.on:
-            return f"on is {', '.join(route.on)}, this is a {event.kind}"
-        if route.sources is not None and source not in route.sources:
-            return f"source {source!r} is not one of {', '.join(route.sources)}"
+        if event.kind not in self.on:
+            return f"on is {', '.join(self.on)}, this is a {event.kind}"
+        if self.sources is not None and source not in self.sources:
+            return f"source {source!r} is not one of {', '.join(self.sources)}"
         if isinstance(event, PullRequest):
             reason = self._refusal_of_pull_request(event)
         else:
