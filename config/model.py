@@ -49,6 +49,10 @@ DEPLOYING_ACTIONS: tuple[ActionName, ...] = (
 _UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3_600, "d": 86_400}
 
 
+LONGEST = 3_650 * 86_400
+"""Seconds that anything may last, ten years."""
+
+
 def parse_duration(value: Any) -> Any:
     """Seconds from a number or from text such as ``10s``, ``5m``, ``1.5h`` or ``3d``.
 
@@ -87,7 +91,7 @@ _LIST_SCHEMA = {
 Duration = Annotated[
     float,
     BeforeValidator(parse_duration),
-    Field(ge=0),
+    Field(ge=0, le=LONGEST),
     WithJsonSchema(
         {
             "anyOf": [

@@ -5,17 +5,33 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import quote
 
-from pydantic import BeforeValidator, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
+from redis.connection import parse_url as _parse_url
 
 from config.errors import ConfigError, Problem
-from config.model import parse_duration
+from config.model import LONGEST, parse_duration
 
 _SECRETS_DIR = Path("/run/secrets")
 _MEBIBYTE = 1024 * 1024
 
 Seconds = Annotated[float, BeforeValidator(parse_duration), Field(gt=0)]
+
+Lifetime = Annotated[float, BeforeValidator(parse_duration), Field(ge=1, le=LONGEST)]
+"""Seconds for which Redis remembers something; Redis counts in whole ones here."""
+
+
+def _redis_url(url: SecretStr) -> SecretStr:
+    try:
+        _parse_url(url.get_secret_value())  # type: ignore[no-untyped-call]
+    except ValueError:
+        raise ValueError(
+            "not a redis://, rediss:// or unix:// URL; a password's special characters must be "
+            "percent-encoded"
+        ) from None
+    return url
 
 
 class Settings(BaseSettings):
@@ -37,7 +53,7 @@ class Settings(BaseSettings):
     """Port the receiver listens on; 0 takes any free one."""
     processes: Annotated[int, Field(ge=1, le=256)] = 1
     """Receiver processes that share the port; more than one needs Linux or a BSD."""
-    redis_url: SecretStr | None = None
+    redis_url: Annotated[SecretStr, AfterValidator(_redis_url)] | None = None
     """redis://, rediss:// or unix:// URL; left out: the server that `up` runs in data_dir."""
     data_dir: Path = Path("relay-data")
     """Where the embedded server keeps its socket and its append-only file."""
@@ -47,9 +63,9 @@ class Settings(BaseSettings):
     """Name of the RQ queue."""
     jobs_in_flight: Annotated[int, Field(ge=1, le=10_000)] = 200
     """Jobs that one worker runs at a time."""
-    duplicate_window: Seconds = 259_200
+    duplicate_window: Lifetime = 259_200
     """Seconds in which a delivery that comes again is recognised."""
-    dead_letter_ttl: Seconds = 31_536_000
+    dead_letter_ttl: Lifetime = 31_536_000
     """Seconds a failed job stays in RQ's failed registry."""
     max_body: Annotated[int, Field(gt=0)] = 25 * _MEBIBYTE
     """Bytes of a webhook body at most."""
@@ -69,6 +85,11 @@ class Settings(BaseSettings):
         if self.redis_url is not None:
             return self.redis_url.get_secret_value()
         return f"unix://{self.embedded_socket}"
+
+    def secret_values(self) -> frozenset[str]:
+        """What must not be written anywhere: the password to Redis, as it is and as it is sent."""
+        password = _parse_url(self.redis_address()).get("password")  # type: ignore[no-untyped-call]
+        return frozenset({password, quote(password, safe="")} if password else ())
 
     @property
     def embedded_socket(self) -> Path:

@@ -7,6 +7,7 @@ audit and nothing but the audit.
 
 from __future__ import annotations
 
+import atexit
 import logging
 import sys
 from collections.abc import Callable, Collection, Mapping, MutableMapping
@@ -16,12 +17,14 @@ from typing import Any, BinaryIO, Literal, cast
 import orjson
 import structlog
 
+from relay.errors import AuditUnavailable
 from relay.events import Delivery, Event, PullRequest
 from relay.output import Output
 
 MASK = "****"
 
 Level = Literal["debug", "info", "warning", "error"]
+Style = Literal["json", "console"]
 Render = Callable[[Any, str, MutableMapping[str, Any]], bytes]
 """structlog's Processor, as far as the last one is concerned: logger, level, entry to a line."""
 
@@ -68,7 +71,7 @@ class Redactor:
 
     def values(self, entry: Mapping[str, Any]) -> MutableMapping[str, Any]:
         """The entry with every secret masked in its values, nested ones too."""
-        return {key: self._value(value) for key, value in entry.items()}
+        return {self._value(key): self._value(value) for key, value in entry.items()}
 
     def _value(self, value: Any) -> Any:
         if isinstance(value, str):
@@ -95,7 +98,11 @@ class _Diagnostics(logging.Formatter):
         }
         if record.exc_info:
             entry["exception"] = self.formatException(record.exc_info)
-        return self._redact(orjson.dumps(entry).decode())
+        written = {
+            key: self._redact(str(value)).encode(errors="replace").decode()
+            for key, value in entry.items()
+        }
+        return orjson.dumps(written).decode()
 
 
 class _PlainDiagnostics(logging.Formatter):
@@ -109,7 +116,7 @@ class _PlainDiagnostics(logging.Formatter):
 
 def configure(
     *,
-    style: Literal["json", "console"] = "json",
+    style: Style = "json",
     level: Level = "info",
     secrets: Collection[str] = (),
     stream: BinaryIO | None = None,
@@ -127,6 +134,7 @@ def configure(
         logger_factory=lambda *_: _output,
         cache_logger_on_first_use=False,
     )
+    atexit.register(_output.last_words)
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Diagnostics(redact) if style == "json" else _PlainDiagnostics(redact))
     root = logging.getLogger()
@@ -143,9 +151,13 @@ def bound() -> structlog.typing.FilteringBoundLogger:
 def flush() -> None:
     """Write every line said so far, before something happens that they must precede.
 
-    Raises OSError where standard output does not take them.
+    Raises AuditUnavailable where standard output does not take them.
     """
-    _output.flush()
+    try:
+        _output.flush()
+    except OSError as error:
+        reason = f"standard output does not take the audit ({error.strerror or error})"
+        raise AuditUnavailable(reason) from None
 
 
 def _logger_class(least: int, render: Render) -> type[structlog.typing.BindableLogger]:

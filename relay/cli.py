@@ -297,7 +297,9 @@ def _ready(settings: Settings, *, secrets: bool = True) -> Loaded:
 
 def _configure_audit(settings: Settings, config: RelayConfig) -> None:
     audit.configure(
-        style=settings.log_format, level=settings.log_level, secrets=secret_values(config)
+        style=settings.log_format,
+        level=settings.log_level,
+        secrets=secret_values(config) | settings.secret_values(),
     )
 
 

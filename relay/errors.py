@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from config.errors import RelayError
 
 
@@ -14,6 +17,9 @@ class Rejected(RelayError):
 
     status = 400
     answer = "bad request"
+
+    about: Mapping[str, Any] = {}
+    """What the audit says of the delivery, once something is known of it."""
 
     def __init__(self, reason: str) -> None:
         self.reason = reason
@@ -32,6 +38,24 @@ class Malformed(Rejected):
 
     status = 400
     answer = "body not understood"
+
+
+class NotFound(Rejected):
+    """No such path."""
+
+    status = 404
+    answer = "not found"
+
+
+class MethodNotAllowed(Rejected):
+    """Another method than the path has."""
+
+    status = 405
+    answer = "method not allowed"
+
+    def __init__(self, method: str, allowed: str) -> None:
+        super().__init__(f"method {method}, not {allowed}")
+        self.allowed = allowed
 
 
 class UnknownSource(Rejected):
@@ -82,3 +106,10 @@ class CannotListen(RelayError):
 
 class StoreUnavailable(RelayError):
     """Nothing can store a delivery at the moment; the sender should try again."""
+
+    about: Mapping[str, Any] = {}
+    """See Rejected."""
+
+
+class AuditUnavailable(StoreUnavailable):
+    """Standard output takes no audit lines. What cannot be explained later is not done."""

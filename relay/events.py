@@ -6,7 +6,7 @@ and routing and planning read nothing else.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -24,6 +24,9 @@ Action = Literal[
     "closed",
 ]
 
+Number = Annotated[int, msgspec.Meta(ge=0, lt=2**53)]
+"""A number of a pull request, within what every reader of JSON understands."""
+
 NO_COMMIT = "0" * 40
 """What git servers send as ``before`` of a created and ``after`` of a deleted ref."""
 
@@ -36,6 +39,9 @@ MAX_FILES_LENGTH = 262_144
 MAX_EVENT = 1_048_576
 """Bytes of an encoded event, which is what waits in Redis. Nothing real comes near: besides paths,
 message and title, which are cut, it holds names only."""
+
+MAX_TIME = 64
+"""Characters kept of a time that a sender wrote."""
 
 MAX_MESSAGE = 4_096
 """Characters kept of a commit message."""
@@ -105,7 +111,7 @@ class PullRequest(
 
     repo: str
     """Full path of the repository the request asks to merge into."""
-    number: int
+    number: Number
     action: Action
     head_sha: str
     head_ref: str
@@ -122,6 +128,9 @@ class PullRequest(
     labels: tuple[str, ...] = ()
     author: Person = Person()
     sender: str = ""
+    updated_at: str = ""
+    """When the sender last changed it, as the sender writes it; equal in all webhooks for one
+    change, and different for the next one."""
 
     @property
     def kind(self) -> Kind:

@@ -50,10 +50,21 @@ def deploy_identity(target: str, event: Event) -> str:
 
 
 def transition(event: Event) -> str:
-    """How the commit was arrived at. A branch that is moved back to a commit which was deployed
-    before arrives from elsewhere than the first time; a second webhook for the same push does
-    not."""
-    return event.before if isinstance(event, Push) else event.action
+    """What tells one change from another one that ends at the same commit; empty if nothing does.
+
+    A branch that is moved back to a commit which was deployed before arrives from elsewhere than
+    the first time, and a pull request that is closed again was changed later. A second webhook for
+    the same change has the same transition, however late it comes.
+    """
+    if isinstance(event, PullRequest):
+        return f"{event.action} {event.updated_at}" if event.updated_at else ""
+    return "" if event.deleted and event.before == event.after else event.before
+
+
+def arrival(event: Event) -> tuple[str, str]:
+    """Where the change led from and to: a commit, no commit, or nothing if the event has no such
+    thing. A change that starts where the last one ended is a new one."""
+    return (event.before, event.after) if isinstance(event, Push) else ("", event.sha)
 
 
 def _digest(*parts: str) -> str:

@@ -67,6 +67,8 @@ end
 
 redis.call('SADD', queues, queue)
 local answers = {}
+-- The job itself comes last: should Redis refuse a command before it, the next try finds no trace
+-- of a delivery that is not queued.
 for number, delivery in ipairs(batch) do
   local id, body, data, description = unpack(delivery)
   local job, ours = prefix .. id, receipt .. number
@@ -78,10 +80,10 @@ for number, delivery in ipairs(batch) do
     if known then id, job, status = first, prefix .. first, known end
   end
   if not status then
+    redis.call('RPUSH', queue, id)
+    redis.call('SET', body, id, 'EX', window)
     redis.call('HSET', job, 'receipt', ours, 'data', data, 'description', description,
                unpack(shared))
-    redis.call('SET', body, id, 'EX', window)
-    redis.call('RPUSH', queue, id)
     verdict = 'queued'
   elseif redis.call('HGET', job, 'receipt') == ours then
     verdict = 'queued'
@@ -223,6 +225,7 @@ class Intake:
     def _say(self, verdict: Verdict, known_as: str, fields: Mapping[str, Any]) -> None:
         if verdict == "duplicate":
             self._log.info("delivery.duplicate", first=known_as, **fields)
+        elif verdict == "requeued":
+            self._log.info("delivery.queued", again=True, first=known_as, **fields)
         else:
-            again = verdict == "requeued"
-            self._log.info("delivery.queued", **{**fields, "delivery": known_as, "again": again})
+            self._log.info("delivery.queued", again=False, **fields)

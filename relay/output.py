@@ -5,18 +5,30 @@ A system call a line is what makes logging slow. Lines are kept until the loop's
 acknowledges, a deploy job before it calls out. Without a running loop each line is written at once.
 
 Several processes may share one pipe: receivers, workers, and what started them. No write is longer
-than a pipe takes in one piece (PIPE_BUF, pipe(7)), so that lines of different processes do not mix.
+than a pipe takes in one piece (PIPE_BUF, pipe(7)), so that lines of different processes do not mix,
+and so that a pipe which has room at all takes it without blocking.
 """
 
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
+import os
+import select
+import stat
+from contextlib import suppress
 from select import PIPE_BUF
 from typing import BinaryIO
 
 MOST_KEPT = 4 * 1024 * 1024
 """Bytes kept while the stream takes none; later lines are lost, and the diagnostics say so."""
+
+PATIENCE = 1.0
+"""Seconds that ``flush`` waits, once, for a reader that has fallen behind."""
+
+LATER = 0.1
+"""Seconds until lines that were not taken are offered again."""
 
 _diagnostics = logging.getLogger("relay.output")
 
@@ -29,6 +41,17 @@ class Output:
         self._lines: list[bytes] = []
         self._kept = 0
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._stalled = False
+
+    @property
+    def stream(self) -> BinaryIO:
+        """Where lines go."""
+        return self._stream
+
+    @stream.setter
+    def stream(self, stream: BinaryIO) -> None:
+        self._stream = stream
+        self._room = _Room.of(stream)
 
     def msg(self, line: bytes) -> None:
         """Write one line, without its line feed, no later than when this turn of the loop ends."""
@@ -50,34 +73,74 @@ class Output:
     def flush(self) -> None:
         """Hand over all lines to the operating system. What it does not take is kept.
 
-        Raises OSError.
+        Raises OSError, at the latest after PATIENCE seconds, in which the event loop stands still.
         """
+        self._write(0 if self._stalled else PATIENCE)
+
+    def last_words(self) -> None:
+        """``flush`` at the end of the process, where nobody is left to tell."""
+        with suppress(OSError, ValueError):
+            self.flush()
+
+    def _write(self, seconds: float) -> None:
         while self._lines:
+            if self._room is not None and not self._room.comes(seconds):
+                self._stalled = True
+                raise BlockingIOError(errno.EAGAIN, "its reader has fallen behind")
             portion = self._portion()
             written = 0
             try:
-                written = self.stream.write(portion) or 0
+                written = self._stream.write(portion) or 0
             finally:
                 self._kept -= written
                 if written < len(portion):
                     self._lines.insert(0, portion[written:])
             if not written:
-                raise BlockingIOError("standard output takes nothing now")
+                raise BlockingIOError(errno.EAGAIN, "it takes nothing now")
+        self._stalled = False
 
     def _portion(self) -> bytes:
-        """As many whole lines as a pipe takes in one piece, and at least one."""
+        """As many whole lines as a pipe takes in one piece, or a piece of one that is longer."""
         size = number = 0
         for line in self._lines:
             size += len(line)
-            if size > PIPE_BUF and number:
+            if size > PIPE_BUF:
                 break
             number += 1
+        if not number:
+            long = self._lines[0]
+            self._lines[0] = long[PIPE_BUF:]
+            return long[:PIPE_BUF]
         lines, self._lines = self._lines[:number], self._lines[number:]
         return b"".join(lines)
 
     def _end_of_turn(self) -> None:
-        self._loop = None
+        loop, self._loop = self._loop, None
         try:
-            self.flush()
+            self._write(0)
+        except BlockingIOError:
+            if loop is not None:
+                self._loop = loop
+                loop.call_later(LATER, self._end_of_turn)
         except OSError as error:
             _diagnostics.error("the audit cannot be written: %s", error.strerror)
+
+
+class _Room:
+    """Whether a pipe, a socket or a terminal takes a write now. Files always do."""
+
+    def __init__(self, number: int) -> None:
+        self._poll = select.poll()
+        self._poll.register(number, select.POLLOUT)
+
+    @classmethod
+    def of(cls, stream: BinaryIO) -> _Room | None:
+        try:
+            number = stream.fileno()
+        except (OSError, AttributeError):
+            return None
+        return None if stat.S_ISREG(os.fstat(number).st_mode) else cls(number)
+
+    def comes(self, seconds: float) -> bool:
+        """Whether there is room within so many seconds, or an error to be had from writing."""
+        return bool(self._poll.poll(seconds * 1000))

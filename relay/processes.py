@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 from config.settings import Settings
+from relay.app import listen
 from relay.audit import log
 from relay.embedded import NoEmbeddedServer, in_use, server_command, wait_until_ready
 from relay.supervisor import ChildDied, Supervisor
@@ -35,12 +36,13 @@ async def run_all(
     stop = _stop_on_signals()
     supervisor = _supervisor(settings, on_line)
     try:
-        address = await _start_server(settings, supervisor)
+        address = await _start_server(settings, supervisor, stop)
         children = {**environ, "RELAY_REDIS_URL": address}
-        await supervisor.start("worker", [*_COMMAND, "worker"], children)
-        with _one_port(settings) as same:
-            await _start_receivers(settings, supervisor, {**children, **same})
-            await _until_stopped(supervisor, stop, meanwhile)
+        if not stop.is_set():
+            await supervisor.start("worker", [*_COMMAND, "worker"], children)
+            with _one_port(settings) as same:
+                await _start_receivers(settings, supervisor, {**children, **same})
+                await _until_stopped(supervisor, stop, meanwhile)
     finally:
         await supervisor.stop()
     log.info("relay.stopped")
@@ -73,8 +75,16 @@ def _supervisor(settings: Settings, on_line: Callable[[str, str], None] | None) 
 
 @contextmanager
 def _one_port(settings: Settings) -> Iterator[Mapping[str, str]]:
-    """What the receivers' environment lacks for them to take one and the same free port."""
-    if settings.port or settings.processes == 1:
+    """What the receivers' environment lacks for them to take one and the same free port.
+
+    Raises CannotListen where another program has the port.
+    """
+    if settings.processes == 1:
+        yield {}
+        return
+    if settings.port:
+        # Children that share the port with each other would share it with a stranger too.
+        listen(settings.host, settings.port, share=False).close()
         yield {}
         return
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
@@ -92,7 +102,8 @@ async def _start_receivers(
         await supervisor.start("receiver", [*_COMMAND, "serve", "--processes=1", *share], environ)
 
 
-async def _start_server(settings: Settings, supervisor: Supervisor) -> str:
+async def _start_server(settings: Settings, supervisor: Supervisor, stop: asyncio.Event) -> str:
+    """The server's address, once it answers or ``stop`` is set."""
     if settings.redis_url is not None:
         return settings.redis_address()
     path = settings.embedded_socket
@@ -102,13 +113,18 @@ async def _start_server(settings: Settings, supervisor: Supervisor) -> str:
     await supervisor.start("redis", server_command(path, settings.embedded_fsync))
     waiting = asyncio.ensure_future(wait_until_ready(path))
     watching = asyncio.ensure_future(supervisor.wait())
-    await asyncio.wait({waiting, watching}, return_when=asyncio.FIRST_COMPLETED)
-    if watching.done():
-        waiting.cancel()
+    stopping = asyncio.ensure_future(stop.wait())
+    tasks = {waiting, watching, stopping}
+    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    ended, ready = watching.done(), waiting.done()
+    if ended:
         watching.exception()
+    if ready and not ended:
+        waiting.result()
+    for task in tasks:
+        task.cancel()
+    if ended:
         raise ChildDied(f"the embedded server ended; see {path.with_name('server.log')}")
-    watching.cancel()
-    waiting.result()
     return settings.redis_address()
 
 

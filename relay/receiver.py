@@ -11,6 +11,8 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
 
 import orjson
 from aiohttp import hdrs, web
@@ -24,6 +26,8 @@ from relay.errors import (
     BodyTooLarge,
     BodyTooSlow,
     ExpectationFailed,
+    MethodNotAllowed,
+    NotFound,
     Rejected,
     StoreUnavailable,
     UnknownSource,
@@ -73,30 +77,24 @@ class Receiver:
 
     def server(self) -> web.Server:
         """An aiohttp server of it, for a runner."""
-        return web.Server(self.handle, access_log=None, auto_decompress=False)
+        return _Server(self)
 
     async def handle(self, request: web.BaseRequest) -> web.Response:
         """Answer a request. The one place where an error becomes an HTTP answer."""
         path = request.path
         source = path.removeprefix(HOOKS) if path.startswith(HOOKS) else ""
         try:
-            if source and "/" not in source:
-                if request.method != hdrs.METH_POST:
-                    return _not_allowed("POST")
-                return await self.receive(request, source)
-            if path in ("/healthz", "/readyz"):
-                if request.method not in (hdrs.METH_GET, hdrs.METH_HEAD):
-                    return _not_allowed("GET, HEAD")
-                return await self.readyz() if path == "/readyz" else _answer(200, status="ok")
-            return _answer(404, status="rejected", error="not found")
+            return await self._respond(request, path, source)
         except Rejected as error:
-            self._audit_rejection(request, source, error.status, error.reason)
+            self._audit_rejection(request, source, error.status, error.reason, error.about)
             response = _answer(error.status, status="rejected", error=error.answer)
             if error.status in (BodyTooLarge.status, BodyTooSlow.status, BodyBroken.status):
                 response.force_close()
+            if isinstance(error, MethodNotAllowed):
+                response.headers[hdrs.ALLOW] = error.allowed
             return response
         except StoreUnavailable as error:
-            self._audit_rejection(request, source, 503, str(error))
+            self._audit_rejection(request, source, 503, str(error), error.about)
             response = _answer(503, status="unavailable", error="try again later")
             response.headers[hdrs.RETRY_AFTER] = str(RETRY_AFTER)
             return response
@@ -106,6 +104,17 @@ class Receiver:
             _diagnostics.exception("request failed")
             self._audit_rejection(request, source, 500, "internal error, see the diagnostics")
             return _answer(500, status="error", error="internal error")
+
+    async def _respond(self, request: web.BaseRequest, path: str, source: str) -> web.Response:
+        if source and "/" not in source:
+            if request.method != hdrs.METH_POST:
+                raise MethodNotAllowed(request.method, "POST")
+            return await self.receive(request, source)
+        if path in ("/healthz", "/readyz"):
+            if request.method not in (hdrs.METH_GET, hdrs.METH_HEAD):
+                raise MethodNotAllowed(request.method, "GET, HEAD")
+            return await self.readyz() if path == "/readyz" else _answer(200, status="ok")
+        raise NotFound(f"no path {_unverified(path)}")
 
     async def receive(self, request: web.BaseRequest, source: str) -> web.Response:
         """One webhook, from its bytes to the answer."""
@@ -118,25 +127,39 @@ class Receiver:
         fingerprint = sender.dialect.verify(headers, body, now)
 
         known_as = delivery_id(source, sender.dialect.delivery_id(headers), fingerprint)
-        event = sender.dialect.parse(headers, body, self.router.reads_files)
-        if isinstance(event, Ignored):
-            # It may quote a header, which no signature covers and which need not be UTF-8.
-            reason = event.reason.encode(errors="replace").decode()
-            self.log.info("delivery.ignored", delivery=known_as, source=source, reason=reason)
-            return Answer(200, status="ignored", delivery=known_as, reason=reason)
-
-        delivery = Delivery(id=known_as, source=source, received_at=now, event=event)
-        fields = delivery_fields(delivery)
-        self.log.info("delivery.received", bytes=len(body), **fields)
-        reason = self._unwanted(sender, delivery)
-        if reason:
-            self.log.info("delivery.ignored", reason=reason, **fields)
-            return Answer(200, status="ignored", delivery=known_as, reason=reason)
-
-        verdict, first = await self.intake.store(delivery, fingerprint, fields)
+        fields: Mapping[str, Any] = {"delivery": known_as}
+        try:
+            event = sender.dialect.parse(headers, body, self.router.reads_files)
+            if isinstance(event, Ignored):
+                # It may quote a header, which no signature covers and which need not be UTF-8.
+                reason = event.reason.encode(errors="replace").decode()
+                return self._ignored(reason, {"delivery": known_as, "source": source})
+            delivery = Delivery(id=known_as, source=source, received_at=now, event=event)
+            fields = delivery_fields(delivery)
+            self.log.info("delivery.received", bytes=len(body), **fields)
+            reason = self._unwanted(sender, delivery)
+            if reason:
+                return self._ignored(reason, fields)
+            verdict, first = await self.intake.store(delivery, fingerprint, fields)
+        except (Rejected, StoreUnavailable) as error:
+            error.about = fields
+            raise
         if verdict == "duplicate":
             return Answer(200, status="duplicate", delivery=first)
         return Answer(202, status="queued", delivery=first)
+
+    def not_http(self, request: web.BaseRequest, status: int) -> web.Response:
+        """Answer what aiohttp could not read, and quote nothing of it."""
+        self._audit_rejection(request, "", status, "not an HTTP request that can be read")
+        response = _answer(status, status="rejected", error="not an HTTP request")
+        response.force_close()
+        return response
+
+    def _ignored(self, reason: str, fields: Mapping[str, Any]) -> web.Response:
+        """Nothing will be deployed: the audit has that before the sender does."""
+        self.log.info("delivery.ignored", reason=reason, **fields)
+        audit.flush()
+        return Answer(200, status="ignored", delivery=fields["delivery"], reason=reason)
 
     async def readyz(self) -> web.Response:
         """Whether a delivery could be stored and routed now, and what is in the way if not."""
@@ -186,12 +209,17 @@ class Receiver:
         return body
 
     def _audit_rejection(
-        self, request: web.BaseRequest, source: str, status: int, reason: str
+        self,
+        request: web.BaseRequest,
+        source: str,
+        status: int,
+        reason: str,
+        about: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
-        """Say who was refused and why; nothing here has been verified, so all is cut short."""
+        """Say who was refused and why. What has not been verified is cut short."""
         self.log.warning(
             "delivery.rejected",
-            source=_unverified(source),
+            **{"source": _unverified(source), **about},
             status=status,
             reason=reason,
             remote=request.remote,
@@ -211,6 +239,36 @@ class Receiver:
         return "; ".join(f"{decision.route.name}: {decision.reason}" for decision in decisions[:5])
 
 
+class _Server(web.Server):
+    """aiohttp's server; what is no HTTP gets the same kind of answer as everything else."""
+
+    def __init__(self, receiver: Receiver) -> None:
+        super().__init__(receiver.handle, access_log=None, auto_decompress=False)
+        self.receiver = receiver
+
+    def __call__(self) -> web.RequestHandler:
+        return _Connection(self, loop=self._loop, **self._kwargs)
+
+
+class _Connection(web.RequestHandler):
+    """aiohttp's connection, which would quote what it cannot read and leave a traceback of it."""
+
+    __slots__ = ()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """See aiohttp's RequestHandler. Errors of ours do not come here."""
+        server = self._manager
+        if status >= 500 or request.writer.output_size > 0 or not isinstance(server, _Server):
+            return super().handle_error(request, status, exc, message)
+        return server.receiver.not_http(request, status)
+
+
 async def _go_on(request: web.BaseRequest) -> None:
     """Tell a sender that asked first to send the body (RFC 9110, section 10.1.1)."""
     if request.headers[hdrs.EXPECT].lower() != "100-continue":
@@ -227,9 +285,3 @@ def _unverified(text: str, limit: int = 80) -> str:
 
 def _answer(code: int, /, **body: str) -> web.Response:
     return web.Response(status=code, body=orjson.dumps(body), content_type="application/json")
-
-
-def _not_allowed(methods: str) -> web.Response:
-    response = _answer(405, status="rejected", error="method not allowed")
-    response.headers[hdrs.ALLOW] = methods
-    return response

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import redis
 from aiohttp import web
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from relay import audit
 from tests.harness import (
@@ -29,7 +29,7 @@ from tests.harness import (
 )
 
 # How long an example takes says more of the machine than of the code.
-settings.register_profile("relay", deadline=None)
+settings.register_profile("relay", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("relay")
 
 

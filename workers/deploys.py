@@ -20,7 +20,7 @@ from rq.utils import utcformat
 
 from config.model import Target
 from relay.events import Event
-from relay.identity import deploy_identity, subject, transition
+from relay.identity import arrival, deploy_identity, subject, transition
 from relay.records import (
     DEPLOY_JOB,
     JOB_PREFIX,
@@ -33,9 +33,10 @@ from relay.records import (
 BOOKKEEPING = 30
 """Seconds that a deploy job may take beyond its call."""
 
-# A deploy is a duplicate if the same deploy waits, runs or has succeeded, and either it was brought
-# about by the same transition or nothing newer has been queued for its subject since. A branch that
-# is moved on and back again is thus deployed again, a second webhook for the same push is not.
+# A deploy is a duplicate if the same deploy waits, runs or has succeeded, and either nothing newer
+# has been queued for its subject since, or it was brought about by the same transition and does not
+# start where the newest one ended. So a branch that is moved back, and on again by the same push,
+# is deployed each time; a second webhook for one push is not, even if it comes late.
 _QUEUE_DEPLOYS = """
 local queue, queues, limits = KEYS[1], KEYS[2], KEYS[3]
 local prefix, rate_prefix, now = ARGV[1], ARGV[2], tonumber(ARGV[3])
@@ -49,14 +50,16 @@ while key <= #KEYS do
   key, arg = key + 1, arg + 1
   for _ = 1, deploys do
     local identity, latest = KEYS[key], KEYS[key + 1]
-    local name, transition, window = ARGV[arg], ARGV[arg + 1], ARGV[arg + 2]
-    local limit, concurrency = ARGV[arg + 3], ARGV[arg + 4]
-    local count = tonumber(ARGV[arg + 5])
+    local name, transition, before, after, window = unpack(ARGV, arg, arg + 4)
+    local limit, concurrency = ARGV[arg + 5], ARGV[arg + 6]
+    local count = tonumber(ARGV[arg + 7])
     local first = redis.call('HGET', identity, 'job')
     local status = first and redis.call('HGET', prefix .. first, 'status')
+    local newest, reached = unpack(redis.call('HMGET', latest, 'job', 'after'))
+    local again = transition ~= '' and reached ~= before
+                  and redis.call('HGET', identity, 'transition') == transition
     local verdict, id
-    if status and counts[status] and (redis.call('HGET', identity, 'transition') == transition
-                                      or redis.call('GET', latest) == first) then
+    if status and counts[status] and (newest == first or again) then
       verdict, id = 'duplicate', first
     else
       local number = 1
@@ -67,8 +70,9 @@ while key <= #KEYS do
       end
       redis.call('HSET', identity, 'job', id, 'transition', transition)
       redis.call('EXPIRE', identity, window)
-      redis.call('SET', latest, id, 'EX', window)
-      redis.call('HSET', prefix .. id, unpack(ARGV, arg + 6, arg + 5 + count))
+      redis.call('HSET', latest, 'job', id, 'after', after)
+      redis.call('EXPIRE', latest, window)
+      redis.call('HSET', prefix .. id, unpack(ARGV, arg + 8, arg + 7 + count))
       redis.call('SADD', limits, limit)
       redis.call('HSET', rate_prefix .. limit, 'concurrency', concurrency)
       redis.call('ZADD', rate_prefix .. limit .. ':rate_limited', now + key / 1e6, id)
@@ -77,7 +81,7 @@ while key <= #KEYS do
     answers[#answers + 1] = verdict
     answers[#answers + 1] = id
     ids[#ids + 1] = id
-    key, arg = key + 2, arg + 6 + count
+    key, arg = key + 2, arg + 8 + count
   end
   if redis.call('EXISTS', delivery) == 1 then
     redis.call('HSET', delivery, 'deploys', table.concat(ids, ' '))
@@ -136,6 +140,7 @@ async def queue_deploys(
             args += (
                 f"{deploy.target}--{identity}",
                 transition(deploy.event),
+                *arrival(deploy.event),
                 max(1, int(target.window)),
                 _limit(deploy.target),
                 target.concurrency,
@@ -158,7 +163,7 @@ async def queue_deploys(
 
 
 def latest_key(deploy: Deploy) -> str:
-    """Where the id of the deploy queued last for the same subject is kept."""
+    """Where the deploy queued last for the same subject is kept: a hash with its ``job``."""
     return f"relay:latest:{subject(deploy.target, deploy.event)}"
 
 

@@ -112,7 +112,7 @@ async def _attempt(
             "deployed, so it is not called again without a human decision"
         )
     if target.supersede:
-        newest = await rt.send("GET", latest_key(task))
+        newest = await rt.send("HGET", latest_key(task), "job")
         if newest is not None and newest.decode() != job.id:
             log.info("deploy.superseded", by=newest.decode(), **fields)
             return {"superseded_by": newest.decode()}

@@ -91,7 +91,9 @@ def project() -> Project:
     config = loaded.config
     if not structlog.is_configured():
         audit.configure(
-            style=settings.log_format, level=settings.log_level, secrets=secret_values(config)
+            style=settings.log_format,
+            level=settings.log_level,
+            secrets=secret_values(config) | settings.secret_values(),
         )
     return Project(
         settings=settings,

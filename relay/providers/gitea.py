@@ -12,7 +12,17 @@ from typing import ClassVar
 import msgspec
 
 from relay.errors import Malformed, Unauthorized
-from relay.events import NO_COMMIT, Action, Event, Ignored, Person, PullRequest, Push
+from relay.events import (
+    MAX_TIME,
+    NO_COMMIT,
+    Action,
+    Event,
+    Ignored,
+    Number,
+    Person,
+    PullRequest,
+    Push,
+)
 from relay.providers.dialect import Headers, ReadsFiles, always
 from relay.providers.payloads import (
     Commit,
@@ -85,6 +95,7 @@ class _PullRequest(msgspec.Struct):
     title: str | None = None
     draft: bool | None = None
     merged: bool | None = None
+    updated_at: str | None = None
     labels: list[_Label] | None = None
     user: _User | None = None
     head: _Ref | None = None
@@ -96,7 +107,7 @@ class _PullRequest(msgspec.Struct):
 
 class _PullRequestEvent(msgspec.Struct):
     action: str
-    number: int
+    number: Number
     pull_request: _PullRequest
     repository: _Repository
     sender: _User | None = None
@@ -252,6 +263,7 @@ def _translate_pull_request(event: _PullRequestEvent) -> PullRequest | Ignored:
         labels=tuple(label.name for label in pull.labels or () if label.name),
         author=Person(name=user.full_name or "", email=user.email or "", login=_login(user)),
         sender=_login(event.sender),
+        updated_at=(pull.updated_at or "")[:MAX_TIME],
     )
 
 

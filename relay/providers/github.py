@@ -13,7 +13,7 @@ from typing import ClassVar, cast, get_args
 import msgspec
 
 from relay.errors import Malformed, Unauthorized
-from relay.events import Action, Event, Ignored, Person, PullRequest, Push
+from relay.events import MAX_TIME, Action, Event, Ignored, Number, Person, PullRequest, Push
 from relay.providers.dialect import Headers, ReadsFiles, always
 from relay.providers.payloads import (
     Changes,
@@ -75,13 +75,14 @@ class _PullRequest(msgspec.Struct):
     title: str | None = None
     draft: bool | None = None
     merged: bool | None = None
+    updated_at: str | None = None
     labels: list[_Label] | None = None
     user: _User | None = None
 
 
 class _PullRequestEvent(msgspec.Struct):
     action: str
-    number: int
+    number: Number
     pull_request: _PullRequest
     repository: _Repository
     sender: _User | None = None
@@ -203,4 +204,5 @@ def _translate_pull_request(event: _PullRequestEvent) -> PullRequest | Ignored:
         labels=tuple(label.name for label in pull.labels or ()),
         author=Person(login=(pull.user.login if pull.user else None) or ""),
         sender=(event.sender.login if event.sender else None) or "",
+        updated_at=(pull.updated_at or "")[:MAX_TIME],
     )

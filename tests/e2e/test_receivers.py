@@ -75,6 +75,17 @@ async def test_a_taken_port_is_said_and_not_shared_by_accident(relay: Relay) -> 
     assert "Traceback" not in "".join(second.output)
 
 
+async def test_a_port_of_other_receivers_is_not_shared(relay: Relay, three: Process) -> None:
+    [url, *_] = [started["url"] for started in three.find("receiver.started")]
+    port = url.removesuffix("/hooks/").rsplit(":", 1)[1]
+
+    second = await relay.start(*COMMAND, "serve", "--port", port, "--processes", "2")
+    await until(lambda: second.process.returncode is not None)
+
+    assert second.process.returncode == 1
+    assert f"127.0.0.1:{port} is in use" in "".join(second.output)
+
+
 def _cpu(pid: int) -> int:
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return int(fields[11]) + int(fields[12])

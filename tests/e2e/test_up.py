@@ -13,7 +13,7 @@ import pytest
 import redis
 
 from relay.embedded import NoEmbeddedServer, find_server, server_command
-from tests.harness import COMMAND, SECRETS, Process, Relay, Target, children
+from tests.harness import COMMAND, SECRETS, Process, Relay, Target, children, until
 
 
 @pytest.fixture
@@ -70,6 +70,20 @@ async def test_dead_child_stops_everything(alone: Relay, position: int, name: st
     [died] = process.find("process.died")
     assert (died["process"], died["how"]) == (name, "killed by SIGKILL")
     assert f"{name} ended (killed by SIGKILL), so everything was stopped\n" in process.output
+
+
+async def test_up_stops_while_its_server_is_silent(alone: Relay, tmp_path: Path) -> None:
+    silent = tmp_path / "bin" / "valkey-server"
+    silent.parent.mkdir()
+    silent.write_text("#!/bin/sh\necho started >&2\nexec sleep 600\n")
+    silent.chmod(0o700)
+    path = f"{silent.parent}:{os.environ['PATH']}"
+    relay = Relay(alone.folder, {**alone.environ, "PATH": path})
+    process = await relay.start(*COMMAND, "up")
+    await until(lambda: "started\n" in process.output)
+
+    assert await process.stop() == 0
+    assert [entry["event"] for entry in process.audit] == ["relay.stopped"]
 
 
 async def test_second_up_in_the_same_folder_is_refused(alone: Relay) -> None:

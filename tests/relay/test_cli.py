@@ -187,6 +187,23 @@ def test_settings_that_cannot_be(folder: Path) -> None:
     assert "RELAY_PORT" in result.output
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("RELAY_REDIS_URL", "redis://:s3cr/etpass@localhost:6379/0", "must be percent-encoded"),
+        ("RELAY_DUPLICATE_WINDOW", "500ms", "greater than or equal to 1"),
+        ("RELAY_DEAD_LETTER_TTL", "99999d", "less than or equal to 315360000"),
+    ],
+)
+def test_settings_that_would_hurt_later(folder: Path, name: str, value: str, words: str) -> None:
+    result = run(folder, "serve", environ=ENVIRON | {name: value})
+
+    assert result.exit_code == 1
+    assert f"{name}: " in result.output
+    assert words in result.output
+    assert "s3cr" not in result.output
+
+
 def test_missing_file(tmp_path: Path) -> None:
     result = run(tmp_path, "check")
 

@@ -242,6 +242,35 @@ async def test_an_audit_that_cannot_be_written_accepts_nothing(
     await connection.aclose()
 
 
+async def test_a_command_that_redis_refuses_leaves_no_trace(
+    intake: Intake, store: redis.Redis, server_socket: Path
+) -> None:
+    connection = connect_async(f"unix://{server_socket}", timeout=2)
+    broken = Intake(connection, queue="q", window=0, failure_ttl=99, timeout=2)
+    with pytest.raises(StoreUnavailable):
+        await keep(broken, delivery(), "digest")
+    await connection.aclose()
+
+    assert await keep(intake, delivery(), "digest") == Stored("queued", "github--1")
+    assert store.lrange("rq:queue:q", -1, -1) == [b"github--1"]
+
+
+async def test_a_redelivery_under_another_id_is_found_by_both(
+    intake: Intake, store: redis.Redis, audited: io.BytesIO
+) -> None:
+    connection = intake._redis
+    again = Intake(connection, queue="q", window=WINDOW, failure_ttl=99, timeout=2)
+    await keep(again, delivery(), "digest")
+    ended(store, "github--1", "failed")
+
+    stored = await keep(again, delivery("github--2"), "digest")
+
+    assert stored == Stored("requeued", "github--1")
+    last = json.loads(audited.getvalue().splitlines()[-1])
+    assert last["event"] == "delivery.queued"
+    assert (last["delivery"], last["first"], last["again"]) == ("github--2", "github--1", True)
+
+
 async def test_an_event_without_bounds_is_refused(intake: Intake, store: redis.Redis) -> None:
     push = Push(repo="acme/web", ref="r" * MAX_EVENT, before="1" * 40, after="2" * 40)
     with pytest.raises(Malformed, match="bytes after all"):

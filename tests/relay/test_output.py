@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import io
+import os
 from select import PIPE_BUF
 
 import pytest
@@ -116,6 +117,26 @@ async def test_writes_are_whole_lines_that_fit_a_pipe() -> None:
     out.flush()
 
     assert b"".join(pieces).split(b"\n") == [*lines, long, b"last", b""]
-    assert all(piece.endswith(b"\n") for piece in pieces)
-    assert all(len(piece) <= PIPE_BUF or piece == long + b"\n" for piece in pieces)
+    assert [piece for piece in pieces if not piece.endswith(b"\n")] == [long[:PIPE_BUF]]
+    assert all(len(piece) <= PIPE_BUF for piece in pieces)
     assert len(pieces) < 20
+
+
+async def test_a_reader_that_falls_behind_stops_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(output, "PATIENCE", 0.05)
+    reader, writer = os.pipe()
+    out = Output(os.fdopen(writer, "wb", buffering=0))
+    lines = [b"%06d" % number for number in range(30_000)]
+    for line in lines:
+        out.info(line)
+
+    with pytest.raises(BlockingIOError, match="reader has fallen behind"):
+        out.flush()
+
+    read = b""
+    async with asyncio.timeout(10):
+        while len(read) < 7 * len(lines):
+            read += await asyncio.to_thread(os.read, reader, 65_536)
+    assert read.split(b"\n") == [*lines, b""]
+    out.stream.close()
+    os.close(reader)

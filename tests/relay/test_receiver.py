@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import io
 import json
 import re
@@ -20,6 +21,7 @@ from aiohttp.web import BaseRequest, ServerRunner
 from pydantic import SecretStr
 
 from config.model import Route, Source
+from relay import audit
 from relay.app import senders
 from relay.intake import Intake
 from relay.receiver import Receiver
@@ -175,13 +177,80 @@ async def test_unknown_source_is_404(client: Client) -> None:
     assert answer == (404, {"status": "rejected", "error": "unknown source"})
 
 
-async def test_other_paths_and_methods(client: Client) -> None:
+def rejections(audited: io.BytesIO) -> list[dict[str, Any]]:
+    lines = [json.loads(text) for text in audited.getvalue().splitlines()]
+    return [line for line in lines if line["event"] == "delivery.rejected"]
+
+
+async def test_a_verified_delivery_that_is_refused_is_named(
+    audited: io.BytesIO, client: Client
+) -> None:
+    number = {"action": "opened", "number": 10**30, "repository": {"full_name": "acme/web"}}
+    ref = {"ref": "a", "sha": "1" * 40, "repo": {"full_name": "acme/web"}}
+    body = json.dumps(number | {"pull_request": {"head": ref, "base": ref}}).encode()
+
+    headers = github_headers(body, event="pull_request", delivery="1")
+    answer = await post(client, body, headers)
+
+    assert answer == (400, {"status": "rejected", "error": "body not understood"})
+    [line] = rejections(audited)
+    assert line["delivery"] == "github--1"
+    assert "number" in line["reason"]
+
+
+async def test_what_is_not_stored_is_named(aiohttp_client: MakeClient, audited: io.BytesIO) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as nobody:
+        port = nobody.getsockname()[1]
+    body = github_push()
+    async for client in build(aiohttp_client, f"redis://127.0.0.1:{port}"):
+        await post(client, body, github_headers(body, delivery="1"))
+    [line] = rejections(audited)
+    assert (line["delivery"], line["repo"], line["status"]) == ("github--1", "acme/web", 503)
+
+
+async def test_what_is_ignored_is_in_the_audit_first(
+    aiohttp_client: MakeClient, audited: io.BytesIO, store: redis.Redis, server_socket: Path
+) -> None:
+    class Full(io.BytesIO):
+        def write(self, _: object) -> int:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    body = github_push(ref="refs/heads/topic")
+    audit.configure(stream=Full())
+    async for client in build(aiohttp_client, f"unix://{server_socket}"):
+        code, _ = await post(client, body, github_headers(body, delivery="1"))
+        audit.configure(stream=audited)
+        audit.flush()
+
+    assert code == 503
+    [line] = rejections(audited)
+    assert line["reason"] == ("standard output does not take the audit (No space left on device)")
+
+
+async def test_what_is_no_http_is_answered_without_a_quotation(
+    audited: io.BytesIO, client: Client, capfd: pytest.CaptureFixture[str]
+) -> None:
+    answer = await raw(client, "POST /hooks/github HTTP/1.1\r\nHost: x\r\nA: q\x01uote\r\n\r\n")
+
+    assert b" 400 " in answer.splitlines()[0]
+    assert answer.endswith(b'{"status":"rejected","error":"not an HTTP request"}')
+    [line] = rejections(audited)
+    assert line["status"] == 400
+    assert "quote" not in audited.getvalue().decode() + "".join(capfd.readouterr())
+
+
+async def test_other_paths_and_methods(audited: io.BytesIO, client: Client) -> None:
     async with client.get("/hooks/github") as response:
         assert response.status == 405
         assert response.headers["Allow"] == "POST"
         assert await response.json() == {"status": "rejected", "error": "method not allowed"}
-    async with client.get("/") as response:
+    async with client.get("/hook/github") as response:
         assert response.status == 404
+        assert await response.json() == {"status": "rejected", "error": "not found"}
+    assert [(line["status"], line["reason"]) for line in rejections(audited)] == [
+        (405, "method GET, not POST"),
+        (404, "no path /hook/github"),
+    ]
 
 
 @pytest.mark.parametrize(
