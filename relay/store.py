@@ -13,17 +13,17 @@ CONNECT_TIMEOUT = 5
 """Seconds to wait for a connection to Redis."""
 
 
-def connect_async(url: str, *, timeout: float) -> redis.asyncio.Redis:
+def connect_async(url: str, *, timeout: float, repeats: bool = True) -> redis.asyncio.Redis:
     """A client for event loops. ``timeout`` is the seconds one command may take.
 
-    A connection that Redis has closed meanwhile, after a restart say, is replaced once without
-    the caller noticing; beyond that errors are the caller's to judge.
+    With ``repeats`` a command whose connection broke is sent once more, which hides a restart of
+    Redis from those who may be executed twice; beyond that errors are the caller's to judge.
     """
     return redis.asyncio.Redis.from_url(
         url,
         socket_timeout=timeout,
         socket_connect_timeout=min(timeout, CONNECT_TIMEOUT),
-        retry=AsyncRetry(NoBackoff(), 1, supported_errors=(RedisConnectionError,)),
+        retry=AsyncRetry(NoBackoff(), int(repeats), supported_errors=(RedisConnectionError,)),
         health_check_interval=0,
     )
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
 import aiohttp
@@ -45,27 +46,31 @@ class Client:
             hdrs.ACCEPT_ENCODING: "identity",
             "Idempotency-Key": idempotency_key,
         }
-        limits = aiohttp.ClientTimeout(total=total, connect=connect, sock_connect=connect)
-        url = URL(call.url, encoded=True)
+        limits = aiohttp.ClientTimeout(total=None, connect=connect, sock_connect=connect)
         try:
-            for _ in range(MAX_REDIRECTS + 1):
-                async with self._session.request(
-                    call.method,
-                    url,
-                    headers=headers,
-                    data=call.body,
-                    timeout=limits,
-                    allow_redirects=False,
-                ) as response:
-                    onward = _redirect(call.method, url, response)
-                    if onward is None:
-                        body = await _read(response.content)
-                        return Answer(response.status, response.headers, body)
-                    url = onward
-        except aiohttp.InvalidURL:
-            raise DeployFailed("the target's URL is not a URL") from None
+            async with asyncio.timeout(total):
+                return await self._follow(call, headers, limits)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise CallFailed(_reason(error)) from None
+
+    async def _follow(
+        self, call: Call, headers: Mapping[str, str], limits: aiohttp.ClientTimeout
+    ) -> Answer:
+        url = _url(call.url)
+        for _ in range(MAX_REDIRECTS + 1):
+            async with self._session.request(
+                call.method,
+                url,
+                headers=headers,
+                data=call.body,
+                timeout=limits,
+                allow_redirects=False,
+            ) as response:
+                onward = _redirect(call.method, url, response)
+                if onward is None:
+                    body = await _read(response.content)
+                    return Answer(response.status, response.headers, body)
+                url = onward
         raise DeployFailed(f"more than {MAX_REDIRECTS} redirects")
 
 
@@ -77,7 +82,24 @@ async def open_client() -> AsyncIterator[Client]:
         cookie_jar=aiohttp.DummyCookieJar(),
         auto_decompress=False,
     ) as session:
+        # aiohttp would send a GET again whose connection broke before the answer. The platform may
+        # have taken the first one, and a GET deploy hook is no less a deploy for being a GET.
+        # https://github.com/aio-libs/aiohttp/blob/v3.14.0/aiohttp/client.py
+        session._retry_connection = False
         yield Client(session)
+
+
+def _url(text: str) -> URL:
+    """Raises DeployFailed for what cannot be called, without quoting it."""
+    try:
+        url = URL(text, encoded=True)
+        host = (url.host or "").encode("idna")
+        port = url.port
+    except ValueError:
+        raise DeployFailed("the target's URL is not a URL") from None
+    if not host or not port:
+        raise DeployFailed("the target's URL is not a URL")
+    return url
 
 
 def _redirect(method: str, url: URL, response: aiohttp.ClientResponse) -> URL | None:

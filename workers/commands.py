@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from redis.asyncio import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 from rq.command import parse_payload
 
@@ -47,8 +48,12 @@ class Commands:
             try:
                 async with self._redis.pubsub() as channel:
                     await channel.subscribe(self._channel)
+                    asked = False
                     while True:
                         message = await channel.get_message(timeout=QUIET)
+                        if message is None and asked:
+                            raise RedisConnectionError("no answer to a ping")
+                        asked = message is None
                         if message is None:
                             await channel.ping()
                         elif message["type"] == "subscribe":

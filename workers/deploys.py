@@ -37,6 +37,8 @@ BOOKKEEPING = 30
 # has been queued for its subject since, or it was brought about by the same transition and does not
 # start where the newest one ended. So a branch that is moved back, and on again by the same push,
 # is deployed each time; a second webhook for one push is not, even if it comes late.
+# The receipt of the delivery tells a second webhook from a second run of the same delivery, whose
+# first one was cut off before it could say what it had queued.
 _QUEUE_DEPLOYS = """
 local queue, queues, limits = KEYS[1], KEYS[2], KEYS[3]
 local prefix, rate_prefix, now = ARGV[1], ARGV[2], tonumber(ARGV[3])
@@ -47,6 +49,7 @@ redis.call('SADD', queues, queue)
 local answers, key, arg = {}, 4, 4
 while key <= #KEYS do
   local delivery, deploys, ids = KEYS[key], tonumber(ARGV[arg]), {}
+  local receipt, told = redis.call('HGET', delivery, 'receipt') or '', {}
   key, arg = key + 1, arg + 1
   for _ = 1, deploys do
     local identity, latest = KEYS[key], KEYS[key + 1]
@@ -61,6 +64,8 @@ while key <= #KEYS do
     local verdict, id
     if status and counts[status] and (newest == first or again) then
       verdict, id = 'duplicate', first
+      local its = redis.call('HGET', prefix .. id, 'receipt')
+      if its == receipt and receipt ~= '' and not told[id] then verdict = 'queued' end
     else
       local number = 1
       id = name
@@ -72,7 +77,7 @@ while key <= #KEYS do
       redis.call('EXPIRE', identity, window)
       redis.call('HSET', latest, 'job', id, 'after', after)
       redis.call('EXPIRE', latest, window)
-      redis.call('HSET', prefix .. id, unpack(ARGV, arg + 8, arg + 7 + count))
+      redis.call('HSET', prefix .. id, 'receipt', receipt, unpack(ARGV, arg + 8, arg + 7 + count))
       redis.call('SADD', limits, limit)
       redis.call('HSET', rate_prefix .. limit, 'concurrency', concurrency)
       redis.call('ZADD', rate_prefix .. limit .. ':rate_limited', now + key / 1e6, id)
@@ -81,6 +86,7 @@ while key <= #KEYS do
     answers[#answers + 1] = verdict
     answers[#answers + 1] = id
     ids[#ids + 1] = id
+    told[id] = true
     key, arg = key + 2, arg + 8 + count
   end
   if redis.call('EXISTS', delivery) == 1 then

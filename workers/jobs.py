@@ -10,9 +10,11 @@ import asyncio
 import math
 import random
 import time
+from contextlib import suppress
 from typing import Any
 
 import msgspec
+from redis.exceptions import RedisError
 from rq import Retry, get_current_job
 from rq.job import Job
 
@@ -20,9 +22,10 @@ from config.errors import RelayError
 from config.model import Target
 from relay.audit import delivery_fields, event_fields, log
 from relay.events import Delivery
-from relay.records import JOB_PREFIX
+from relay.records import JOB_PREFIX, RETRY_INTERVALS
 from workers.backoff import pause, retry_after
 from workers.deploys import Deploy, Wanted, latest_key
+from workers.ends import crashed
 from workers.errors import CallFailed, DeployFailed
 from workers.runtime import CALLING_FIELD, Runtime, runtime
 from workers.verdict import Verdict, judge
@@ -34,8 +37,17 @@ async def deliver(raw: str) -> list[str]:
     Running twice does no harm: deploys that were queued the first time are duplicates the second.
     Returns the ids of the deploy jobs.
     """
-    delivery = msgspec.json.decode(raw, type=Delivery)
-    fields = delivery_fields(delivery)
+    fields: dict[str, Any] | None = None
+    try:
+        delivery = msgspec.json.decode(raw, type=Delivery)
+        fields = delivery_fields(delivery)
+        return await _deliver(delivery, fields)
+    except Exception as error:
+        crashed(_job(), error, fields)
+        raise
+
+
+async def _deliver(delivery: Delivery, fields: dict[str, Any]) -> list[str]:
     async with runtime() as rt:
         wanted: list[tuple[Deploy, Target]] = []
         for decision in rt.project.router.candidates(delivery.event, delivery.source):
@@ -72,28 +84,54 @@ async def deploy(raw: str) -> dict[str, Any] | Retry:
     Returns what is known of the deploy, or RQ's Retry where another attempt shall be made. Raises
     DeployFailed where none shall; the job then rests in RQ's failed registry.
     """
-    task = msgspec.json.decode(raw, type=Deploy)
+    job = _job()
+    fields: dict[str, Any] | None = None
+    try:
+        task = msgspec.json.decode(raw, type=Deploy)
+        attempt = (job.number_of_retries or 0) + 1
+        fields = {
+            "delivery": task.delivery,
+            "source": task.source,
+            **event_fields(task.event),
+            "deploy": job.id,
+            "route": task.route,
+            "target": task.target,
+            "attempt": attempt,
+        }
+        async with runtime() as rt:
+            try:
+                return await _attempt(rt, task, job, attempt, fields)
+            except RelayError as failure:
+                log.error("deploy.failed", reason=str(failure), **fields)
+                await _rest(rt, job)
+                raise DeployFailed(str(failure)) from None
+    except DeployFailed:
+        raise
+    except Exception as error:
+        crashed(job, error, fields)
+        raise
+
+
+async def _rest(rt: Runtime, job: Job) -> None:
+    """Let a job that failed for good rest, and start afresh if somebody requeues it."""
+    # RQ runs a job that raised again as long as retries are left; those are for crashes.
+    job.retries_left = 0
+    with suppress(RedisError, OSError):
+        await rt.send(
+            "HSET",
+            f"{JOB_PREFIX}{job.id}",
+            "number_of_retries",
+            0,
+            "retries_left",
+            len(RETRY_INTERVALS),
+        )
+
+
+def _job() -> Job:
     job = get_current_job()
     if job is None:
-        raise LookupError("a deploy runs as an RQ job only")
-    attempt = (job.number_of_retries or 0) + 1
-    fields = {
-        "delivery": task.delivery,
-        "source": task.source,
-        **event_fields(task.event),
-        "deploy": job.id,
-        "route": task.route,
-        "target": task.target,
-        "attempt": attempt,
-    }
-    async with runtime() as rt:
-        try:
-            return await _attempt(rt, task, job, attempt, fields)
-        except RelayError as failure:
-            log.error("deploy.failed", reason=str(failure), **fields)
-            # RQ runs a job that raised again as long as retries are left; those are for crashes.
-            job.retries_left = 0
-            raise
+        raise LookupError("this runs as an RQ job only")
+    return job
 
 
 async def _attempt(
@@ -125,7 +163,10 @@ async def _attempt(
         source=task.source,
         reveal=lambda ref: ref.reveal(),
     )
+    # A note that Redis took without saying so must not outlive a call that was never made.
+    rt.answered.add(job.id)
     await rt.send("HSET", key, CALLING_FIELD, attempt)
+    rt.answered.discard(job.id)
     log.info("deploy.attempted", method=call.method, **fields)
     # Lines are written when this turn of the event loop ends; the call begins in the next one.
     await asyncio.sleep(0)
@@ -138,6 +179,9 @@ async def _attempt(
         )
     except CallFailed as failure:
         verdict = Verdict("retry", str(failure))
+    except DeployFailed:
+        rt.answered.add(job.id)
+        raise
     else:
         status = answer.status
         asked = retry_after(answer.headers.get("Retry-After"), time.time())

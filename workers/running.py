@@ -26,6 +26,7 @@ class Flight:
 
     job: Job
     execution: Execution
+    unreadable: ExcInfo | None = None
     task: asyncio.Task[None] | None = field(default=None, repr=False)
     fate: Literal["", "stopped", "put back"] = ""
     ended: bool = False
@@ -38,6 +39,9 @@ class Flight:
 
     async def run(self, runtime: Runtime) -> Outcome:
         """Run the job to its end, whichever that is."""
+        if self.unreadable is not None:
+            self.ended = True
+            return Outcome(self.job, self.execution, "failed", error=self.unreadable)
         try:
             value = await perform(self.job, runtime)
         except BaseException as error:

@@ -108,7 +108,7 @@ async def open_runtime() -> AsyncIterator[Runtime]:
     """Connections for as long as the block lasts."""
     opened = project()
     settings = opened.settings
-    redis = connect_async(settings.redis_address(), timeout=settings.store_timeout)
+    redis = connect_async(settings.redis_address(), timeout=settings.store_timeout, repeats=False)
 
     run = redis.register_script(_RUN)
 

@@ -9,6 +9,7 @@ in the same step: the number of its runs and what it says of itself cannot diffe
 from __future__ import annotations
 
 import logging
+from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import uuid4
 
@@ -22,6 +23,7 @@ from rq.utils import utcformat
 from rq.worker import BaseWorker
 
 from relay.records import JOB_PREFIX
+from workers.bookkeeping import ExcInfo
 
 MOST = 64
 """Jobs to take in one step; bounds how long Redis and the event loop are busy with it."""
@@ -39,7 +41,18 @@ _TAKE = """
 local queue, started, executions, worker, suspended = unpack(KEYS)
 local job_prefix, execution_prefix, registry_prefix = ARGV[1], ARGV[2], ARGV[3]
 local name, now, at, ttl, deepest = ARGV[4], ARGV[5], ARGV[6], tonumber(ARGV[7]), tonumber(ARGV[8])
-local most = #ARGV - 8
+local receipt, first = ARGV[9], 10
+local most = #ARGV - first + 1
+
+if redis.call('HGET', worker, 'take') == receipt then
+  local again = {}
+  for id in string.gmatch(redis.call('HGET', worker, 'taken'), '%S+') do
+    local ours = redis.call('ZSCORE', started, id .. ':' .. ARGV[first + #again])
+    again[#again + 1] = {id, ours and redis.call('HGETALL', job_prefix .. id) or {}}
+  end
+  return again
+end
+
 if redis.call('EXISTS', suspended) == 1 then
   if redis.call('EXISTS', executions) == 0 then
     redis.call('HSET', worker, 'state', 'suspended')
@@ -64,7 +77,7 @@ if front > 0 then
   stack = redis.call('LRANGE', queue, math.max(front - most, 0), front - 1)
 end
 
-local taken = {}
+local taken, ids = {}, {}
 while #taken < most do
   local id = table.remove(stack)
   if id then
@@ -74,8 +87,9 @@ while #taken < most do
     if not id then break end
   end
   local job = job_prefix .. id
-  if redis.call('HEXISTS', job, 'data') == 1 then
-    local execution = ARGV[9 + #taken]
+  -- An id that stands in the queue twice, or whose job was cancelled or deleted, is dropped.
+  if redis.call('HGET', job, 'status') == 'queued' then
+    local execution = ARGV[first + #taken]
     local both = id .. ':' .. execution
     redis.call('HSET', execution_prefix .. both, 'id', execution, 'job_id', id, 'created_at', now,
                'last_heartbeat', now, 'worker_name', name)
@@ -87,8 +101,12 @@ while #taken < most do
     redis.call('HSET', job, 'status', 'started', 'started_at', at, 'last_heartbeat', at,
                'worker_name', name)
     redis.call('PERSIST', job)
+    ids[#ids + 1] = id
     taken[#taken + 1] = {id, redis.call('HGETALL', job)}
   end
+end
+if #taken > 0 then
+  redis.call('HSET', worker, 'take', receipt, 'taken', table.concat(ids, ' '))
 end
 local runs = redis.call('EXPIRE', executions, ttl + 60) == 1
 redis.call('HSET', worker, 'state', runs and 'busy' or 'idle')
@@ -103,6 +121,16 @@ class Taken(NamedTuple):
 
     job: Job
     execution: Execution
+    unreadable: ExcInfo | None = None
+    """Why RQ cannot read the job, which is to fail then."""
+
+
+class _Take(NamedTuple):
+    """One call of the script, which may have to be repeated. The receipt is Redis' to remember."""
+
+    receipt: str
+    started: datetime
+    executions: list[Execution]
 
 
 class Suspended(Exception):
@@ -127,11 +155,11 @@ class Taker:
         """
         self._worker = worker
         self._queue = queue
-        self._redis = redis
         self._waiting = waiting
         self._connection = worker.connection
         self._ttl = ttl
         self._script = redis.register_script(_TAKE)
+        self._take: _Take | None = None
         self._keys = [
             queue.key,
             queue.started_job_registry.key,
@@ -148,30 +176,32 @@ class Taker:
     async def take(self, most: int) -> list[Taken]:
         """Up to ``most`` jobs, which count as started from now on; fewer if the queue is empty.
 
-        Raises Suspended and redis.exceptions.RedisError.
+        Raises Suspended and redis.exceptions.RedisError. If the answer to the call before got lost,
+        these are the jobs that it took.
         """
-        executions = [self._execution() for _ in range(most)]
-        started = executions[0].created_at
+        take = self._take = self._take or self._new_take(most)
         answer: Any = await self._script(
             keys=self._keys,
             args=[
                 *self._prefixes,
                 self._worker.name,
-                started.timestamp(),
-                utcformat(started),
+                take.started.timestamp(),
+                utcformat(take.started),
                 self._ttl,
                 DEEPEST,
-                *(execution.id for execution in executions),
+                take.receipt,
+                *(execution.id for execution in take.executions),
             ],
         )
+        self._take = None
         if answer is None:
             raise Suspended
         taken = []
-        for execution, (raw_id, fields) in zip(executions, answer, strict=False):
+        for execution, (raw_id, fields) in zip(take.executions, answer, strict=False):
             execution.job_id = raw_id.decode()
-            execution.created_at = execution.last_heartbeat = started
-            if (job := await self._restore(execution, fields)) is not None:
-                taken.append(Taken(job, execution))
+            execution.created_at = execution.last_heartbeat = take.started
+            if fields:
+                taken.append(self._restore(execution, fields))
         return taken
 
     async def wait(self) -> None:
@@ -182,21 +212,23 @@ class Taker:
         """
         await self._waiting.blmove(self._queue.key, self._queue.key, PEEK, "LEFT", "LEFT")
 
-    def _execution(self) -> Execution:
-        return Execution(uuid4().hex, "", self._connection, self._worker.name)
+    def _new_take(self, most: int) -> _Take:
+        executions = [
+            Execution(uuid4().hex, "", self._connection, self._worker.name) for _ in range(most)
+        ]
+        return _Take(uuid4().hex, executions[0].created_at, executions)
 
-    async def _restore(self, execution: Execution, fields: list[bytes]) -> Job | None:
-        """The job itself; one that RQ cannot read is left alone, as it would never end."""
+    def _restore(self, execution: Execution, fields: list[bytes]) -> Taken:
         job = Job(connection=self._connection)
         job._id = execution.job_id
+        known = dict(zip(fields[::2], fields[1::2], strict=True))
         try:
-            job.restore(dict(zip(fields[::2], fields[1::2], strict=True)))
-        except Exception:
-            _logger.exception("job %s cannot be read and is dropped", execution.job_id)
+            job.restore(known)
+        except Exception as error:
+            _logger.exception("job %s cannot be read", execution.job_id)
             job.origin = self._queue.name
-            async with self._redis.pipeline(transaction=True) as buffer:
-                pipe: Any = buffer
-                execution.delete(job, pipe)
-                await pipe.execute()
-            return None
-        return job
+            # So that its slot is released; how many there are, Redis knows better.
+            job.rate_limit_key = known.get(b"rate_limit_key", b"").decode() or None
+            job.rate_limit_concurrency = 1 if job.rate_limit_key else None
+            return Taken(job, execution, (type(error), error, None))
+        return Taken(job, execution)

@@ -22,8 +22,8 @@ from rq.timeouts import TimerDeathPenalty
 from rq.utils import now
 from rq.worker import BaseWorker, WorkerStatus
 
-from workers.bookkeeping import Books
 from workers.running import Flight
+from workers.writing import Part, Writer
 
 # RQ's maintenance calls the failure callbacks of abandoned jobs under this, and a Unix signal
 # cannot be had in a thread.
@@ -52,21 +52,22 @@ class Tempo:
 
 
 class Upkeep:
-    """The upkeep of one worker. ``run`` does not end by itself, whatever Redis does."""
+    """The upkeep of one worker. Its tasks do not end by themselves, whatever Redis does."""
 
     def __init__(
         self,
         worker: BaseWorker,
         queue: Queue,
-        books: Books,
         *,
+        writer: Writer,
         redis: Redis,
         flights: Collection[Flight],
         tempo: Tempo,
     ) -> None:
         self._worker: Any = worker
         self._queue = queue
-        self._books = books
+        self._writer = writer
+        self._heard = time.monotonic()
         self._redis = redis
         self._flights = flights
         self._tempo = tempo
@@ -80,12 +81,14 @@ class Upkeep:
         )
         self._registered = False
 
-    async def run(self) -> None:
-        """Look after everything until cancelled."""
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._every(self._tempo.heartbeat, self._heartbeat))
-            tasks.create_task(self._every(self._tempo.schedule, self._threaded(self._schedule)))
-            tasks.create_task(self._every(self._tempo.maintenance, self._threaded(self._maintain)))
+    def start(self) -> list[asyncio.Task[None]]:
+        """Tasks that look after everything until they are cancelled, each by itself."""
+        tempo = self._tempo
+        return [
+            asyncio.create_task(self._every(tempo.heartbeat, self._heartbeat)),
+            asyncio.create_task(self._every(tempo.schedule, self._threaded(self._schedule))),
+            asyncio.create_task(self._every(tempo.maintenance, self._threaded(self._maintain))),
+        ]
 
     def stop(self) -> None:
         """Leave RQ's scheduling to others. Blocks; raises redis.exceptions.RedisError."""
@@ -108,7 +111,7 @@ class Upkeep:
 
     def _threaded(self, step: Callable[[], None]) -> Callable[[], Any]:
         async def run() -> None:
-            if time.monotonic() - self._books.heard < 2 * self._tempo.heartbeat:
+            if time.monotonic() - self._heard < 2 * self._tempo.heartbeat:
                 await asyncio.to_thread(step)
 
         return run
@@ -126,30 +129,29 @@ class Upkeep:
                 state = WorkerStatus.BUSY if self._flights else WorkerStatus.IDLE
                 worker.set_state(state.value, pipe)
                 worker_registration.register(worker, pipe)
+                for flight in self._flights:
+                    pipe.sadd(worker.executions_key, flight.execution.composite_key)
                 pipe.expire(worker.key, lease)
+                pipe.expire(worker.executions_key, lease)
                 await pipe.execute()
         flights = list(self._flights)
         for start in range(0, len(flights), MAX_TOGETHER):
             await self._heartbeats(flights[start : start + MAX_TOGETHER])
-        self._books.heard = begun
+        self._heard = begun
 
     async def _heartbeats(self, flights: Collection[Flight]) -> None:
+        parts = [self._heartbeat_of(flight) for flight in flights]
+        for refusal in (await self._writer.write(parts, {})).refusals:
+            _logger.error("Redis refused a part of a heartbeat: %s", refusal)
+
+    def _heartbeat_of(self, flight: Flight) -> Part:
         lease, registry = self._tempo.lease, self._queue.started_job_registry
-        async with self._redis.pipeline(transaction=True) as buffer:
-            pipe: Any = buffer
-            places = []
-            for flight in flights:
-                places.append((len(pipe), flight.execution.key))
-                flight.execution.heartbeat(registry, lease, pipe)
-                places.append((len(pipe), flight.job.key))
-                flight.job.heartbeat(now(), lease, pipe)
-            answers = await pipe.execute()
-            for place, key in places:
-                # What ended meanwhile was brought back by its heartbeat, with this one field.
-                if answers[place] == 1:
-                    pipe.delete(key)
-            if pipe.command_stack:
-                await pipe.execute()
+
+        def beat(pipe: Any) -> None:
+            flight.execution.heartbeat(registry, lease, pipe)
+            flight.job.heartbeat(now(), lease, pipe)
+
+        return self._writer.part(flight.job, flight.execution, beat)
 
     def _schedule(self) -> None:
         scheduler = self._scheduler
@@ -163,3 +165,5 @@ class Upkeep:
 
     def _maintain(self) -> None:
         self._worker.run_maintenance_tasks()
+        # RQ forgets runs that are over when it is asked for those that are not.
+        self._worker.get_current_executions()

@@ -18,9 +18,10 @@ import uvloop
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 from rq import Queue
+from rq.exceptions import AbandonedJobError, DeserializationError
 from rq.job import Job
 from rq.registry import clean_registries
-from rq.timeouts import TimerDeathPenalty
+from rq.timeouts import JobTimeoutException, TimerDeathPenalty
 from rq.utils import now, utcformat
 from rq.worker import BaseWorker
 from rq.worker_registration import clean_worker_registry
@@ -28,13 +29,15 @@ from rq.worker_registration import clean_worker_registry
 from relay.audit import log
 from relay.errors import StoreUnavailable
 from relay.store import CONNECT_TIMEOUT, connect, connect_async
-from workers.bookkeeping import LONGEST_PAUSE, Books
+from workers import ends
+from workers.bookkeeping import LONGEST_PAUSE, Books, Outcome
 from workers.commands import Commands
 from workers.errors import DeployFailed
 from workers.running import Flight
 from workers.runtime import Runtime, open_runtime, project
 from workers.taking import MOST, PEEK, Suspended, Taken, Taker
 from workers.upkeep import Tempo, Upkeep
+from workers.writing import Writer
 
 LAST_WORDS = 3
 """Seconds after the grace in which what was cut off must have been put back."""
@@ -66,6 +69,7 @@ class RelayWorker(BaseWorker):
         """``queues`` is one queue. ``shutdown_grace`` is the seconds running jobs get to end."""
         self._tempo = tempo or Tempo()
         super().__init__(queues, name, worker_ttl=self._tempo.lease, **options)
+        self.push_exc_handler(self._hear_of_abandoned)  # type: ignore[no-untyped-call]
         self._jobs_in_flight = jobs_in_flight
         self._grace = shutdown_grace
         self._flights: set[Flight] = set()
@@ -84,19 +88,15 @@ class RelayWorker(BaseWorker):
         # RQ asks the server once and remembers; later it would keep the event loop waiting.
         await asyncio.to_thread(queue.get_redis_server_version)
         await asyncio.to_thread(self.register_birth)
-        books = Books(
-            self,
-            queue,
-            redis=redis,
-            answered=runtime.answered,
-            lease=tempo.lease,
-        )
-        upkeep = Upkeep(self, queue, books, redis=redis, flights=flights, tempo=tempo)
+        self._loop = asyncio.get_running_loop()
+        writer = Writer(self, queue, redis)
+        books = Books(self, queue, writer=writer, answered=runtime.answered)
+        upkeep = Upkeep(self, queue, writer=writer, redis=redis, flights=flights, tempo=tempo)
         commands = Commands(
             redis, self.pubsub_channel_name, flights=flights, shut_down=self.shut_down
         )
         async with _waiting_connection(runtime) as waiting:
-            beside = [asyncio.create_task(upkeep.run()), asyncio.create_task(commands.run())]
+            beside = [*upkeep.start(), asyncio.create_task(commands.run())]
             with suppress(TimeoutError):
                 async with asyncio.timeout(CONNECT_TIMEOUT):
                     await commands.listening.wait()
@@ -142,6 +142,11 @@ class RelayWorker(BaseWorker):
                 finally:
                     self.connection.delete(key)
 
+    def _hear_of_abandoned(self, job: Job, kind: type[BaseException], *_: Any) -> None:
+        # RQ's maintenance, which finds such jobs, runs in a thread; the audit is the loop's.
+        if kind is AbandonedJobError:
+            self._loop.call_soon_threadsafe(ends.abandoned, job)
+
     def handle_exception(self, job: Job, *exc_info: Any) -> None:
         """Leave a traceback in the diagnostics only where something unforeseen happened."""
         if not isinstance(exc_info[1], DeployFailed):
@@ -172,6 +177,9 @@ class RelayWorker(BaseWorker):
                     _logger.warning("taking waits for Redis (%s)", type(error).__name__)
                 pause = min(2 * pause or 0.1, LONGEST_PAUSE)
                 await asyncio.sleep(pause)
+            except Exception:
+                _logger.exception("taking failed")
+                await asyncio.sleep(LONGEST_PAUSE)
 
     async def _start(self, taker: Taker, room: int, books: Books, runtime: Runtime) -> int:
         """Take jobs and let them run; returns how many. What is taken runs, even if the worker is
@@ -189,15 +197,17 @@ class RelayWorker(BaseWorker):
         return await asyncio.shield(self._taking)
 
     def _fly(self, taken: list[Taken], books: Books, runtime: Runtime) -> None:
-        for job, execution in taken:
-            flight = Flight(job, execution)
+        for job, execution, unreadable in taken:
+            flight = Flight(job, execution, unreadable)
             self._flights.add(flight)
             self.executions[execution.id] = execution
             flight.task = asyncio.create_task(self._finish(flight, books, runtime))
 
     async def _finish(self, flight: Flight, books: Books, runtime: Runtime) -> None:
         try:
-            await books.enter(await flight.run(runtime))
+            outcome = await flight.run(runtime)
+            _say(flight, outcome)
+            await books.enter(outcome)
         except Exception:
             _logger.exception("job %s ended, and how is not kept", flight.job.id)
         finally:
@@ -244,8 +254,21 @@ async def _waiting_connection(runtime: Runtime) -> AsyncIterator[Redis]:
         await redis.aclose()
 
 
+def _say(flight: Flight, outcome: Outcome) -> None:
+    """Have the audit know of an end that the job itself did not live to see."""
+    if outcome.how == "stopped":
+        ends.stopped(flight.job)
+    elif outcome.how == "put back":
+        ends.put_back(flight.job)
+    elif outcome.error is not None:
+        error = outcome.error[1]
+        if flight.unreadable or isinstance(error, JobTimeoutException | DeserializationError):
+            ends.crashed(flight.job, error)
+
+
 async def _cancel(tasks: list[asyncio.Task[Any]]) -> None:
-    """End tasks. It may take more than once: redis-py loses a cancellation while it connects."""
+    """End tasks. It may take more than once: redis-py loses a cancellation while it connects. For
+    the same reason none of them may be a group, which passes only the first one on."""
     pending = set(tasks)
     while pending:
         for task in pending:

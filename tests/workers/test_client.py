@@ -159,6 +159,54 @@ async def test_certificate_nobody_vouches_for(client: Client, tmp_path: Path) ->
     server.close()
 
 
-async def test_url_that_is_none(client: Client) -> None:
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http:///nowhere",
+        "http://host:70000/",
+        "http://host:80a/",
+        "http://[::1/",
+        f"http://{'a' * 64}.example/",
+        "http://a..example/",
+    ],
+)
+async def test_url_that_is_none(client: Client, url: str) -> None:
     with pytest.raises(DeployFailed, match=r"^the target's URL is not a URL$"):
-        await call(client, "http:///nowhere")
+        await call(client, url)
+
+
+async def test_a_connection_that_breaks_is_not_tried_again(client: Client) -> None:
+    """Not even where the method is GET and the connection has been used before."""
+    requests: list[bytes] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while head := await reader.readuntil(b"\r\n\r\n"):
+            requests.append(head)
+            if len(requests) > 1:
+                break
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/hook"
+    assert (await call(client, url)).status == 200
+
+    with pytest.raises(CallFailed, match=r"closed the connection without an answer"):
+        await call(client, url)
+
+    assert len(requests) == 2
+    server.close()
+
+
+async def test_the_bound_in_time_is_for_all_redirects_together(
+    client: Client, target: Target
+) -> None:
+    async def slowly(_: web.Request) -> web.StreamResponse:
+        await asyncio.sleep(0.3)
+        return web.Response(status=302, headers={"Location": "/again"})
+
+    target.answer = slowly
+
+    with pytest.raises(CallFailed, match=r"^no answer in time$"):
+        await call(client, target.url, total=0.5)
+    assert len(target.calls) == 2

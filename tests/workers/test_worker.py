@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import io
+import json
 import time
+from pathlib import Path
 
 import pytest
 import redis
@@ -19,12 +22,16 @@ from rq.rate_limit import RateLimit
 from rq.registry import FailedJobRegistry, FinishedJobRegistry, ScheduledJobRegistry
 from rq.results import Result
 from rq.suspension import resume, suspend
+from rq.utils import now
 
+from relay.records import DELIVERY_JOB
+from relay.store import connect_async
 from tests.harness import until
 from tests.workers import jobs
 from tests.workers.conftest import QUICK, Crew
 from workers.upkeep import Tempo
 from workers.worker import RelayWorker
+from workers.writing import GONE, Writer
 
 ALLOWED = "rq:rl:limit:allowed"
 
@@ -273,6 +280,52 @@ async def test_what_outlasts_the_grace_goes_back_to_the_front(
     assert store.zcard(ALLOWED) == 0
 
 
+async def test_heartbeat_on_its_way_leaves_a_job_alone_that_was_put_back(
+    crew: Crew, store: redis.Redis, server_socket: Path
+) -> None:
+    worker = crew.start(shutdown_grace=0, tempo=Tempo(heartbeat=600))
+    job = crew.add(jobs.hold)
+    await jobs.entered[job.id].wait()
+    [flight] = worker._flights
+    connection = connect_async(f"unix://{server_socket}", timeout=2)
+    writer = Writer(worker, crew.queue, connection)
+    part = writer.part(job, flight.execution, lambda pipe: job.heartbeat(now(), 60, pipe))
+    worker.shut_down()
+    await crew.ended(worker)
+
+    written = await writer.write([part], {})
+
+    assert list(written.answers) == [GONE]
+    assert store.hget(job.key, "last_heartbeat") is None
+    assert store.hget(job.key, "status") == b"queued"
+    await connection.aclose()
+
+
+async def test_the_audit_tells_of_ends_that_jobs_do_not_see(
+    crew: Crew, store: redis.Redis, audited: io.BytesIO
+) -> None:
+    worker = crew.start()
+    kept, stopped = crew.add(jobs.hold), crew.add(jobs.hold)
+    slow = crew.add(jobs.forever, job_timeout=1)
+    broken = crew.add(DELIVERY_JOB, "no delivery", retry=Retry(max=1, interval=60))
+    await until(lambda: len(jobs.order) == 2)
+    send_stop_job_command(store, stopped.id)
+    await crew.reaches(stopped, JobStatus.STOPPED)
+    await crew.reaches(slow, JobStatus.FAILED)
+    await crew.reaches(broken, JobStatus.SCHEDULED)
+    worker.shut_down()
+    worker.shut_down()
+    await crew.ended(worker)
+
+    told = {line["event"]: line for line in map(json.loads, audited.getvalue().splitlines())}
+    assert told["job.stopped"]["job"] == stopped.id
+    assert told["job.failed"]["job"] == slow.id
+    assert told["job.failed"]["reason"] == "it took longer than 1 s"
+    assert told["job.put_back"]["job"] == kept.id
+    assert told["delivery.retry_scheduled"]["delivery"] == broken.id
+    assert told["delivery.retry_scheduled"]["seconds"] == 60
+
+
 async def test_second_signal_ends_the_grace(crew: Crew) -> None:
     worker = crew.start(shutdown_grace=600)
     job = crew.add(jobs.hold)
@@ -286,7 +339,7 @@ async def test_second_signal_ends_the_grace(crew: Crew) -> None:
 
 
 async def test_abandoned_job_runs_again_and_late_outcome_is_not_kept(
-    crew: Crew, store: redis.Redis
+    crew: Crew, store: redis.Redis, audited: io.BytesIO
 ) -> None:
     silent = crew.start(tempo=Tempo(heartbeat=600, lease=2, maintenance=600, schedule=600))
     job = crew.add(jobs.hold, retry=Retry(max=1), rate_limit=RateLimit("limit", 1))
@@ -295,6 +348,7 @@ async def test_abandoned_job_runs_again_and_late_outcome_is_not_kept(
     crew.start()
 
     await until(lambda: jobs.order == [job.id, job.id])
+    await until(lambda: b"job.abandoned" in audited.getvalue())
     [rescued] = [other for other in job.get_executions() if other != execution]
     silent.shut_down()
     jobs.gates["gate"].set()
@@ -416,10 +470,14 @@ async def test_suspended_worker_takes_nothing(crew: Crew, store: redis.Redis) ->
     await crew.reaches(job, JobStatus.FINISHED)
 
 
-async def test_id_without_a_job_is_dropped(crew: Crew, store: redis.Redis) -> None:
+async def test_id_without_a_job_is_dropped_and_an_unreadable_job_fails(
+    crew: Crew, store: redis.Redis, audited: io.BytesIO
+) -> None:
     crew.queue.push_job_id("gone")
     unreadable = crew.add(jobs.note)
     store.hset(unreadable.key, "created_at", "no date")
+    store.hset(unreadable.key, "rate_limit_key", "limit")
+    store.zadd(ALLOWED, {unreadable.id: 1})
     job = crew.add(jobs.note)
 
     crew.start(jobs_in_flight=1)
@@ -429,6 +487,10 @@ async def test_id_without_a_job_is_dropped(crew: Crew, store: redis.Redis) -> No
     assert len(crew.queue) == 0
     assert not Job.exists("gone", store)
     await nothing_is_left(store)
+    assert store.hget(unreadable.key, "status") == b"failed"
+    assert unreadable.id in FailedJobRegistry("deploy-relay", connection=store).get_job_ids()
+    assert store.zcard(ALLOWED) == 0
+    assert b"job.failed" in audited.getvalue()
 
 
 async def test_job_of_a_stock_worker_that_died_while_taking_is_found(
