@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import re
+from datetime import datetime
 
-from relay.events import Event, PullRequest, Push
+from relay.events import NO_COMMIT, Event, PullRequest, Push
 
 _JOB_ID = re.compile(r"(?!body-|id-)[A-Za-z0-9_-]{1,128}")
 
@@ -65,6 +66,29 @@ def arrival(event: Event) -> tuple[str, str]:
     """Where the change led from and to: a commit, no commit, or nothing if the event has no such
     thing. A change that starts where the last one ended is a new one."""
     return (event.before, event.after) if isinstance(event, Push) else ("", event.sha)
+
+
+def landing(event: Event) -> str:
+    """The commit that a branch or tag was moved to from another one; empty where it came into
+    being, went away, or is none. A later move starts there."""
+    moved = isinstance(event, Push) and NO_COMMIT not in (event.before, event.after)
+    return event.sha if moved else ""
+
+
+def changed_at(event: Event) -> float | None:
+    """When a pull request was changed, in seconds since the Unix epoch, as its sender says; None
+    of other events, and of a text that is no time or has no time zone.
+
+    ISO 8601, and what GitLab writes: ``2026-01-31 12:00:00 UTC``.
+    """
+    if not isinstance(event, PullRequest):
+        return None
+    text = event.updated_at.replace(" UTC", "+00:00").replace(" +", "+").replace(" -", "-")
+    try:
+        time = datetime.fromisoformat(text)
+        return None if time.tzinfo is None else time.timestamp()
+    except (ValueError, OverflowError):
+        return None
 
 
 def _digest(*parts: str) -> str:

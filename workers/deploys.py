@@ -16,11 +16,19 @@ from redis.asyncio import Redis
 from rq.defaults import RQ_KEY_PREFIX
 from rq.job import JobStatus
 from rq.rate_limit import ACQUIRE_AND_ENQUEUE_SCRIPT, RateLimitRegistry
+from rq.registry import ScheduledJobRegistry
 from rq.utils import utcformat
 
 from config.model import Target
 from relay.events import Event
-from relay.identity import arrival, deploy_identity, subject, transition
+from relay.identity import (
+    arrival,
+    changed_at,
+    deploy_identity,
+    landing,
+    subject,
+    transition,
+)
 from relay.records import (
     DEPLOY_JOB,
     JOB_PREFIX,
@@ -39,14 +47,19 @@ BOOKKEEPING = 30
 # is deployed each time; a second webhook for one push is not, even if it comes late.
 # The receipt of the delivery tells a second webhook from a second run of the same delivery, whose
 # first one was cut off before it could say what it had queued.
+# Where only the newest counts, a push that ends where a later one began is late, unless it starts
+# where the newest ended (the branch was moved back) or its end was reached before (moved back too,
+# with a webhook missing in between). Of pull requests the time of the change tells. What is late
+# does not become the newest, so its job ends as superseded; what has become old is woken to end.
 _QUEUE_DEPLOYS = """
-local queue, queues, limits = KEYS[1], KEYS[2], KEYS[3]
+local queue, queues, limits, scheduled = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local prefix, rate_prefix, now = ARGV[1], ARGV[2], tonumber(ARGV[3])
+local most_moves = tonumber(ARGV[4])
 local counts = {queued = true, started = true, scheduled = true, deferred = true, created = true,
                 rate_limited = true, ready_to_enqueue = true, finished = true}
 
 redis.call('SADD', queues, queue)
-local answers, key, arg = {}, 4, 4
+local answers, key, arg = {}, 5, 5
 while key <= #KEYS do
   local delivery, deploys, ids = KEYS[key], tonumber(ARGV[arg]), {}
   local receipt, told = redis.call('HGET', delivery, 'receipt') or '', {}
@@ -54,11 +67,11 @@ while key <= #KEYS do
   for _ = 1, deploys do
     local identity, latest = KEYS[key], KEYS[key + 1]
     local name, transition, before, after, window = unpack(ARGV, arg, arg + 4)
-    local limit, concurrency = ARGV[arg + 5], ARGV[arg + 6]
-    local count = tonumber(ARGV[arg + 7])
+    local limit, concurrency, supersede, commit, changed = unpack(ARGV, arg + 5, arg + 9)
+    local count = tonumber(ARGV[arg + 10])
     local first = redis.call('HGET', identity, 'job')
     local status = first and redis.call('HGET', prefix .. first, 'status')
-    local newest, reached = unpack(redis.call('HMGET', latest, 'job', 'after'))
+    local newest, reached, last = unpack(redis.call('HMGET', latest, 'job', 'after', 'changed'))
     local again = transition ~= '' and reached ~= before
                   and redis.call('HGET', identity, 'transition') == transition
     local verdict, id
@@ -75,9 +88,27 @@ while key <= #KEYS do
       end
       redis.call('HSET', identity, 'job', id, 'transition', transition)
       redis.call('EXPIRE', identity, window)
-      redis.call('HSET', latest, 'job', id, 'after', after)
+      local late = false
+      if supersede == '1' then
+        local moves = latest .. ':moves'
+        if newest and changed ~= '' and last then
+          late = tonumber(changed) < tonumber(last)
+        elseif newest and commit ~= '' and not first and reached ~= before then
+          late = redis.call('ZSCORE', moves, commit)
+        end
+        if commit ~= '' then
+          redis.call('ZADD', moves, now, before)
+          redis.call('ZREMRANGEBYRANK', moves, 0, -1 - most_moves)
+          redis.call('EXPIRE', moves, window)
+        end
+        if not late then
+          redis.call(changed ~= '' and 'HSET' or 'HDEL', latest, 'changed', changed)
+          if newest then redis.call('ZADD', scheduled, 'XX', math.floor(now), newest) end
+        end
+      end
+      if not late then redis.call('HSET', latest, 'job', id, 'after', after) end
       redis.call('EXPIRE', latest, window)
-      redis.call('HSET', prefix .. id, 'receipt', receipt, unpack(ARGV, arg + 8, arg + 7 + count))
+      redis.call('HSET', prefix .. id, 'receipt', receipt, unpack(ARGV, arg + 11, arg + 10 + count))
       redis.call('SADD', limits, limit)
       redis.call('HSET', rate_prefix .. limit, 'concurrency', concurrency)
       redis.call('ZADD', rate_prefix .. limit .. ':rate_limited', now + key / 1e6, id)
@@ -87,7 +118,7 @@ while key <= #KEYS do
     answers[#answers + 1] = id
     ids[#ids + 1] = id
     told[id] = true
-    key, arg = key + 2, arg + 8 + count
+    key, arg = key + 2, arg + 11 + count
   end
   if redis.call('EXISTS', delivery) == 1 then
     redis.call('HSET', delivery, 'deploys', table.concat(ids, ' '))
@@ -95,6 +126,9 @@ while key <= #KEYS do
 end
 return answers
 """
+
+MAX_MOVES = 32
+"""Moves of one branch that are remembered, to know an older one that arrives late."""
 
 _RATE_PREFIX = f"{RQ_KEY_PREFIX}:rl:"
 
@@ -133,7 +167,8 @@ async def queue_deploys(
     All of it happens in one transaction. Raises redis.exceptions.RedisError.
     """
     keys = [f"{QUEUE_PREFIX}{queue}", QUEUES_KEY, RateLimitRegistry.rl_keys_key]
-    args: list[str | bytes | int | float] = [JOB_PREFIX, _RATE_PREFIX, time.time()]
+    keys.append(ScheduledJobRegistry.key_template.format(queue))
+    args: list[str | bytes | int | float] = [JOB_PREFIX, _RATE_PREFIX, time.time(), MAX_MOVES]
     bounds: dict[str, int] = {}
     for delivery, deploys in batch:
         keys.append(f"{JOB_PREFIX}{delivery}")
@@ -148,15 +183,18 @@ async def queue_deploys(
                 transition(deploy.event),
                 *arrival(deploy.event),
                 max(1, int(target.window)),
-                _limit(deploy.target),
+                limit(deploy.target),
                 target.concurrency,
+                int(target.supersede),
+                landing(deploy.event),
+                changed_at(deploy.event) or "",
                 len(fields),
                 *fields,
             )
     async with redis.pipeline(transaction=True) as pipe:
         pipe.eval(_QUEUE_DEPLOYS, len(keys), *keys, *args)
         for name, concurrency in bounds.items():
-            _fill_slots(pipe, _limit(name), concurrency)
+            _fill_slots(pipe, limit(name), concurrency)
         answers: list[bytes] = (await pipe.execute())[0]
     told = iter(zip(answers[::2], answers[1::2], strict=True))
     return [
@@ -192,7 +230,7 @@ def _fields(
     # At the front, so that what is already matched does not wait for what is not.
     fields += (
         "rate_limit_key",
-        _limit(deploy.target),
+        limit(deploy.target),
         "rate_limit_concurrency",
         target.concurrency,
         "enqueue_at_front",
@@ -201,18 +239,18 @@ def _fields(
     return fields
 
 
-def _limit(target: str) -> str:
+def limit(target: str) -> str:
     """The key of a target's RateLimit, by which rq keeps its calls apart over all workers."""
     return f"target:{target}"
 
 
-def _fill_slots(pipe: Any, limit: str, concurrency: int) -> None:
+def _fill_slots(pipe: Any, key: str, concurrency: int) -> None:
     """Have rq itself move waiting jobs into free slots, as its own enqueue does."""
     pipe.eval(
         ACQUIRE_AND_ENQUEUE_SCRIPT,
         2,
-        f"{_RATE_PREFIX}{limit}:allowed",
-        f"{_RATE_PREFIX}{limit}:rate_limited",
+        f"{_RATE_PREFIX}{key}:allowed",
+        f"{_RATE_PREFIX}{key}:rate_limited",
         concurrency,
         int(time.time()),
         utcformat(datetime.now(UTC)),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -12,10 +14,11 @@ from redis.asyncio import Redis
 
 from config.model import Target
 from relay.events import NO_COMMIT, Event, PullRequest, Push
+from relay.identity import deploy_identity
 from relay.store import connect_async
-from workers.deploys import Deploy, Wanted, queue_deploys
+from workers.deploys import MAX_MOVES, Deploy, Wanted, latest_key, queue_deploys
 
-A, B, C = "a" * 40, "b" * 40, "c" * 40
+A, B, C, D = "a" * 40, "b" * 40, "c" * 40, "d" * 40
 
 
 def push(before: str, after: str) -> Push:
@@ -88,6 +91,83 @@ async def verdicts(server: Redis, *events: Event, status: str = "finished") -> s
 )
 async def test_what_is_a_duplicate(server: Redis, events: list[Event], expected: str) -> None:
     assert await verdicts(server, *events) == expected
+
+
+async def newest(server: Redis, *events: Event, **keys: Any) -> str:
+    """One letter an event: n if its deploy is the newest of its subject once it is queued, o if it
+    is an older one that came late, d for a duplicate."""
+    keys = {"preset": "http", "url": "http://localhost/", "supersede": True} | keys
+    target, told = Target.model_validate(keys), ""
+    for number, event in enumerate(events):
+        deploy = Deploy(f"d{number}", "s", "r", "t", event)
+        wanted = Wanted(deploy.delivery, [(deploy, target)])
+        [[queued]] = await queue_deploys(server, [wanted], queue="q", failure_ttl=60)
+        latest = await server.hget(latest_key(deploy), "job")
+        told += "d" if queued.duplicate else "n" if latest == queued.id.encode() else "o"
+        await server.hset(f"rq:job:{queued.id}", "status", "finished")
+    return told
+
+
+@pytest.mark.parametrize(
+    ("events", "expected"),
+    [
+        ([push(A, B), push(B, C)], "nn"),
+        # Late by one, by two in a row, and the second webhook for it.
+        ([push(B, C), push(A, B)], "no"),
+        ([push(C, D), push(B, C), push(A, B), push(A, B)], "nood"),
+        # Moved back, and on again.
+        ([push(A, B), push(B, C), push(C, B)], "nnn"),
+        ([push(A, B), push(B, A), push(A, B)], "nnn"),
+        # Moved back to what was deployed, while the webhook for C to D got lost: a spare deploy is
+        # better than a missed one.
+        ([push(A, B), push(B, C), push(D, B)], "nnn"),
+        # The creation came late. That a branch went away is no end where a move can begin.
+        ([push(A, B), push(NO_COMMIT, A)], "nn"),
+        ([push(NO_COMMIT, A), push(A, B), push(NO_COMMIT, NO_COMMIT)], "nnn"),
+        # Of pull requests the time decides, whatever way it is written; without one the order.
+        (
+            [
+                pull("synchronize", B, at="2026-01-31T12:00:00Z"),
+                pull("opened", A, at="2026-01-31T12:59:59+01:00"),
+                pull("synchronize", C, at="2026-01-31 12:00:01 UTC"),
+                pull("synchronize", D),
+                pull("closed", D, at="2026-01-31 12:00:00 +0000"),
+            ],
+            "nonnn",
+        ),
+    ],
+)
+async def test_what_comes_late(server: Redis, events: list[Event], expected: str) -> None:
+    assert await newest(server, *events) == expected
+
+
+async def test_without_supersede_the_last_to_come_is_the_newest(server: Redis) -> None:
+    assert await newest(server, push(B, C), push(A, B), supersede=False) == "nn"
+    assert await server.keys("*:moves") == []
+
+
+async def test_moves_that_are_remembered_are_bounded(server: Redis) -> None:
+    commits = [f"{number:040x}" for number in range(1, MAX_MOVES + 4)]
+    moves = [push(*pair) for pair in itertools.pairwise(commits)]
+    assert await newest(server, *moves) == "n" * len(moves)
+
+    [key] = await server.keys("*:moves")
+    assert await server.zcard(key) == MAX_MOVES
+    assert 0 < await server.ttl(key) <= 259_200
+    assert await newest(server, push(D, commits[0])) == "n", "its move is forgotten"
+
+
+async def test_what_waits_for_its_time_and_has_become_old_is_woken(
+    server: Redis, store: redis.Redis
+) -> None:
+    await newest(server, push(A, B))
+    old = f"t--{deploy_identity('t', push(A, B))}"
+    store.zadd("rq:scheduled:q", {old: 2e10, "another": 2e10})
+
+    await newest(server, push(B, C))
+
+    assert store.zscore("rq:scheduled:q", old) == pytest.approx(time.time(), abs=10)
+    assert store.zscore("rq:scheduled:q", "another") == 2e10
 
 
 async def test_a_deploy_that_failed_may_be_made_again(server: Redis) -> None:
