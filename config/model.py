@@ -214,6 +214,17 @@ class RetryPolicy(Strict):
     """Seconds that a platform's Retry-After is honoured for at most."""
 
 
+class Breaker(Strict):
+    """When a target that fails is left alone for a while."""
+
+    failures: Annotated[int, Field(ge=1, le=1_000_000)] = 5
+    """Calls that fail in a row until it opens. What counts is no answer, 408, 425 and 5xx."""
+    pause: Annotated[Duration, Field(gt=0)] = 60
+    """Seconds that it stays open; twice as long each time that the probe after it fails."""
+    cap: Annotated[Duration, Field(gt=0)] = 1_800
+    """Seconds that it stays open at most."""
+
+
 class Target(Strict):
     """A deploy hook: a preset, its URL, and what differs from the preset."""
 
@@ -238,6 +249,8 @@ class Target(Strict):
     """Calls to this target at any one time, over all workers. Only 1 keeps them in order."""
     supersede: bool = False
     """Of several commits of one branch that wait, only the newest is deployed."""
+    breaker: Breaker | None = Breaker()
+    """null switches it off."""
     options: dict[str, Scalar | SecretRef] = Field(default_factory=dict)
     """What the preset lets a target choose; in the file these keys stand beside the others."""
 

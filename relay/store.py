@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import redis
 import redis.asyncio
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError
 from redis.retry import Retry
+
+from relay.errors import StoreUnavailable
 
 CONNECT_TIMEOUT = 5
 """Seconds to wait for a connection to Redis."""
@@ -26,6 +32,19 @@ def connect_async(url: str, *, timeout: float, repeats: bool = True) -> redis.as
         retry=AsyncRetry(NoBackoff(), int(repeats), supported_errors=(RedisConnectionError,)),
         health_check_interval=0,
     )
+
+
+@contextmanager
+def asked(url: str) -> Iterator[redis.Redis]:
+    """A blocking client for a command's few questions.
+
+    Raises StoreUnavailable, which names no password, for whatever Redis does wrong.
+    """
+    try:
+        with connect(url) as client:
+            yield client
+    except RedisError as error:
+        raise StoreUnavailable(f"Redis does not answer ({type(error).__name__})") from None
 
 
 def connect(url: str) -> redis.Redis:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 import random
+import sys
 import time
 from contextlib import suppress
 from typing import Any
@@ -24,11 +25,27 @@ from relay.audit import delivery_fields, event_fields, log
 from relay.events import Delivery
 from relay.records import JOB_PREFIX, RETRY_INTERVALS
 from workers.backoff import pause, retry_after
-from workers.deploys import Deploy, Wanted, latest_key
+from workers.deploys import Deploy, Wanted
 from workers.ends import crashed
 from workers.errors import CallFailed, DeployFailed
+from workers.gate import Go, Superseded, Wait, decide, moment, probing
 from workers.runtime import CALLING_FIELD, Runtime, runtime
+from workers.standing import (
+    TOO_MANY_REQUESTS,
+    WAITING_FIELD,
+    Lesson,
+    learn,
+    look,
+    take_probe,
+)
 from workers.verdict import Verdict, judge
+
+UNAVAILABLE = 503
+"""With a Retry-After the platform says, as with 429, that nobody shall call it before."""
+
+
+_ENDLESS = sys.maxsize
+"""RQ wants to know how often a job may wait."""
 
 
 async def deliver(raw: str) -> list[str]:
@@ -141,19 +158,23 @@ async def _attempt(
     if target is None:
         raise DeployFailed("relay.yaml no longer has this target")
     key = f"{JOB_PREFIX}{job.id}"
-    begun = await rt.send("HGET", key, CALLING_FIELD)
-    if begun is not None:
+    seen = await look(rt, job.id, task, target)
+    if seen.begun is not None:
         # Whoever requeues the job has decided; the next run must not stop here again.
         rt.answered.add(job.id)
         raise DeployFailed(
-            f"attempt {int(begun)} was cut off before its answer came; the platform may have "
+            f"attempt {seen.begun} was cut off before its answer came; the platform may have "
             "deployed, so it is not called again without a human decision"
         )
-    if target.supersede:
-        newest = await rt.send("HGET", latest_key(task), "job")
-        if newest is not None and newest.decode() != job.id:
-            log.info("deploy.superseded", by=newest.decode(), **fields)
-            return {"superseded_by": newest.decode()}
+    decision = decide(job.id, seen.newest, seen.standing, time.time())
+    probe = isinstance(decision, Go) and decision.probe
+    if probe and not await take_probe(rt, job.id, task.target, target):
+        decision = probing(time.time())
+    if isinstance(decision, Superseded):
+        log.info("deploy.superseded", by=decision.by, **fields)
+        return {"superseded_by": decision.by}
+    if isinstance(decision, Wait):
+        return await _wait(rt, job, decision, seen.waiting, fields)
 
     recipe = rt.project.recipes[task.target]
     call = recipe.plan(
@@ -165,7 +186,8 @@ async def _attempt(
     )
     # A note that Redis took without saying so must not outlive a call that was never made.
     rt.answered.add(job.id)
-    await rt.send("HSET", key, CALLING_FIELD, attempt)
+    over = (WAITING_FIELD, "") if seen.waiting else ()
+    await rt.send("HSET", key, CALLING_FIELD, attempt, *over)
     rt.answered.discard(job.id)
     log.info("deploy.attempted", method=call.method, **fields)
     # Lines are written when this turn of the event loop ends; the call begins in the next one.
@@ -187,6 +209,13 @@ async def _attempt(
         asked = retry_after(answer.headers.get("Retry-After"), time.time())
         verdict = judge(answer, recipe.success, recipe.deployment_id)
     fields |= {"status": status, "ms": round((time.monotonic() - started) * 1000, 1)}
+    seconds = _seconds(target.retry.retry_after_cap, asked)
+    if seconds is None:
+        seconds = math.ceil(pause(target.retry, attempt, random.random()))  # noqa: S311
+    throttled = status == TOO_MANY_REQUESTS or (status == UNAVAILABLE and asked is not None)
+    lesson = Lesson(verdict, status, seconds if throttled else None, probe)
+    await learn(rt, task.target, target, seen.standing, lesson)
+    # From here on nothing is awaited: a run that is cut off now must not look as if never called.
     rt.answered.add(job.id)
 
     if verdict.outcome == "succeeded":
@@ -196,9 +225,6 @@ async def _attempt(
         raise DeployFailed(verdict.reason)
     if attempt >= target.retry.attempts:
         raise DeployFailed(f"{verdict.reason}; attempt {attempt} was the last")
-    seconds = _seconds(target.retry.retry_after_cap, asked)
-    if seconds is None:
-        seconds = math.ceil(pause(target.retry, attempt, random.random()))  # noqa: S311
     log.warning(
         "deploy.retry_scheduled",
         reason=verdict.reason,
@@ -207,6 +233,20 @@ async def _attempt(
         **fields,
     )
     return Retry(max=target.retry.attempts, interval=seconds)
+
+
+async def _wait(rt: Runtime, job: Job, wait: Wait, told: str, fields: dict[str, Any]) -> Retry:
+    """Have RQ run the job again when the wait is over. That is no attempt."""
+    until = None if wait.until is None else moment(wait.until)
+    waiting = f"{wait.reason} {until or ''}"
+    if waiting != told:
+        log.info("deploy.waiting", reason=wait.reason, until=until, **fields)
+        await rt.send("HSET", f"{JOB_PREFIX}{job.id}", WAITING_FIELD, waiting)
+    # RQ counts a retry when it takes the Retry, and the attempts are counted by RQ.
+    job.number_of_retries = (job.number_of_retries or 0) - 1
+    # RQ's scheduler drops fractions of the due time.
+    seconds = math.ceil(wait.look) - math.floor(time.time())
+    return Retry(max=_ENDLESS, interval=max(1, seconds))
 
 
 def _seconds(cap: float, asked: float | None) -> int | None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 import socket
 from pathlib import Path
 
 import pytest
+import redis
 from click.testing import CliRunner, Result
 
 from relay.cli import main
@@ -222,3 +224,40 @@ def test_help_teaches(folder: Path) -> None:
 
     for command in ("up", "serve", "worker", "check", "explain", "send", "schema", "demo"):
         assert f"\n  {command} " in output
+
+
+def test_a_target_is_paused_and_resumed(
+    folder: Path, store: redis.Redis, server_socket: Path, audited: io.BytesIO
+) -> None:
+    environ = {"RELAY_REDIS_URL": f"unix://{server_socket}"}
+
+    paused = run(folder, "targets", "pause", "preview", environ=environ)
+    assert paused.exit_code == 0
+    line = json.loads(paused.stdout)
+    assert (line["event"], line["level"], line["target"]) == ("target.paused", "info", "preview")
+    again = run(folder, "targets", "pause", "preview", environ=environ)
+    assert (again.exit_code, again.stdout, again.stderr) == (0, "", "preview is paused already\n")
+
+    listed = run(folder, "targets", "list", environ=environ)
+    assert listed.exit_code == 0
+    production, preview = listed.stdout.splitlines()
+    assert production == "production  0 calling  0 waiting  ready"
+    assert preview.startswith("preview     0 calling  0 waiting  paused since 20")
+
+    resumed = run(folder, "targets", "resume", "preview", environ=environ)
+    assert json.loads(resumed.stdout)["event"] == "target.resumed"
+    again = run(folder, "targets", "resume", "preview", environ=environ)
+    assert (again.exit_code, again.stdout, again.stderr) == (0, "", "preview is not paused\n")
+    assert store.keys() == []
+
+
+def test_a_target_that_cannot_be_paused(folder: Path, tmp_path: Path) -> None:
+    unknown = run(folder, "targets", "pause", "prod")
+    assert unknown.exit_code == 2
+    assert "no target 'prod' in relay.yaml; there are production, preview" in unknown.stderr
+
+    environ = {"RELAY_REDIS_URL": f"unix://:very-secret-5@{tmp_path}/nothing.sock"}
+    for command in (["list"], ["pause", "preview"], ["resume", "preview"]):
+        away = run(folder, "targets", *command, environ=environ)
+        assert (away.exit_code, away.stdout) == (1, "")
+        assert away.stderr == "Redis does not answer (ConnectionError)\n"

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from config.model import RetryPolicy, Success
 from relay.events import PullRequest, Push
-from relay.identity import delivery_id, deploy_identity, transition
+from relay.identity import changed_at, delivery_id, deploy_identity, transition
 from workers.backoff import pause, retry_after
 from workers.verdict import Answer, judge
 
@@ -149,3 +149,26 @@ def test_deploy_identity() -> None:
     assert deploy_identity("t", pull("opened")) == deploy_identity("t", pull("synchronize"))
     phases = {deploy_identity("t", pull(a)) for a in ("opened", "closed", "reopened")}
     assert len(phases) == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("2026-01-31T12:00:00Z", 1_769_860_800),
+        ("2026-01-31T13:00:00.500+01:00", 1_769_860_800.5),
+        ("2026-01-31 12:00:00 UTC", 1_769_860_800),
+        ("2026-01-31 11:00:00 -0100", 1_769_860_800),
+        ("2026-01-31T12:00:00", None),
+        ("yesterday", None),
+        ("", None),
+    ],
+)
+def test_when_a_pull_request_was_changed(text: str, seconds: float | None) -> None:
+    event = PullRequest("r", 1, "opened", "a", "h", "r", "main", updated_at=text)
+
+    assert changed_at(event) == seconds
+
+
+@given(st.text(max_size=64))
+def test_any_text_may_stand_where_a_time_is_expected(text: str) -> None:
+    changed_at(PullRequest("r", 1, "opened", "a", "h", "r", "main", updated_at=text))

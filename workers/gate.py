@@ -1,0 +1,100 @@
+"""Whether a deploy may be called now, has to wait, or is out of date. The one place that decides.
+
+Pure: what Redis knows, and the clock, come from the caller (workers/standing.py). Times are seconds
+since the Unix epoch. What waits has used up no attempt.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Literal, NamedTuple
+
+from config.model import Breaker
+
+Reason = Literal["paused", "platform", "breaker", "probe"]
+
+PAUSED_LOOK = 60
+"""Seconds after which a deploy looks whether its target is still paused. Resuming wakes it; this is
+for one that was just about to wait."""
+
+PROBE_LOOK = 5
+"""Seconds after which a deploy asks again how the probe has ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How a target stands with all workers."""
+
+    paused: float = 0
+    """Since when an operator wants no calls; 0 where they may be made."""
+    held: float = 0
+    """When the platform wants to be called again."""
+    failures: int = 0
+    """Calls that failed in a row, until the breaker opened."""
+    until: float = 0
+    """When the open breaker lets a probe through; 0 while it is closed."""
+    opened: int = 0
+    """How often it opened without having closed in between."""
+
+
+class Go(NamedTuple):
+    """The call may be made. ``probe``: only if no other call is; it finds out for all."""
+
+    probe: bool = False
+
+
+class Wait(NamedTuple):
+    """Not now. ``until`` is when, if that is known; ``look`` is when to ask again."""
+
+    reason: Reason
+    until: float | None
+    look: float
+
+
+class Superseded(NamedTuple):
+    """Never: the deploy ``by`` is newer."""
+
+    by: str
+
+
+def decide(job: str, newest: str | None, standing: Standing, now: float) -> Go | Wait | Superseded:
+    """What becomes of the deploy ``job``. ``newest`` is the newest deploy of its subject, or None
+    where each one counts."""
+    if newest is not None and newest != job:
+        return Superseded(newest)
+    if standing.paused:
+        return Wait("paused", None, now + PAUSED_LOOK)
+    if now < standing.held:
+        return Wait("platform", standing.held, standing.held)
+    if now < standing.until:
+        return Wait("breaker", standing.until, standing.until)
+    return Go(probe=standing.until > 0)
+
+
+def said(standing: Standing, now: float) -> str:
+    """How a target stands, in words for an operator."""
+    if standing.paused:
+        return f"paused since {moment(standing.paused)}"
+    if now < standing.held:
+        return f"its platform wants no calls until {moment(standing.held)}"
+    if now < standing.until:
+        return f"breaker open until {moment(standing.until)}"
+    return "breaker open, the next call is the probe" if standing.until else "ready"
+
+
+def moment(time: float) -> str:
+    """A time as the audit writes it: UTC, ISO 8601, whole seconds, rounded up."""
+    return f"{datetime.fromtimestamp(math.ceil(time), UTC):%Y-%m-%dT%H:%M:%SZ}"
+
+
+def probing(now: float) -> Wait:
+    """What becomes of a deploy while another one is the probe."""
+    return Wait("probe", None, now + PROBE_LOOK)
+
+
+def opening(breaker: Breaker, opened: int, now: float) -> float:
+    """How long a breaker that opens now stays open, having opened ``opened`` times in a row."""
+    # The exponent is bounded so that 2**n stays a float whatever the policy says.
+    return now + min(breaker.cap, breaker.pause * 2.0 ** min(opened, 64))

@@ -1,0 +1,159 @@
+"""How a target stands with all workers: its breaker, and what its platform asked for.
+
+Kept in the hash ``relay:target:<name>``. It is read in one round trip, together with what else
+decides on a deploy; the decision itself is workers/gate.py's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
+from typing import NamedTuple
+
+from redis.exceptions import RedisError
+
+from config.model import Breaker, Target
+from relay.audit import log
+from relay.records import JOB_PREFIX
+from workers.deploys import BOOKKEEPING, Deploy, latest_key
+from workers.gate import Standing, moment, opening
+from workers.runtime import CALLING_FIELD, Runtime
+from workers.verdict import Verdict
+
+WAITING_FIELD = "waiting"
+"""Our field of a deploy's job: what it waits for, and until when, as the audit was told last."""
+
+TOO_MANY_REQUESTS = 429
+"""The platform is well, but does not want to be called so often."""
+
+FIELDS = ("paused", "held", "failures", "until", "opened")
+"""Of the hash; see workers/gate.py."""
+
+
+class Seen(NamedTuple):
+    """What Redis knows of a deploy that is about to be called."""
+
+    begun: int | None
+    """The attempt that was cut off in its call."""
+    waiting: str
+    """What it waited for."""
+    newest: str | None
+    """The newest deploy of its subject, where only that one counts."""
+    standing: Standing
+
+
+def standing_key(target: str) -> str:
+    """Where it is kept how a target stands: a hash."""
+    return f"relay:target:{target}"
+
+
+def standing_of(values: Sequence[bytes | None]) -> Standing:
+    """What the fields of the hash say."""
+    paused, held, failures, until, opened = (float(value or 0) for value in values)
+    return Standing(paused, held, int(failures), until, int(opened))
+
+
+def _probe_key(target: str) -> str:
+    return f"relay:probe:{target}"
+
+
+async def look(rt: Runtime, job: str, task: Deploy, target: Target) -> Seen:
+    """Everything that decides on a deploy, in one round trip.
+
+    Raises redis.exceptions.RedisError.
+    """
+    asked = [
+        rt.send("HMGET", f"{JOB_PREFIX}{job}", CALLING_FIELD, WAITING_FIELD),
+        rt.send("HMGET", standing_key(task.target), *FIELDS),
+    ]
+    if target.supersede:
+        asked.append(rt.send("HGET", latest_key(task), "job"))
+    (begun, waiting), standing, *newest = await asyncio.gather(*asked)
+    stands = standing_of(standing)
+    if target.breaker is None:
+        stands = replace(stands, failures=0, until=0, opened=0)
+    return Seen(
+        None if begun is None else int(begun),
+        (waiting or b"").decode(),
+        newest[0].decode() if newest and newest[0] else None,
+        stands,
+    )
+
+
+async def take_probe(rt: Runtime, job: str, name: str, target: Target) -> bool:
+    """Whether this deploy is the one call that an open breaker lets through.
+
+    Raises redis.exceptions.RedisError.
+    """
+    seconds = int(target.timeout) + BOOKKEEPING
+    return bool(await rt.send("SET", _probe_key(name), job, "NX", "EX", seconds))
+
+
+class Lesson(NamedTuple):
+    """What one call tells of its target."""
+
+    verdict: Verdict
+    status: int | None
+    """None without an answer."""
+    hold: float | None
+    """Seconds for which the platform does not want to be called, by anyone."""
+    probe: bool
+    """Whether the breaker was open and let this call through."""
+
+
+async def learn(rt: Runtime, name: str, target: Target, standing: Standing, lesson: Lesson) -> None:
+    """Draw from one call's outcome what concerns all calls of its target.
+
+    ``standing`` is how it stood before the call. If Redis is away nothing is learnt: the outcome of
+    the call itself matters more, and is kept elsewhere.
+    """
+    with suppress(RedisError, OSError):
+        if lesson.hold is not None:
+            await _hold(rt, name, standing, lesson.verdict.reason, lesson.hold)
+        if target.breaker is not None:
+            if lesson.verdict.outcome != "retry":
+                await _answered(rt, name, standing, probe=lesson.probe)
+            elif lesson.status != TOO_MANY_REQUESTS:
+                await _failed(rt, name, target.breaker, standing, lesson)
+            if lesson.probe:
+                await rt.send("DEL", _probe_key(name))
+
+
+async def _hold(rt: Runtime, name: str, standing: Standing, reason: str, seconds: float) -> None:
+    until = time.time() + seconds
+    if until > standing.held:
+        await rt.send("HSET", standing_key(name), "held", str(until))
+        log.warning("target.held", target=name, reason=reason, until=moment(until))
+
+
+async def _answered(rt: Runtime, name: str, standing: Standing, *, probe: bool) -> None:
+    """The platform answered, be it with a refusal. Only a probe closes the breaker: a call that
+    began before it opened tells nothing of the time since."""
+    key = standing_key(name)
+    if probe:
+        was_open, _ = await asyncio.gather(
+            rt.send("HDEL", key, "until"), rt.send("HDEL", key, "failures", "opened")
+        )
+        if was_open:
+            log.info("target.closed", target=name)
+    elif standing.failures:
+        await rt.send("HDEL", key, "failures")
+
+
+async def _failed(
+    rt: Runtime, name: str, breaker: Breaker, standing: Standing, lesson: Lesson
+) -> None:
+    key = standing_key(name)
+    opened = standing.opened if lesson.probe else 0
+    if not lesson.probe:
+        failures = await rt.send("HINCRBY", key, "failures", 1)
+        if failures < breaker.failures:
+            return
+    until = opening(breaker, opened, time.time())
+    # Of the calls that fail at that moment one opens it; a probe has the decision to itself.
+    if lesson.probe or await rt.send("HSETNX", key, "until", str(until)):
+        await rt.send("HSET", key, "until", str(until), "opened", opened + 1)
+        log.error("target.opened", target=name, reason=lesson.verdict.reason, until=moment(until))

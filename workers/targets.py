@@ -1,0 +1,71 @@
+"""What an operator does to a target: look how it stands, pause it, let it go on.
+
+Blocking, for the command line. All functions raise redis.exceptions.RedisError.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from redis import Redis
+from rq.rate_limit import RateLimitRegistry
+from rq.registry import ScheduledJobRegistry
+
+from relay.records import JOB_PREFIX
+from workers.deploys import limit
+from workers.gate import said
+from workers.standing import FIELDS, WAITING_FIELD, standing_key, standing_of
+
+
+class Overview(NamedTuple):
+    """One target, as far as deploys are concerned."""
+
+    name: str
+    state: str
+    calling: int
+    """Deploys that hold one of its slots: called, or about to be."""
+    waiting: int
+    """Deploys that wait for a slot or for their time."""
+
+
+def overview(redis: Redis, names: Iterable[str], queue: str) -> list[Overview]:
+    """How targets stand at this moment."""
+    told, now = [], time.time()
+    for name in names:
+        registry = RateLimitRegistry(limit(name), redis)
+        with redis.pipeline() as pipe:
+            pipe.hmget(standing_key(name), *FIELDS)
+            pipe.zcard(registry.allowed_key)
+            pipe.zcard(registry.rate_limited_key)
+            values, calling, waiting = pipe.execute()
+        later = sum(1 for _ in _scheduled(redis, name, queue))
+        state = said(standing_of(values), now)
+        told.append(Overview(name, state, calling, waiting + later))
+    return told
+
+
+def pause(redis: Redis, name: str) -> bool:
+    """Have no call begin from now on; false if that was so already."""
+    return bool(redis.hsetnx(standing_key(name), "paused", str(time.time())))
+
+
+def resume(redis: Redis, name: str, queue: str) -> bool:
+    """Let calls begin again, those that waited at once; false if the target was not paused."""
+    if not redis.hdel(standing_key(name), "paused"):
+        return False
+    for job in list(_scheduled(redis, name, queue)):
+        if redis.hget(f"{JOB_PREFIX}{job}", WAITING_FIELD) == b"paused ":
+            redis.zadd(_scheduled_key(queue), {job: int(time.time())}, xx=True)
+    return True
+
+
+def _scheduled(redis: Redis, name: str, queue: str) -> Iterable[str]:
+    """Deploys of a target that RQ runs at a later time."""
+    for job, _ in redis.zscan_iter(_scheduled_key(queue), match=f"{name}--*", count=1_000):
+        yield job.decode()
+
+
+def _scheduled_key(queue: str) -> str:
+    return ScheduledJobRegistry.key_template.format(queue)
