@@ -88,18 +88,17 @@ def _patterns(flavour: Flavour) -> AfterValidator:
 _LIST_SCHEMA = {
     "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]
 }
+_DURATION_SCHEMA = {
+    "anyOf": [
+        {"type": "number", "minimum": 0},
+        {"type": "string", "pattern": r"^\s*\d+(\.\d+)?\s*(ms|s|m|h|d)?\s*$"},
+    ]
+}
 Duration = Annotated[
     float,
     BeforeValidator(parse_duration),
     Field(ge=0, le=LONGEST),
-    WithJsonSchema(
-        {
-            "anyOf": [
-                {"type": "number", "minimum": 0},
-                {"type": "string", "pattern": r"^\s*\d+(\.\d+)?\s*(ms|s|m|h|d)?\s*$"},
-            ]
-        }
-    ),
+    WithJsonSchema(_DURATION_SCHEMA),
 ]
 PathPatterns = Annotated[
     tuple[str, ...],
@@ -225,6 +224,19 @@ class Breaker(Strict):
     """Seconds that it stays open at most."""
 
 
+def _quiet_alone(value: Any) -> Any:
+    return value if isinstance(value, dict | Debounce | None) else {"quiet": value}
+
+
+class Debounce(Strict):
+    """How long a branch, tag or pull request must rest before it is deployed."""
+
+    quiet: Annotated[Duration, Field(gt=0)]
+    """Seconds without a newer deploy of it."""
+    cap: Annotated[Duration, Field(gt=0)] = 300
+    """Seconds after the first of those that wait, when the newest goes all the same."""
+
+
 class Target(Strict):
     """A deploy hook: a preset, its URL, and what differs from the preset."""
 
@@ -249,10 +261,33 @@ class Target(Strict):
     """Calls to this target at any one time, over all workers. Only 1 keeps them in order."""
     supersede: bool = False
     """Of several commits of one branch that wait, only the newest is deployed."""
+    debounce: Annotated[
+        Debounce | None,
+        BeforeValidator(_quiet_alone),
+        WithJsonSchema(
+            {
+                "anyOf": [
+                    _DURATION_SCHEMA,
+                    {
+                        "type": "object",
+                        "properties": {"quiet": _DURATION_SCHEMA, "cap": _DURATION_SCHEMA},
+                        "required": ["quiet"],
+                        "additionalProperties": False,
+                    },
+                ]
+            }
+        ),
+    ] = None
+    """A duration, or quiet and cap. Only the newest is deployed, as with supersede."""
     breaker: Breaker | None = Breaker()
     """null switches it off."""
     options: dict[str, Scalar | SecretRef] = Field(default_factory=dict)
     """What the preset lets a target choose; in the file these keys stand beside the others."""
+
+    @property
+    def newest_only(self) -> bool:
+        """Whether an older deploy of a branch, tag or pull request gives way to a newer one."""
+        return self.supersede or self.debounce is not None
 
     @model_validator(mode="after")
     def _one_body(self) -> Target:

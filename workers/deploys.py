@@ -51,12 +51,14 @@ BOOKKEEPING = 30
 # where the newest ended (the branch was moved back) or its end was reached before (moved back too,
 # with a webhook missing in between). Of pull requests the time of the change tells. What is late
 # does not become the newest, so its job ends as superseded; what has become old is woken to end.
+# A burst is what comes for one subject while nothing of it has been called.
 _QUEUE_DEPLOYS = """
 local queue, queues, limits, scheduled = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local prefix, rate_prefix, now = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local most_moves = tonumber(ARGV[4])
 local counts = {queued = true, started = true, scheduled = true, deferred = true, created = true,
                 rate_limited = true, ready_to_enqueue = true, finished = true}
+local waits = {rate_limited = true, queued = true, started = true, scheduled = true}
 
 redis.call('SADD', queues, queue)
 local answers, key, arg = {}, 5, 5
@@ -68,7 +70,7 @@ while key <= #KEYS do
     local identity, latest = KEYS[key], KEYS[key + 1]
     local name, transition, before, after, window = unpack(ARGV, arg, arg + 4)
     local limit, concurrency, supersede, commit, changed = unpack(ARGV, arg + 5, arg + 9)
-    local count = tonumber(ARGV[arg + 10])
+    local debounce, count = ARGV[arg + 10], tonumber(ARGV[arg + 11])
     local first = redis.call('HGET', identity, 'job')
     local status = first and redis.call('HGET', prefix .. first, 'status')
     local newest, reached, last = unpack(redis.call('HMGET', latest, 'job', 'after', 'changed'))
@@ -101,6 +103,14 @@ while key <= #KEYS do
           redis.call('ZREMRANGEBYRANK', moves, 0, -1 - most_moves)
           redis.call('EXPIRE', moves, window)
         end
+        if not late and debounce == '1' then
+          local old = newest and redis.call('HMGET', prefix .. newest, 'status', 'calling',
+                                            'number_of_retries')
+          if not (old and waits[old[1]] and not old[2] and (old[3] or '0') == '0') then
+            redis.call('HSET', latest, 'burst', now)
+          end
+          redis.call('HSET', latest, 'at', now)
+        end
         if not late then
           redis.call(changed ~= '' and 'HSET' or 'HDEL', latest, 'changed', changed)
           if newest then redis.call('ZADD', scheduled, 'XX', math.floor(now), newest) end
@@ -108,7 +118,7 @@ while key <= #KEYS do
       end
       if not late then redis.call('HSET', latest, 'job', id, 'after', after) end
       redis.call('EXPIRE', latest, window)
-      redis.call('HSET', prefix .. id, 'receipt', receipt, unpack(ARGV, arg + 11, arg + 10 + count))
+      redis.call('HSET', prefix .. id, 'receipt', receipt, unpack(ARGV, arg + 12, arg + 11 + count))
       redis.call('SADD', limits, limit)
       redis.call('HSET', rate_prefix .. limit, 'concurrency', concurrency)
       redis.call('ZADD', rate_prefix .. limit .. ':rate_limited', now + key / 1e6, id)
@@ -118,7 +128,7 @@ while key <= #KEYS do
     answers[#answers + 1] = id
     ids[#ids + 1] = id
     told[id] = true
-    key, arg = key + 2, arg + 11 + count
+    key, arg = key + 2, arg + 12 + count
   end
   if redis.call('EXISTS', delivery) == 1 then
     redis.call('HSET', delivery, 'deploys', table.concat(ids, ' '))
@@ -185,9 +195,10 @@ async def queue_deploys(
                 max(1, int(target.window)),
                 limit(deploy.target),
                 target.concurrency,
-                int(target.supersede),
+                int(target.newest_only),
                 landing(deploy.event),
                 changed_at(deploy.event) or "",
+                int(target.debounce is not None),
                 len(fields),
                 *fields,
             )

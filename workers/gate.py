@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal, NamedTuple
 
-from config.model import Breaker
+from config.model import Breaker, Debounce
 
-Reason = Literal["paused", "platform", "breaker", "probe"]
+Reason = Literal["paused", "platform", "breaker", "probe", "debounce"]
 
 PAUSED_LOOK = 60
 """Seconds after which a deploy looks whether its target is still paused. Resuming wakes it; this is
@@ -39,6 +39,16 @@ class Standing:
     """How often it opened without having closed in between."""
 
 
+class Newest(NamedTuple):
+    """The newest deploy of a branch, tag or pull request at a target where only that one counts."""
+
+    job: str
+    at: float = 0
+    """When it was queued; 0 where no matter."""
+    burst: float = 0
+    """When the first of those was queued that have waited since without a call."""
+
+
 class Go(NamedTuple):
     """The call may be made. ``probe``: only if no other call is; it finds out for all."""
 
@@ -59,17 +69,22 @@ class Superseded(NamedTuple):
     by: str
 
 
-def decide(job: str, newest: str | None, standing: Standing, now: float) -> Go | Wait | Superseded:
-    """What becomes of the deploy ``job``. ``newest`` is the newest deploy of its subject, or None
-    where each one counts."""
-    if newest is not None and newest != job:
-        return Superseded(newest)
+def decide(
+    job: str, newest: Newest | None, debounce: Debounce | None, standing: Standing, now: float
+) -> Go | Wait | Superseded:
+    """What becomes of the deploy ``job``. Without ``newest`` each deploy counts."""
+    if newest is not None and newest.job != job:
+        return Superseded(newest.job)
     if standing.paused:
         return Wait("paused", None, now + PAUSED_LOOK)
     if now < standing.held:
         return Wait("platform", standing.held, standing.held)
     if now < standing.until:
         return Wait("breaker", standing.until, standing.until)
+    if newest is not None and debounce is not None:
+        rested = min(newest.at + debounce.quiet, newest.burst + debounce.cap)
+        if now < rested:
+            return Wait("debounce", rested, rested)
     return Go(probe=standing.until > 0)
 
 

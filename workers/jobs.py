@@ -166,7 +166,7 @@ async def _attempt(
             f"attempt {seen.begun} was cut off before its answer came; the platform may have "
             "deployed, so it is not called again without a human decision"
         )
-    decision = decide(job.id, seen.newest, seen.standing, time.time())
+    decision = decide(job.id, seen.newest, target.debounce, seen.standing, time.time())
     probe = isinstance(decision, Go) and decision.probe
     if probe and not await take_probe(rt, job.id, task.target, target):
         decision = probing(time.time())

@@ -19,7 +19,7 @@ from config.model import Breaker, Target
 from relay.audit import log
 from relay.records import JOB_PREFIX
 from workers.deploys import BOOKKEEPING, Deploy, latest_key
-from workers.gate import Standing, moment, opening
+from workers.gate import Newest, Standing, moment, opening
 from workers.runtime import CALLING_FIELD, Runtime
 from workers.verdict import Verdict
 
@@ -40,8 +40,7 @@ class Seen(NamedTuple):
     """The attempt that was cut off in its call."""
     waiting: str
     """What it waited for."""
-    newest: str | None
-    """The newest deploy of its subject, where only that one counts."""
+    newest: Newest | None
     standing: Standing
 
 
@@ -69,16 +68,20 @@ async def look(rt: Runtime, job: str, task: Deploy, target: Target) -> Seen:
         rt.send("HMGET", f"{JOB_PREFIX}{job}", CALLING_FIELD, WAITING_FIELD),
         rt.send("HMGET", standing_key(task.target), *FIELDS),
     ]
-    if target.supersede:
-        asked.append(rt.send("HGET", latest_key(task), "job"))
-    (begun, waiting), standing, *newest = await asyncio.gather(*asked)
+    if target.newest_only:
+        asked.append(rt.send("HMGET", latest_key(task), "job", "at", "burst"))
+    (begun, waiting), standing, *latest = await asyncio.gather(*asked)
+    newest = None
+    if latest and latest[0][0]:
+        name, at, burst = latest[0]
+        newest = Newest(name.decode(), float(at or 0), float(burst or 0))
     stands = standing_of(standing)
     if target.breaker is None:
         stands = replace(stands, failures=0, until=0, opened=0)
     return Seen(
         None if begun is None else int(begun),
         (waiting or b"").decode(),
-        newest[0].decode() if newest and newest[0] else None,
+        newest,
         stands,
     )
 

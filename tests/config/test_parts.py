@@ -7,9 +7,10 @@ import string
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from config.errors import ConfigError
-from config.model import parse_duration
+from config.model import Debounce, Target, parse_duration
 from config.patterns import PatternSet, compile_pattern
 from config.preset import presets
 from config.schema import json_schema
@@ -121,3 +122,20 @@ def test_settings_that_cannot_be(monkeypatch: pytest.MonkeyPatch) -> None:
 
     with pytest.raises(ConfigError, match="RELAY_PORT"):
         load_settings()
+
+
+@pytest.mark.parametrize(
+    ("written", "quiet", "cap"),
+    [("10s", 10, 300), (2.5, 2.5, 300), ({"quiet": "1m", "cap": "2m"}, 60, 120)],
+)
+def test_debounce_is_a_duration_or_two(written: object, quiet: float, cap: float) -> None:
+    target = Target.model_validate({"preset": "http", "url": "http://a/", "debounce": written})
+
+    assert target.debounce == Debounce(quiet=quiet, cap=cap)
+    assert target.newest_only
+
+
+@pytest.mark.parametrize("written", ["soon", 0, {"cap": "2m"}, {"quiet": 1, "most": 2}])
+def test_debounce_that_is_none(written: object) -> None:
+    with pytest.raises(ValidationError, match="debounce"):
+        Target.model_validate({"preset": "http", "url": "http://a/", "debounce": written})

@@ -157,6 +157,34 @@ async def test_moves_that_are_remembered_are_bounded(server: Redis) -> None:
     assert await newest(server, push(D, commits[0])) == "n", "its move is forgotten"
 
 
+@pytest.mark.parametrize(
+    ("older", "new_burst"),
+    [
+        ({"status": "scheduled"}, False),
+        ({"status": "rate_limited"}, False),
+        ({"status": "started", "number_of_retries": 0}, False),
+        ({"status": "started", "calling": 1}, True),
+        ({"status": "scheduled", "number_of_retries": 1}, True),
+        ({"status": "finished"}, True),
+    ],
+)
+async def test_a_burst_lasts_until_one_of_it_is_called(
+    server: Redis, store: redis.Redis, older: dict[str, Any], new_burst: bool
+) -> None:
+    await newest(server, push(A, B), debounce="10s")
+    [latest] = store.keys("relay:latest:*[^s]")
+    began = store.hget(latest, "burst")
+    assert store.hget(latest, "at") == began
+    job = f"rq:job:t--{deploy_identity('t', push(A, B))}"
+    for field, value in older.items():
+        store.hset(job, field, value)
+
+    await newest(server, push(B, C), debounce="10s")
+
+    assert (store.hget(latest, "burst") != began) is new_burst
+    assert store.hget(latest, "at") != began
+
+
 async def test_what_waits_for_its_time_and_has_become_old_is_woken(
     server: Redis, store: redis.Redis
 ) -> None:

@@ -6,10 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from config.model import Breaker
-from workers.gate import Go, Standing, Superseded, Wait, decide, opening
+from config.model import Breaker, Debounce
+from workers.gate import Go, Newest, Standing, Superseded, Wait, decide, opening
 
 NOW = 1_700_000_000.0
+DEBOUNCE = Debounce(quiet=10, cap=30)
 TIMES = st.floats(NOW - 1_000, NOW + 1_000) | st.just(0.0)
 
 
@@ -17,29 +18,36 @@ TIMES = st.floats(NOW - 1_000, NOW + 1_000) | st.just(0.0)
     ("newest", "standing", "expected"),
     [
         (None, Standing(), Go()),
-        ("it", Standing(failures=99), Go()),
-        ("newer", Standing(held=NOW + 9), Superseded("newer")),
-        ("newer", Standing(paused=1), Superseded("newer")),
-        ("it", Standing(paused=1, held=NOW + 9), Wait("paused", None, NOW + 60)),
+        (Newest("it"), Standing(failures=99), Go()),
+        (Newest("newer"), Standing(held=NOW + 9), Superseded("newer")),
+        (Newest("newer"), Standing(paused=1), Superseded("newer")),
+        (Newest("it"), Standing(paused=1, held=NOW + 9), Wait("paused", None, NOW + 60)),
         (None, Standing(held=NOW + 9), Wait("platform", NOW + 9, NOW + 9)),
         (None, Standing(held=NOW), Go()),
+        (Newest("it", NOW - 9, NOW - 29), Standing(), Wait("debounce", NOW + 1, NOW + 1)),
+        (Newest("it", NOW - 1, NOW - 29), Standing(), Wait("debounce", NOW + 1, NOW + 1)),
+        (Newest("it", NOW - 1, NOW - 30), Standing(), Go()),
+        (Newest("it", NOW - 10, NOW - 10), Standing(), Go()),
         (None, Standing(until=NOW + 9, opened=1), Wait("breaker", NOW + 9, NOW + 9)),
         (None, Standing(until=NOW, opened=1), Go(probe=True)),
         (None, Standing(held=NOW + 9, until=NOW, opened=1), Wait("platform", NOW + 9, NOW + 9)),
     ],
 )
-def test_decision(newest: str | None, standing: Standing, expected: object) -> None:
-    decision = decide("it", newest, standing, NOW)
+def test_decision(newest: Newest | None, standing: Standing, expected: object) -> None:
+    decision = decide("it", newest, DEBOUNCE, standing, NOW)
 
     assert decision == expected
     assert type(decision) is type(expected)
 
 
-@given(st.builds(Standing, held=TIMES, failures=st.integers(0, 9), until=TIMES))
-def test_what_waits_goes_when_its_waits_are_over(standing: Standing) -> None:
+@given(
+    st.builds(Standing, held=TIMES, failures=st.integers(0, 9), until=TIMES),
+    st.none() | st.builds(Newest, st.just("it"), TIMES, TIMES),
+)
+def test_what_waits_goes_when_its_waits_are_over(standing: Standing, newest: Newest | None) -> None:
     now = NOW
-    for _ in range(3):
-        decision = decide("it", "it", standing, now)
+    for _ in range(4):
+        decision = decide("it", newest, DEBOUNCE, standing, now)
         if not isinstance(decision, Wait):
             break
         assert decision.look > now

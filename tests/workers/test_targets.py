@@ -304,3 +304,25 @@ def test_how_a_target_stands_in_words(store: redis.Redis) -> None:
         "its platform wants no calls until 2096-10-0"
     )
     assert state(until=4e9, held=4e9, paused=0.5) == "paused since 1970-01-01T00:00:01Z"
+
+
+@pytest.mark.parametrize("keys", ["    debounce: {quiet: 1s, cap: 1m}\n"])
+async def test_of_a_burst_only_the_newest_is_called_and_not_before_it_is_over(
+    desk: Desk, target: Target
+) -> None:
+    desk.crew.start()
+
+    first = await desk.push("b", before="a")
+    [waiting] = await desk.told("deploy.waiting", deploy=first)
+    assert waiting["reason"] == "debounce"
+    second = await desk.push("c", before="b")
+    third = await desk.push("d", before="c")
+    last = time.monotonic()
+
+    [succeeded] = await desk.told("deploy.succeeded")
+    assert (succeeded["deploy"], succeeded["attempt"]) == (third, 1)
+    superseded = await desk.told("deploy.superseded", count=2)
+    assert {line["deploy"] for line in superseded} == {first, second}
+    [(called, *_)] = target.calls
+    assert called - last >= 0.9
+    assert len(desk.lines("deploy.waiting", deploy=third)) == 1
