@@ -310,7 +310,9 @@ async def test_run_that_is_heard_of_again_is_not_taken_away(
     [flight] = worker._flights
     connection = connect_async(f"unix://{server_socket}", timeout=2)
     writer = Writer(worker, crew.queue, connection)
-    due = int(store.zscore(crew.queue.started_job_registry.key, flight.execution.composite_key))
+    due = int(
+        store.zscore(crew.queue.started_job_registry.key, flight.execution.composite_key) or 0
+    )
     part = writer.part(job, flight.execution, lambda pipe: pipe.hset(job.key, "status", "failed"))
 
     written = await writer.write([part._replace(overdue_since=due - 1)], {})
