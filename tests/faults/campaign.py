@@ -153,6 +153,7 @@ class Campaign:
             "RELAY_REDIS_URL": f"unix://{server}",
             "RELAY_DATA_DIR": str(self._folder / "data"),
             "RELAY_PORT": str(self._port),
+            "RELAY_ALLOWED_NETWORKS": "127.0.0.0/8",
             "TEST_SECRET": GITHUB_SECRET,
             "TEST_HOOK": hook,
         }
