@@ -22,7 +22,7 @@ from structlog.typing import FilteringBoundLogger
 
 from config.networks import Address, is_within
 from relay import audit
-from relay.answer import Answer, last_words
+from relay.answer import Answer, final_answer
 from relay.audit import delivery_fields
 from relay.clients import client_address
 from relay.connections import Bounds, Server
@@ -192,8 +192,10 @@ class Receiver:
             user_agent="",
         )
         if status == Overloaded.status:
-            return last_words(status, retry_after=RETRY_AFTER, status="rejected", error="too busy")
-        return last_words(status, status="rejected", error="headers too slow")
+            return final_answer(
+                status, retry_after=RETRY_AFTER, status="rejected", error="too busy"
+            )
+        return final_answer(status, status="rejected", error="headers too slow")
 
     def _ignored(self, reason: str, fields: Mapping[str, Any]) -> web.Response:
         """Nothing will be deployed: the audit has that before the sender does."""

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from relay.answer import last_words
+from relay.answer import final_answer
 from relay.connections import OTHER_FILES, Bounds, Server
 from tests.harness import until
 
@@ -42,7 +42,7 @@ class Receiver:
 
     def turn_away(self, remote: str, status: int, reason: str) -> bytes:
         self.turned_away.append((remote, status, reason))
-        return last_words(status, error=reason)
+        return final_answer(status, error=reason)
 
 
 class Served:
@@ -147,8 +147,14 @@ async def test_headers_that_come_in_time_are_answered_and_time_no_more(
     assert await answered(reader) == b"200"
     await asyncio.sleep(0.4)
     writer.write(REQUEST % b"again")
-
     assert await answered(reader) == b"200"
+    # Neither does one that is answered at once, and then rests while its headers' time would end.
+    quick, writer = await served.connect(REQUEST % b"quick")
+    assert await answered(quick) == b"200"
+    await asyncio.sleep(0.4)
+    writer.write(REQUEST % b"again")
+
+    assert await answered(quick) == b"200"
     assert served.receiver.turned_away == []
 
 
