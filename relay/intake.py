@@ -18,7 +18,7 @@ from typing import Any, Literal, NamedTuple, cast
 
 import msgspec
 from redis.asyncio import Redis
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import RedisError
 from rq.registry import FailedJobRegistry, FinishedJobRegistry
 
 from relay import audit
@@ -45,6 +45,7 @@ from relay.records import (
     shared_fields,
 )
 from relay.spool import Spool
+from relay.store import faults_the_command, name_of
 
 Verdict = Literal["queued", "requeued", "duplicate", "spooled"]
 
@@ -320,9 +321,9 @@ class Intake:
                     ],
                 )
         except (RedisError, OSError, TimeoutError) as error:
-            if isinstance(error, ResponseError) and _about_the_batch(error):
+            if faults_the_command(error):
                 raise BatchRefused(f"Redis refuses it ({error})") from None
-            raise RedisUnavailable(f"Redis takes nothing ({_name(error)})") from None
+            raise RedisUnavailable(f"Redis takes nothing ({name_of(error)})") from None
         return [
             Stored(cast(Verdict, verdict.decode()), known_as.decode())
             for verdict, known_as in zip(answers[::2], answers[1::2], strict=True)
@@ -348,16 +349,3 @@ def _packed(record: Record, encoded: bytes) -> Packed:
         f"delivery: {event.kind} {event.repo}@{event.sha[:12]}",
         record.receipt,
     )
-
-
-def _about_the_batch(error: ResponseError) -> bool:
-    """Whether Redis found fault with what it was told, rather than being unable to do it."""
-    return type(error) is ResponseError and (
-        error.status_code == "ERR" or str(error).startswith("WRONGTYPE ")
-    )
-
-
-def _name(error: Exception) -> str:
-    """The kind of an error: Redis's own word for it where the client has none."""
-    word = str(error).partition(" ")[0]
-    return word if type(error) is ResponseError and word.isupper() else type(error).__name__

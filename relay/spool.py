@@ -64,7 +64,8 @@ class Spool:
         # Files of one process sort by their number, even if the clock is set back.
         self._name = f"{time.time_ns():019d}-{os.urandom(4).hex()}"
         self._made = 0
-        self._refused = ""
+        self._broken = ""
+        self._wanted = 1
         self._lock = threading.Lock()
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -99,16 +100,17 @@ class Spool:
         data = b"".join(map(frame, records))
         with self._lock:
             try:
-                used = self._used()
-                if used + len(data) > self._max_bytes:
-                    raise SpoolUnavailable(f"the spool is full ({used} bytes)")
+                self._wanted = len(data)
+                full = self._full()
+                if full:
+                    raise SpoolUnavailable(full)
                 self._file_to_write().append(data)
             except OSError as error:
                 # What an error of fsync leaves of a file cannot be known (fsync(2)): no more of it.
                 self._writing = None
-                self._refused = f"the spool cannot be written ({error.strerror})"
-                raise SpoolUnavailable(self._refused) from None
-            self._refused = ""
+                self._broken = f"the spool cannot be written ({error.strerror})"
+                raise SpoolUnavailable(self._broken) from None
+            self._broken, self._wanted = "", 1
 
     def read(self, most: int) -> Batch:
         """The oldest records. They stay until they are forgotten. Raises OSError."""
@@ -135,15 +137,12 @@ class Spool:
                 self._remove(file)
 
     def trouble(self) -> str:
-        """Why the spool would take nothing, or an empty string."""
+        """Why the spool would take nothing, or not what it was given last; or an empty string."""
         with self._lock:
             try:
-                used = self._used()
+                return self._broken or self._full()
             except OSError as error:
                 return f"the spool cannot be read ({error.strerror})"
-            return self._refused or (
-                f"the spool is full ({used} bytes)" if used >= self._max_bytes else ""
-            )
 
     def close(self) -> None:
         """Leave what there is to the next receiver."""
@@ -152,7 +151,7 @@ class Spool:
                 self._files.popleft().close()
             self._writing = None
 
-    def _used(self) -> int:
+    def _full(self) -> str:
         sizes = 0
         with os.scandir(self._folder) as entries:
             for entry in entries:
@@ -160,7 +159,8 @@ class Spool:
                     # Another process may remove its file at this moment.
                     with suppress(FileNotFoundError):
                         sizes += entry.stat().st_size
-        return sizes
+        full = sizes + self._wanted > self._max_bytes
+        return f"the spool is full ({sizes} bytes)" if full else ""
 
     def _file_to_write(self) -> _File:
         file = self._writing

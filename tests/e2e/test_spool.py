@@ -310,6 +310,8 @@ async def test_a_full_spool_is_503_with_retry_after(relay: Relay, server: Server
     assert line["reason"].startswith("the spool is full (")
     assert (line["delivery"], line["status"]) == (f"github--{len(taken)}", 503)
     assert 1 <= len(taken) <= 3
+    code, ready = await readyz(project)
+    assert (code, ready["status"], ready["spool"]) == (503, "not ready", line["reason"])
 
     server.start()
     await receiver.wait_for("receiver.recovered")
