@@ -33,6 +33,10 @@ ASIDE = ".aside"
 MOST_IN_FILE = 8 * 1024 * 1024
 """Bytes after which the next file is begun, so that disk space is given back on the way."""
 
+REMEMBERED = 30.0
+"""Seconds for which a disk that refused a write is taken to refuse the next one. Whoever asks
+before sending anything would otherwise never learn that it takes writes again."""
+
 START = 8
 """Where the records begin, behind the position up to which they have been forwarded."""
 
@@ -65,6 +69,7 @@ class Spool:
         self._name = f"{time.time_ns():019d}-{os.urandom(4).hex()}"
         self._made = 0
         self._broken = ""
+        self._broken_until = 0.0
         self._wanted = 1
         self._lock = threading.Lock()
         try:
@@ -108,9 +113,10 @@ class Spool:
             except OSError as error:
                 # What an error of fsync leaves of a file cannot be known (fsync(2)): no more of it.
                 self._writing = None
+                self._broken_until = time.monotonic() + REMEMBERED
                 self._broken = f"the spool cannot be written ({error.strerror})"
                 raise SpoolUnavailable(self._broken) from None
-            self._broken, self._wanted = "", 1
+            self._broken_until, self._wanted = 0.0, 1
 
     def read(self, most: int) -> Batch:
         """The oldest records. They stay until they are forgotten. Raises OSError."""
@@ -140,7 +146,8 @@ class Spool:
         """Why the spool would take nothing, or not what it was given last; or an empty string."""
         with self._lock:
             try:
-                return self._broken or self._full()
+                broken = time.monotonic() < self._broken_until
+                return self._broken if broken else self._full()
             except OSError as error:
                 return f"the spool cannot be read ({error.strerror})"
 

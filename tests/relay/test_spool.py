@@ -6,6 +6,7 @@ import errno
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from relay import spool as spool_module
 from relay.errors import CannotSpool, SpoolUnavailable
 from relay.framing import frame
-from relay.spool import ASIDE, START, SUFFIX, Batch, Spool
+from relay.spool import ASIDE, REMEMBERED, START, SUFFIX, Batch, Spool
 
 ROOM = 1_000_000
 
@@ -209,6 +210,9 @@ def test_a_disk_that_takes_nothing_loses_nothing(
         assert spool.trouble() == "the spool cannot be written (No space left on device)"
         with pytest.raises(SpoolUnavailable):
             spool.append([b"3"])
+        later = time.monotonic() + REMEMBERED
+        patch.setattr(time, "monotonic", lambda: later)
+        assert spool.trouble() == ""
 
     spool.append([b"4"])
     assert spool.trouble() == ""
