@@ -158,8 +158,8 @@ class Forwarder:
         try:
             await self._pass_on(batch.records)
         except BatchRefused as error:
-            # Halves show which record it is.
-            self._most = max(1, len(batch.records) // 2)
+            # Which record it is shows when few are forwarded at a time.
+            self._most = 1
             if len(batch.records) > 1:
                 return False
             # It is not set aside unless Redis would take another one.

@@ -31,6 +31,7 @@ class Redis:
         self.batches: list[int] = []
         self.slow = asyncio.Event()
         self.slow.set()
+        self.slow_from = 0
 
     async def take(self, records: Sequence[bytes]) -> None:
         self.asked += 1
@@ -38,7 +39,10 @@ class Redis:
         await asyncio.sleep(0)
         if not self.up.is_set():
             raise self.error
-        await self.slow.wait()
+        if len(records) >= self.slow_from:
+            await self.slow.wait()
+            if not self.up.is_set():
+                raise self.error
         if self.refuses & set(records):
             raise BatchRefused("it will not have it")
         self.taken += records
@@ -62,6 +66,7 @@ async def forwarder(
     made = Forwarder(spool, redis.take, timeout=5)
     await made.start()
     yield made
+    redis.slow.set()
     await made.stop()
 
 
@@ -109,6 +114,26 @@ async def test_what_arrives_while_it_catches_up_goes_behind(
     assert redis.taken == numbers(0, int(direct[0]))
 
 
+async def test_what_arrives_while_the_last_batch_is_forwarded_waits_for_it(
+    forwarder: Forwarder, redis: Redis
+) -> None:
+    redis.slow.clear()
+    redis.slow_from = 1
+    forwarder.redis_is_away("away")
+    await forwarder.keep([b"1"])
+    redis.up.set()
+    await until(lambda: redis.batches[-1] == 1)
+
+    second = asyncio.create_task(forwarder.keep([b"2"]))
+    while not forwarder._turn._waiters:
+        await asyncio.sleep(0)
+        assert not second.done()
+    redis.slow.set()
+
+    assert not await second, "it has to go to Redis, behind the one before it"
+    assert redis.taken == [b"1"]
+
+
 async def test_many_senders_cannot_keep_it_from_catching_up(
     forwarder: Forwarder, redis: Redis
 ) -> None:
@@ -125,19 +150,45 @@ async def test_many_senders_cannot_keep_it_from_catching_up(
     assert not forwarder.spooling
 
 
+async def nobody_waits(forwarder: Forwarder, redis: Redis) -> None:
+    """Redis hangs when it is asked, and deliveries are kept all the same."""
+    asked = redis.asked
+    await until(lambda: redis.asked == asked + 1)
+    async with asyncio.timeout(4):
+        for _ in range(10):
+            assert await forwarder.keep([b"1"])
+    assert redis.asked == asked + 1
+    assert redis.batches[-1] == 0
+    redis.slow.set()
+    await until(lambda: not forwarder.spooling)
+
+
 async def test_nobody_waits_for_a_redis_that_is_known_to_be_away(
     forwarder: Forwarder, redis: Redis
 ) -> None:
     redis.up.set()
+    for _ in range(2):
+        redis.slow.clear()
+        forwarder.redis_is_away("it hangs")
+        await nobody_waits(forwarder, redis)
+
+
+async def test_nobody_waits_for_a_redis_that_came_back_and_went_again(
+    forwarder: Forwarder, redis: Redis
+) -> None:
     redis.slow.clear()
-    forwarder.redis_is_away("it hangs")
-    await until(lambda: redis.asked == 1)
-    async with asyncio.timeout(4):
-        for _ in range(10):
-            assert await forwarder.keep([b"1"])
-    assert redis.asked == 1
-    assert redis.batches == [0]
+    redis.slow_from = 1
+    forwarder.redis_is_away("away")
+    await forwarder.keep([b"1"])
+    redis.up.set()
+    await until(lambda: redis.batches[-1] == 1)
+    redis.up.clear()
     redis.slow.set()
+    await until(lambda: forwarder.away == "away")
+    redis.slow.clear()
+    redis.slow_from = 0
+    redis.up.set()
+    await nobody_waits(forwarder, redis)
 
 
 async def test_an_audit_that_takes_nothing_is_not_an_absent_redis(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import subprocess
 import sys
@@ -83,6 +84,23 @@ def test_a_file_in_use_is_nobody_elses(folder: Path) -> None:
     assert not other.adopt()
     other.append([b"2"])
     assert (empty(spool), empty(other)) == ([b"1"], [b"2"])
+
+
+def test_a_file_that_its_owner_removes_at_this_moment_is_nobodys(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool = Spool(folder, max_bytes=ROOM)
+    spool.append([b"1"])
+    other = Spool(folder, max_bytes=ROOM)
+    flock = fcntl.flock
+
+    def late(number: int, operation: int) -> None:
+        assert empty(spool) == [b"1"]
+        flock(number, operation)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    assert not other.adopt()
+    assert other.read(1).last
 
 
 def test_a_killed_process_leaves_its_files_to_another(folder: Path) -> None:
