@@ -67,7 +67,8 @@ class Settings(BaseSettings):
     redis_url: Annotated[SecretStr, AfterValidator(_redis_url)] | None = None
     """redis://, rediss:// or unix:// URL; left out: the server that `up` runs in data_dir."""
     data_dir: Path = Path("relay-data")
-    """Where the embedded server keeps its socket and its append-only file."""
+    """Where the embedded server keeps its socket and its append-only file, and receivers their
+    spool."""
     embedded_fsync: Literal["everysec", "always"] = "everysec"
     """When the embedded server syncs to disk: a power cut can cost the last second, or nothing."""
     queue: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")] = "deploy-relay"
@@ -93,7 +94,10 @@ class Settings(BaseSettings):
     trusted_proxies: Networks = ()
     """Networks of the proxies whose X-Forwarded-For is believed."""
     store_timeout: Seconds = 5
-    """Seconds to wait for Redis before the sender is answered 503."""
+    """Seconds to wait for Redis before a delivery goes to the spool."""
+    spool_max_bytes: Annotated[int, Field(ge=0)] = 256 * _MEBIBYTE
+    """Bytes of the spool of all receivers that share data_dir; 0 switches it off, and senders are
+    answered 503 while Redis takes nothing."""
     shutdown_grace: Seconds = 30
     """Seconds that requests and calls in flight get to finish on SIGTERM."""
     allowed_networks: Networks = ()
@@ -113,6 +117,11 @@ class Settings(BaseSettings):
         """What must not be written anywhere: the password to Redis, as it is and as it is sent."""
         password = _parse_url(self.redis_address()).get("password")  # type: ignore[no-untyped-call]
         return frozenset({password, quote(password, safe="")} if password else ())
+
+    @property
+    def spool_folder(self) -> Path:
+        """Where deliveries wait while Redis takes none."""
+        return self.data_dir.absolute() / "spool"
 
     @property
     def embedded_socket(self) -> Path:

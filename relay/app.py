@@ -17,12 +17,13 @@ from config.patterns import PatternSet
 from config.settings import Settings
 from relay.audit import log
 from relay.connections import Bounds, most_connections
-from relay.errors import CannotListen
+from relay.errors import CannotListen, CannotSpool
 from relay.intake import Intake
 from relay.limits import ByteBudget, TokenBucket
 from relay.providers import DIALECTS
 from relay.receiver import Receiver, Sender
 from relay.routing import REPOSITORIES_REMEMBERED, Router
+from relay.spool import SUFFIX, Spool
 from relay.store import connect_async
 
 
@@ -58,6 +59,7 @@ async def serve(settings: Settings, config: RelayConfig, *, share_port: bool = F
         window=settings.duplicate_window,
         failure_ttl=settings.dead_letter_ttl,
         timeout=settings.store_timeout,
+        spool=_spool(settings),
     )
     receiver = Receiver(
         senders=senders(config.sources),
@@ -83,6 +85,7 @@ async def serve(settings: Settings, config: RelayConfig, *, share_port: bool = F
     await runner.setup()
     # relay.yaml and the modules stay; the collector need not look through them again and again.
     gc.freeze()
+    await intake.start()
     site = web.SockSite(runner, listen(settings.host, settings.port, share=share_port))
     await site.start()
     host, port = runner.addresses[0][:2]
@@ -96,9 +99,23 @@ async def serve(settings: Settings, config: RelayConfig, *, share_port: bool = F
         await stop.wait()
     finally:
         await runner.cleanup()
-        await intake.drain()
+        await intake.stop()
         await redis.aclose()
     log.info("receiver.stopped")
+
+
+def _spool(settings: Settings) -> Spool | None:
+    """The spool, unless it is switched off. Raises CannotSpool, also where it was switched off with
+    deliveries in it: they were accepted."""
+    folder = settings.spool_folder
+    if settings.spool_max_bytes:
+        return Spool(folder, max_bytes=settings.spool_max_bytes)
+    if any(folder.glob(f"*{SUFFIX}")):
+        raise CannotSpool(
+            f"deliveries wait in {folder}: run the receiver with RELAY_SPOOL_MAX_BYTES over 0 "
+            "until they have been forwarded"
+        )
+    return None
 
 
 def listen(host: str, port: int, *, share: bool) -> socket.socket:

@@ -271,7 +271,8 @@ async def _demonstrate(folder: Path, once: bool, port: int | None) -> bool:
     host = settings.host
     chosen = demo.free_port(host, settings.port if port is None else port)
     receiver = f"http://{host}:{chosen}"
-    environ |= {"RELAY_HOST": host, "RELAY_PORT": str(chosen)}
+    data = str(settings.data_dir)
+    environ |= {"RELAY_HOST": host, "RELAY_PORT": str(chosen), "RELAY_DATA_DIR": data}
     trail = demo.Trail(say=click.echo)
     confirmed = False
 

@@ -133,11 +133,27 @@ class CannotListen(RelayError):
     """The receiver's address is taken, is not this machine's, or needs more rights."""
 
 
+class CannotSpool(RelayError):
+    """The spool's folder cannot be used."""
+
+
 class StoreUnavailable(RelayError):
     """Nothing can store a delivery at the moment; the sender should try again."""
 
     about: Mapping[str, Any] = {}
     """See Rejected."""
+
+
+class RedisUnavailable(StoreUnavailable):
+    """Redis is away, too slow, out of memory, or takes no writes."""
+
+
+class BatchRefused(StoreUnavailable):
+    """Redis takes deliveries, but not these."""
+
+
+class SpoolUnavailable(StoreUnavailable):
+    """The spool is full, or its disk takes nothing."""
 
 
 class AuditUnavailable(StoreUnavailable):

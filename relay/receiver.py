@@ -172,7 +172,8 @@ class Receiver:
             raise
         if verdict == "duplicate":
             return Answer(200, status="duplicate", delivery=first)
-        return Answer(202, status="queued", delivery=first)
+        status = "spooled" if verdict == "spooled" else "queued"
+        return Answer(202, status=status, delivery=first)
 
     def not_http(self, request: web.BaseRequest, status: int) -> web.Response:
         """Answer what aiohttp could not read, and quote nothing of it."""
@@ -204,18 +205,21 @@ class Receiver:
         return Answer(200, status="ignored", delivery=fields["delivery"], reason=reason)
 
     async def readyz(self) -> web.Response:
-        """Whether a delivery could be stored and routed now, and what is in the way if not."""
-        redis = "ok"
-        try:
-            await self.intake.ping()
-        except StoreUnavailable as error:
-            redis = str(error)
+        """Whether a delivery could be stored and routed now, and what is in the way if not.
+
+        Degraded are receivers that store deliveries in the spool.
+        """
+        redis, spool, accepts = await self.intake.readiness()
         routes = "ok" if len(self.router) else "relay.yaml has no routes"
-        ready = redis == routes == "ok"
+        if not accepts or routes != "ok":
+            status = "not ready"
+        else:
+            status = "ready" if redis == "ok" and spool != "in use" else "degraded"
         return _answer(
-            200 if ready else 503,
-            status="ready" if ready else "not ready",
+            503 if status == "not ready" else 200,
+            status=status,
             redis=redis,
+            spool=spool,
             routes=routes,
         )
 

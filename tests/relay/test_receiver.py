@@ -89,7 +89,7 @@ async def build(
         trusted_proxies=[ip_network(text) for text in trusted],
     )
     yield await make(Server(receiver))
-    await intake.drain()
+    await intake.stop()
     await connection.aclose()
 
 
@@ -322,14 +322,19 @@ async def test_without_redis_it_is_503_with_retry_after(aiohttp_client: MakeClie
         async with client.get("/readyz") as response:
             assert response.status == 503
             answer = await response.json()
-            assert answer["redis"] == "Redis is not reachable (ConnectionError)"
+            assert answer["redis"] == "Redis takes nothing (ConnectionError)"
             assert answer["routes"] == "ok"
 
 
 async def test_ready(client: Client) -> None:
     async with client.get("/readyz") as response:
         assert response.status == 200
-        assert await response.json() == {"status": "ready", "redis": "ok", "routes": "ok"}
+        assert await response.json() == {
+            "status": "ready",
+            "redis": "ok",
+            "spool": "off",
+            "routes": "ok",
+        }
 
 
 async def test_not_ready_without_routes(
