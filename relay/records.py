@@ -19,6 +19,9 @@ DELIVERY_JOB = "workers.jobs.deliver"
 DEPLOY_JOB = "workers.jobs.deploy"
 """The job functions by name: relay enqueues them and does not import workers."""
 
+HELD_ERROR = "workers.errors.DeployHeld"
+"""What a deploy ends with, by its name, whose call was sent and not answered."""
+
 JOB_PREFIX = Job.redis_job_namespace_prefix
 QUEUE_PREFIX = Queue.redis_queue_namespace_prefix
 QUEUES_KEY = Queue.redis_queues_keys
