@@ -23,13 +23,21 @@ from config.errors import RelayError
 from config.model import Target
 from relay.audit import delivery_fields, event_fields, log
 from relay.events import Delivery
+from relay.identity import is_replay
 from relay.planning import Recipe
-from relay.records import JOB_PREFIX, RETRY_INTERVALS
+from relay.records import (
+    ATTEMPTS_FIELD,
+    CANCELLED_BY_FIELD,
+    JOB_PREFIX,
+    REPLAY_OF_FIELD,
+    REQUESTED_BY_FIELD,
+    RETRY_INTERVALS,
+)
 from workers.backoff import pause, retry_after
 from workers.deploys import Deploy, Wanted, latest_key
 from workers.ends import crashed
 from workers.errors import CallFailed, DeployFailed, DeployHeld
-from workers.runtime import ATTEMPTS_FIELD, CALLING_FIELD, Runtime, runtime
+from workers.runtime import CALLING_FIELD, Runtime, runtime
 from workers.verdict import Verdict, judge
 
 
@@ -51,6 +59,10 @@ async def deliver(raw: str) -> list[str]:
 
 async def _deliver(delivery: Delivery, fields: dict[str, Any]) -> list[str]:
     async with runtime() as rt:
+        key = f"{JOB_PREFIX}{delivery.id}"
+        if is_replay(delivery.id):
+            old, by = await rt.send("HMGET", key, REPLAY_OF_FIELD, REQUESTED_BY_FIELD)
+            log.info("delivery.replayed", replay_of=_text(old), by=_text(by), **fields)
         wanted: list[tuple[Deploy, Target]] = []
         for decision in rt.project.router.candidates(delivery.event, delivery.source):
             route = decision.route
@@ -72,12 +84,16 @@ async def _deliver(delivery: Delivery, fields: dict[str, Any]) -> list[str]:
                 for name in route.deploy
             ]
         queued = await rt.deploys.submit(Wanted(delivery.id, wanted))
+        if any(deploy.cancelled for deploy in queued):
+            by = await rt.send("HGET", key, CANCELLED_BY_FIELD)
+            log.warning("delivery.cancelled", by=_text(by), **fields)
+            return []
     if not queued:
         log.info("delivery.ignored", reason="no route wants it any more", **fields)
-    for deploy, job, duplicate in queued:
+    for deploy, job, duplicate, _ in queued:
         step = "deploy.duplicate" if duplicate else "deploy.queued"
         log.info(step, deploy=job, route=deploy.route, target=deploy.target, **fields)
-    return [job for _, job, _ in queued]
+    return [job for _, job, *_ in queued]
 
 
 async def deploy(raw: str) -> dict[str, Any] | Retry:
@@ -130,6 +146,10 @@ async def _rest(rt: Runtime, job: Job) -> None:
         )
 
 
+def _text(value: bytes | None) -> str:
+    return (value or b"").decode(errors="replace")
+
+
 def _job() -> Job:
     job = get_current_job()
     if job is None:
@@ -145,7 +165,17 @@ async def _attempt(
         raise DeployFailed("relay.yaml no longer has this target")
     recipe = rt.project.recipes[task.target]
     key = f"{JOB_PREFIX}{job.id}"
-    begun = await rt.send("HGET", key, CALLING_FIELD)
+    begun, attempts, cancelled_by, replay_of, requested_by = await rt.send(
+        "HMGET",
+        key,
+        *(CALLING_FIELD, ATTEMPTS_FIELD),
+        *(CANCELLED_BY_FIELD, REPLAY_OF_FIELD, REQUESTED_BY_FIELD),
+    )
+    if cancelled_by is not None:
+        log.warning("deploy.cancelled", by=_text(cancelled_by), **fields)
+        return {"cancelled_by": _text(cancelled_by)}
+    if replay_of is not None and attempts is None:
+        log.info("deploy.replayed", replay_of=_text(replay_of), by=_text(requested_by), **fields)
     if begun is not None:
         # Whoever requeues the job has decided; the next run must not stop here again.
         rt.answered.add(job.id)

@@ -34,9 +34,6 @@ from workers.deploys import Queued, Wanted, queue_deploys
 CALLING_FIELD = "calling"
 """Our field of a deploy's job: the attempt whose call has begun and not yet been answered."""
 
-ATTEMPTS_FIELD = "attempts"
-"""Our field of a deploy's job: the number of its last call that has begun."""
-
 MAX_TOGETHER = 256
 """Commands or deliveries of one round trip; bounds how long Redis is busy with it."""
 
