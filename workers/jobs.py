@@ -204,7 +204,7 @@ async def _attempt(
     await rt.send(
         "HSET",
         key,
-        *(CALLING_FIELD, attempt, ATTEMPTS_FIELD, attempt, "number_of_retries", attempt - 1),
+        *(CALLING_FIELD, attempt, ATTEMPTS_FIELD, attempt),
     )
     rt.answered.discard(job.id)
     log.info("deploy.attempted", method=call.method, **fields)

@@ -58,6 +58,11 @@ def test_nothing_that_is_read_is_run(capsys: pytest.CaptureFixture[str]) -> None
     assert capsys.readouterr().out == ""
 
 
+def test_pickle_that_asks_for_memory_is_not_read() -> None:
+    assert read_argument(b"Nr\xff\xff\xff\x7f.", Delivery) is None
+    assert read_argument(b"Np2147483647\n.", Delivery) is None
+
+
 def test_what_is_packed_small_and_unpacked_large_is_not_unpacked() -> None:
     bomb = zlib.compress(b"\0" * 100_000_000)
 

@@ -103,6 +103,23 @@ async def test_call_cut_off_by_a_crash_is_followed_by_the_next_attempt(
     assert len(target.calls) == 1
 
 
+async def test_attempts_go_on_counting_after_a_crash(
+    crew: Crew, relay: Relay, store: redis.Redis, target: Target, audited: io.BytesIO
+) -> None:
+    async def broken(_: web.Request) -> web.StreamResponse:
+        return web.Response(status=500)
+
+    relay.write(AGAIN)
+    target.answers = [broken]
+    job = add_deploy(crew)
+    store.hset(job.key, "calling", 1)
+    crew.start()
+
+    await crew.reaches(job, JobStatus.FINISHED)
+
+    assert lines(audited, "deploy.attempted", "attempt") == [(2,), (3,)]
+
+
 @pytest.mark.parametrize("attempt", [2, 3])
 async def test_attempts_that_were_cut_off_count(
     crew: Crew,
