@@ -180,6 +180,9 @@ class SecretRef(Strict):
         return self._value.get_secret_value()
 
 
+OnUncertain = Literal["retry", "hold"]
+"""What follows a call of which nobody knows whether the platform took it."""
+
 Text = SecretRef | str
 """A value of a deploy call: a template, or a secret taken as it is."""
 
@@ -259,6 +262,9 @@ class Target(Strict):
     connect_timeout: Annotated[Duration, Field(gt=0, le=3_600)] = 5
     """Seconds for the connection alone."""
     retry: RetryPolicy = RetryPolicy()
+    on_uncertain: OnUncertain | None = None
+    """After a call that was sent and not answered: make it again, or hold the deploy until somebody
+    decides. Left out: again only where the preset says that calling twice does no harm."""
     window: Duration = 259_200
     """Seconds in which the same commit is deployed here once, whichever webhook brings it."""
     concurrency: Annotated[int, Field(ge=1)] = 50

@@ -23,14 +23,17 @@ from config.settings import Settings, load_settings
 from relay import __version__, app, audit, demo
 from relay.events import Ignored
 from relay.explanation import as_text, explanation
+from relay.operating import operating
 from relay.planning import recipes, rehearse
 from relay.processes import run_all, run_receivers
 from relay.providers import DIALECTS
 from relay.providers.recognise import event_header
+from relay.replays import replay_deliveries
 from relay.routing import Router
 from relay.samples import sample
 from relay.sending import send as send_webhook
 from workers.destinations import literal_refusal
+from workers.replays import replay_deploys
 from workers.worker import work
 
 P = ParamSpec("P")
@@ -71,6 +74,7 @@ def main() -> None:
     To try a webhook:    deploy-relay explain payload.json
     To run it all:       deploy-relay up
     To run it in parts:  deploy-relay serve   and   deploy-relay worker
+    To look after it:    deploy-relay deliveries list   and   deploy-relay deploys list
 
     Settings are environment variables RELAY_*; relay.yaml says what is deployed where.
     """
@@ -239,6 +243,13 @@ def send(
     click.echo(f"{reply.status} {reply.body}")
     if not 200 <= reply.status < 300:
         sys.exit(1)
+
+
+for _group in (operating("delivery", replay_deliveries), operating("deploy", replay_deploys)):
+    for _command in _group.commands.values():
+        if _command.callback is not None:
+            _command.callback = _exits(_command.callback)
+    main.add_command(_group)
 
 
 @main.command()

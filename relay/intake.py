@@ -19,7 +19,7 @@ from typing import Any, Literal, NamedTuple, cast
 import msgspec
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
-from rq.registry import FailedJobRegistry, FinishedJobRegistry
+from rq.registry import CanceledJobRegistry, FailedJobRegistry, FinishedJobRegistry
 
 from relay import audit
 from relay.audit import delivery_fields
@@ -37,6 +37,7 @@ from relay.packing import pack, packed
 from relay.records import (
     DELIVERY_JOB,
     JOB_PREFIX,
+    MAY_RUN_AGAIN,
     QUEUE_PREFIX,
     QUEUES_KEY,
     RETRY_INTERVALS,
@@ -56,26 +57,15 @@ JOB_TIMEOUT = 60
 """Seconds that matching a delivery and queueing its deploys may take."""
 
 # A delivery is known by its id or, under whatever id it comes, by its body. A known one is queued
-# again if all it led to has ended without a success: its own job failed, it had no deploys, or one
-# of them failed. `receipt` tells a repeated write of ours, whose first answer got lost, from a
-# repeated delivery; a delivery keeps it on its way through the spool. The batch comes as one packed
-# argument, since taking hundreds of arguments apart costs the client more than all the rest.
-_STORE = """
-local queue, queues, finished, failed = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+# again if it may run again. `receipt` tells a repeated write of ours, whose first answer got lost,
+# from a repeated delivery; a delivery keeps it on its way through the spool. The batch comes as one
+# packed argument, since taking hundreds of arguments apart costs the client more than all the rest.
+_STORE = (
+    MAY_RUN_AGAIN
+    + """
+local queue, queues, finished, failed, canceled = unpack(KEYS)
 local prefix, window, retries = ARGV[1], ARGV[2], ARGV[3]
 local shared, batch = cmsgpack.unpack(ARGV[4]), cmsgpack.unpack(ARGV[5])
-local ended = {failed = true, stopped = true, canceled = true}
-
-local function may_run_again(job, status)
-  if ended[status] then return true end
-  if status ~= 'finished' then return false end
-  local deploys = redis.call('HGET', job, 'deploys')
-  if not deploys or deploys == '' then return true end
-  for id in string.gmatch(deploys, '%S+') do
-    if ended[redis.call('HGET', prefix .. id, 'status')] then return true end
-  end
-  return false
-end
 
 redis.call('SADD', queues, queue)
 local answers = {}
@@ -98,12 +88,13 @@ for number, delivery in ipairs(batch) do
     verdict = 'queued'
   elseif redis.call('HGET', job, 'receipt') == ours then
     verdict = 'queued'
-  elseif may_run_again(job, status) then
+  elseif may_run_again(prefix, job, status) then
     redis.call('ZREM', finished, id)
     redis.call('ZREM', failed, id)
+    redis.call('ZREM', canceled, id)
     redis.call('PERSIST', job)
     redis.call('HDEL', job, 'deploys', 'started_at', 'ended_at', 'worker_name', 'exc_info',
-               'number_of_retries')
+               'number_of_retries', 'cancelled_by')
     redis.call('HSET', job, 'status', 'queued', 'receipt', ours, 'retries_left', retries)
     redis.call('HINCRBY', job, 'redeliveries', 1)
     redis.call('RPUSH', queue, id)
@@ -117,6 +108,7 @@ for number, delivery in ipairs(batch) do
 end
 return answers
 """
+)
 
 
 class Stored(NamedTuple):
@@ -187,6 +179,7 @@ class Intake:
             QUEUES_KEY,
             FinishedJobRegistry.key_template.format(queue),
             FailedJobRegistry.key_template.format(queue),
+            CanceledJobRegistry.key_template.format(queue),
         ]
         self._receipts = map((os.urandom(8).hex() + ":%d").__mod__, itertools.count())
         self._group = GroupCommit(self._commit, most=MAX_BATCH)

@@ -28,7 +28,19 @@ MAX_ANSWER = 65_536
 
 MAX_REDIRECTS = 3
 
+KEEP_ALIVE = 4
+"""Seconds that an idle connection is kept. Servers close theirs after 5 and more; a request that
+meets the end of its connection is one of which nobody knows whether it arrived."""
+
 _SAFE_METHODS = frozenset({"GET", "HEAD"})
+
+_UNSENT = (
+    aiohttp.ClientConnectorError,
+    aiohttp.ConnectionTimeoutError,
+    aiohttp.InvalidURL,
+)
+"""What aiohttp raises before it has sent a byte of a request: no address, no connection, no TLS.
+https://github.com/aio-libs/aiohttp/blob/v3.14.0/aiohttp/client.py"""
 
 
 class Client:
@@ -44,7 +56,8 @@ class Client:
 
         ``total`` bounds the whole call and ``connect`` the connection, in seconds. Raises
         CallFailed where no complete answer came, DeployFailed where the URL cannot be called or
-        its address is not allowed.
+        its address is not allowed. A failure that cannot be told from one after the request was
+        sent counts as uncertain.
         """
         headers = {
             **call.headers,
@@ -58,31 +71,36 @@ class Client:
                 return await self._follow(call, headers, limits)
         except aiohttp.InvalidURL:
             raise DeployFailed(_NO_URL) from None
-        except aiohttp.ClientConnectorError as error:
-            if isinstance(error.os_error, _Refused):
-                raise DeployFailed(error.os_error.why) from None
-            raise CallFailed(_reason(error)) from None
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise CallFailed(_reason(error)) from None
+            cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else None
+            if isinstance(cause, _Refused):
+                raise DeployFailed(cause.why) from None
+            raise CallFailed(_reason(error), uncertain=not isinstance(error, _UNSENT)) from None
 
     async def _follow(
         self, call: Call, headers: Mapping[str, str], limits: aiohttp.ClientTimeout
     ) -> Answer:
         url = _url(call.url)
-        for _ in range(MAX_REDIRECTS + 1):
-            async with self._session.request(
-                call.method,
-                url,
-                headers=headers,
-                data=call.body,
-                timeout=limits,
-                allow_redirects=False,
-            ) as response:
-                onward = _redirect(call.method, url, response)
-                if onward is None:
-                    body = await _read(response.content)
-                    return Answer(response.status, response.headers, body)
-                url = onward
+        for redirects in range(MAX_REDIRECTS + 1):
+            try:
+                async with self._session.request(
+                    call.method,
+                    url,
+                    headers=headers,
+                    data=call.body,
+                    timeout=limits,
+                    allow_redirects=False,
+                ) as response:
+                    onward = _redirect(call.method, url, response)
+                    if onward is None:
+                        body = await _read(response.content)
+                        return Answer(response.status, response.headers, body)
+                    url = onward
+            except _UNSENT as error:
+                if not redirects:
+                    raise
+                # A server that redirects may have deployed and point to where that can be seen.
+                raise CallFailed(_reason(error), uncertain=True) from None
         raise DeployFailed(f"more than {MAX_REDIRECTS} redirects")
 
 
@@ -95,7 +113,9 @@ async def open_client(
     ``allowed`` are networks that are called though they are not public.
     """
     async with aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0, socket_factory=_only_to(allowed)),
+        connector=aiohttp.TCPConnector(
+            limit=0, keepalive_timeout=KEEP_ALIVE, socket_factory=_only_to(allowed)
+        ),
         cookie_jar=aiohttp.DummyCookieJar(),
         auto_decompress=False,
     ) as session:

@@ -39,6 +39,8 @@ BOOKKEEPING = 30
 # is deployed each time; a second webhook for one push is not, even if it comes late.
 # The receipt of the delivery tells a second webhook from a second run of the same delivery, whose
 # first one was cut off before it could say what it had queued.
+# A replay is wished: only what waits, runs or was queued by its own first run counts. It does not
+# move the branch, so it becomes the newest deploy but leaves where the branch is.
 _QUEUE_DEPLOYS = """
 local queue, queues, limits = KEYS[1], KEYS[2], KEYS[3]
 local prefix, rate_prefix, now = ARGV[1], ARGV[2], tonumber(ARGV[3])
@@ -49,7 +51,11 @@ redis.call('SADD', queues, queue)
 local answers, key, arg = {}, 4, 4
 while key <= #KEYS do
   local delivery, deploys, ids = KEYS[key], tonumber(ARGV[arg]), {}
-  local receipt, told = redis.call('HGET', delivery, 'receipt') or '', {}
+  local receipt, replay, by, cancelled = unpack(redis.call('HMGET', delivery, 'receipt',
+                                                           'replay_of', 'requested_by',
+                                                           'cancelled_by'))
+  local told = {}
+  receipt = receipt or ''
   key, arg = key + 1, arg + 1
   for _ = 1, deploys do
     local identity, latest = KEYS[key], KEYS[key + 1]
@@ -61,8 +67,14 @@ while key <= #KEYS do
     local newest, reached = unpack(redis.call('HMGET', latest, 'job', 'after'))
     local again = transition ~= '' and reached ~= before
                   and redis.call('HGET', identity, 'transition') == transition
+    local counted = newest == first or again
+    if replay then
+      counted = status ~= 'finished' or redis.call('HGET', prefix .. first, 'receipt') == receipt
+    end
     local verdict, id
-    if status and counts[status] and (newest == first or again) then
+    if cancelled then
+      verdict, id = 'cancelled', ''
+    elseif status and counts[status] and counted then
       verdict, id = 'duplicate', first
       local its = redis.call('HGET', prefix .. id, 'receipt')
       if its == receipt and receipt ~= '' and not told[id] then verdict = 'queued' end
@@ -75,9 +87,13 @@ while key <= #KEYS do
       end
       redis.call('HSET', identity, 'job', id, 'transition', transition)
       redis.call('EXPIRE', identity, window)
-      redis.call('HSET', latest, 'job', id, 'after', after)
+      redis.call('HSET', latest, 'job', id, 'after', replay and reached or after)
       redis.call('EXPIRE', latest, window)
       redis.call('HSET', prefix .. id, 'receipt', receipt, unpack(ARGV, arg + 8, arg + 7 + count))
+      if replay and status then
+        redis.call('HSET', prefix .. id, 'replay_of', first, 'requested_by', by or '')
+        redis.call('HSET', prefix .. first, 'replayed_by', id)
+      end
       redis.call('SADD', limits, limit)
       redis.call('HSET', rate_prefix .. limit, 'concurrency', concurrency)
       redis.call('ZADD', rate_prefix .. limit .. ':rate_limited', now + key / 1e6, id)
@@ -85,7 +101,7 @@ while key <= #KEYS do
     end
     answers[#answers + 1] = verdict
     answers[#answers + 1] = id
-    ids[#ids + 1] = id
+    if not cancelled then ids[#ids + 1] = id end
     told[id] = true
     key, arg = key + 2, arg + 8 + count
   end
@@ -96,7 +112,7 @@ end
 return answers
 """
 
-_RATE_PREFIX = f"{RQ_KEY_PREFIX}:rl:"
+RATE_PREFIX = f"{RQ_KEY_PREFIX}:rl:"
 
 
 class Deploy(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -116,6 +132,8 @@ class Queued(NamedTuple):
     deploy: Deploy
     id: str
     duplicate: bool
+    cancelled: bool = False
+    """The delivery was cancelled, so nothing was queued."""
 
 
 class Wanted(NamedTuple):
@@ -133,14 +151,14 @@ async def queue_deploys(
     All of it happens in one transaction. Raises redis.exceptions.RedisError.
     """
     keys = [f"{QUEUE_PREFIX}{queue}", QUEUES_KEY, RateLimitRegistry.rl_keys_key]
-    args: list[str | bytes | int | float] = [JOB_PREFIX, _RATE_PREFIX, time.time()]
+    args: list[str | bytes | int | float] = [JOB_PREFIX, RATE_PREFIX, time.time()]
     bounds: dict[str, int] = {}
     for delivery, deploys in batch:
         keys.append(f"{JOB_PREFIX}{delivery}")
         args.append(len(deploys))
         for deploy, target in deploys:
             identity = deploy_identity(deploy.target, deploy.event)
-            fields = _fields(deploy, target, queue, int(failure_ttl))
+            fields = deploy_fields(deploy, target, queue, int(failure_ttl))
             bounds[deploy.target] = target.concurrency
             keys += (f"relay:deploy:{identity}", latest_key(deploy))
             args += (
@@ -148,7 +166,7 @@ async def queue_deploys(
                 transition(deploy.event),
                 *arrival(deploy.event),
                 max(1, int(target.window)),
-                _limit(deploy.target),
+                limit_key(deploy.target),
                 target.concurrency,
                 len(fields),
                 *fields,
@@ -156,12 +174,12 @@ async def queue_deploys(
     async with redis.pipeline(transaction=True) as pipe:
         pipe.eval(_QUEUE_DEPLOYS, len(keys), *keys, *args)
         for name, concurrency in bounds.items():
-            _fill_slots(pipe, _limit(name), concurrency)
+            fill_slots(pipe, limit_key(name), concurrency)
         answers: list[bytes] = (await pipe.execute())[0]
     told = iter(zip(answers[::2], answers[1::2], strict=True))
     return [
         [
-            Queued(deploy, id=job.decode(), duplicate=verdict == b"duplicate")
+            Queued(deploy, job.decode(), verdict == b"duplicate", verdict == b"cancelled")
             for (deploy, _), (verdict, job) in zip(deploys, told, strict=False)
         ]
         for _, deploys in batch
@@ -173,9 +191,10 @@ def latest_key(deploy: Deploy) -> str:
     return f"relay:latest:{subject(deploy.target, deploy.event)}"
 
 
-def _fields(
+def deploy_fields(
     deploy: Deploy, target: Target, queue: str, failure_ttl: int
 ) -> list[str | bytes | int]:
+    """Fields and values, in turn, of the hash of a deploy's job that waits for its target."""
     event = deploy.event
     fields = job_fields(
         DEPLOY_JOB,
@@ -192,7 +211,7 @@ def _fields(
     # At the front, so that what is already matched does not wait for what is not.
     fields += (
         "rate_limit_key",
-        _limit(deploy.target),
+        limit_key(deploy.target),
         "rate_limit_concurrency",
         target.concurrency,
         "enqueue_at_front",
@@ -201,18 +220,18 @@ def _fields(
     return fields
 
 
-def _limit(target: str) -> str:
+def limit_key(target: str) -> str:
     """The key of a target's RateLimit, by which rq keeps its calls apart over all workers."""
     return f"target:{target}"
 
 
-def _fill_slots(pipe: Any, limit: str, concurrency: int) -> None:
+def fill_slots(pipe: Any, limit: str, concurrency: int) -> None:
     """Have rq itself move waiting jobs into free slots, as its own enqueue does."""
     pipe.eval(
         ACQUIRE_AND_ENQUEUE_SCRIPT,
         2,
-        f"{_RATE_PREFIX}{limit}:allowed",
-        f"{_RATE_PREFIX}{limit}:rate_limited",
+        f"{RATE_PREFIX}{limit}:allowed",
+        f"{RATE_PREFIX}{limit}:rate_limited",
         concurrency,
         int(time.time()),
         utcformat(datetime.now(UTC)),

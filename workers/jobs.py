@@ -10,6 +10,7 @@ import asyncio
 import math
 import random
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -22,11 +23,20 @@ from config.errors import RelayError
 from config.model import Target
 from relay.audit import delivery_fields, event_fields, log
 from relay.events import Delivery
-from relay.records import JOB_PREFIX, RETRY_INTERVALS
+from relay.identity import is_replay
+from relay.planning import Recipe
+from relay.records import (
+    ATTEMPTS_FIELD,
+    CANCELLED_BY_FIELD,
+    JOB_PREFIX,
+    REPLAY_OF_FIELD,
+    REQUESTED_BY_FIELD,
+    RETRY_INTERVALS,
+)
 from workers.backoff import pause, retry_after
 from workers.deploys import Deploy, Wanted, latest_key
 from workers.ends import crashed
-from workers.errors import CallFailed, DeployFailed
+from workers.errors import CallFailed, DeployFailed, DeployHeld
 from workers.runtime import CALLING_FIELD, Runtime, runtime
 from workers.verdict import Verdict, judge
 
@@ -49,6 +59,10 @@ async def deliver(raw: str) -> list[str]:
 
 async def _deliver(delivery: Delivery, fields: dict[str, Any]) -> list[str]:
     async with runtime() as rt:
+        key = f"{JOB_PREFIX}{delivery.id}"
+        if is_replay(delivery.id):
+            old, by = await rt.send("HMGET", key, REPLAY_OF_FIELD, REQUESTED_BY_FIELD)
+            log.info("delivery.replayed", replay_of=_text(old), by=_text(by), **fields)
         wanted: list[tuple[Deploy, Target]] = []
         for decision in rt.project.router.candidates(delivery.event, delivery.source):
             route = decision.route
@@ -70,12 +84,16 @@ async def _deliver(delivery: Delivery, fields: dict[str, Any]) -> list[str]:
                 for name in route.deploy
             ]
         queued = await rt.deploys.submit(Wanted(delivery.id, wanted))
+        if any(deploy.cancelled for deploy in queued):
+            by = await rt.send("HGET", key, CANCELLED_BY_FIELD)
+            log.warning("delivery.cancelled", by=_text(by), **fields)
+            return []
     if not queued:
         log.info("delivery.ignored", reason="no route wants it any more", **fields)
-    for deploy, job, duplicate in queued:
+    for deploy, job, duplicate, _ in queued:
         step = "deploy.duplicate" if duplicate else "deploy.queued"
         log.info(step, deploy=job, route=deploy.route, target=deploy.target, **fields)
-    return [job for _, job, _ in queued]
+    return [job for _, job, *_ in queued]
 
 
 async def deploy(raw: str) -> dict[str, Any] | Retry:
@@ -104,7 +122,8 @@ async def deploy(raw: str) -> dict[str, Any] | Retry:
             except RelayError as failure:
                 log.error("deploy.failed", reason=str(failure), **fields)
                 await _rest(rt, job)
-                raise DeployFailed(str(failure)) from None
+                kind = DeployHeld if isinstance(failure, DeployHeld) else DeployFailed
+                raise kind(str(failure)) from None
     except DeployFailed:
         raise
     except Exception as error:
@@ -127,6 +146,10 @@ async def _rest(rt: Runtime, job: Job) -> None:
         )
 
 
+def _text(value: bytes | None) -> str:
+    return (value or b"").decode(errors="replace")
+
+
 def _job() -> Job:
     job = get_current_job()
     if job is None:
@@ -140,22 +163,33 @@ async def _attempt(
     target = rt.project.targets.get(task.target)
     if target is None:
         raise DeployFailed("relay.yaml no longer has this target")
+    recipe = rt.project.recipes[task.target]
     key = f"{JOB_PREFIX}{job.id}"
-    begun = await rt.send("HGET", key, CALLING_FIELD)
+    begun, attempts, cancelled_by, replay_of, requested_by = await rt.send(
+        "HMGET",
+        key,
+        *(CALLING_FIELD, ATTEMPTS_FIELD),
+        *(CANCELLED_BY_FIELD, REPLAY_OF_FIELD, REQUESTED_BY_FIELD),
+    )
+    if cancelled_by is not None:
+        log.warning("deploy.cancelled", by=_text(cancelled_by), **fields)
+        return {"cancelled_by": _text(cancelled_by)}
+    if replay_of is not None and attempts is None:
+        log.info("deploy.replayed", replay_of=_text(replay_of), by=_text(requested_by), **fields)
     if begun is not None:
         # Whoever requeues the job has decided; the next run must not stop here again.
         rt.answered.add(job.id)
-        raise DeployFailed(
-            f"attempt {int(begun)} was cut off before its answer came; the platform may have "
-            "deployed, so it is not called again without a human decision"
-        )
+        fields["attempt"] = attempt = int(begun)
+        reason = f"attempt {attempt} was cut off before its answer came"
+        _judge_uncertain(recipe, reason, fields)
+        _check_attempts(target, attempt, reason)
+        fields["attempt"] = attempt = attempt + 1
     if target.supersede:
         newest = await rt.send("HGET", latest_key(task), "job")
         if newest is not None and newest.decode() != job.id:
             log.info("deploy.superseded", by=newest.decode(), **fields)
             return {"superseded_by": newest.decode()}
 
-    recipe = rt.project.recipes[task.target]
     call = recipe.plan(
         task.event,
         route=task.route,
@@ -165,7 +199,13 @@ async def _attempt(
     )
     # A note that Redis took without saying so must not outlive a call that was never made.
     rt.answered.add(job.id)
-    await rt.send("HSET", key, CALLING_FIELD, attempt)
+    # An attempt that a crash cut off has not been counted by RQ.
+    job.number_of_retries = attempt - 1
+    await rt.send(
+        "HSET",
+        key,
+        *(CALLING_FIELD, attempt, ATTEMPTS_FIELD, attempt),
+    )
     rt.answered.discard(job.id)
     log.info("deploy.attempted", method=call.method, **fields)
     # Lines are written when this turn of the event loop ends; the call begins in the next one.
@@ -178,7 +218,7 @@ async def _attempt(
             call, idempotency_key=job.id, total=target.timeout, connect=target.connect_timeout
         )
     except CallFailed as failure:
-        verdict = Verdict("retry", str(failure))
+        verdict = Verdict("uncertain" if failure.uncertain else "retry", str(failure))
     except DeployFailed:
         rt.answered.add(job.id)
         raise
@@ -194,8 +234,9 @@ async def _attempt(
         return {"status": status, "attempt": attempt, "deployment_id": verdict.deployment_id}
     if verdict.outcome == "failed":
         raise DeployFailed(verdict.reason)
-    if attempt >= target.retry.attempts:
-        raise DeployFailed(f"{verdict.reason}; attempt {attempt} was the last")
+    if verdict.outcome == "uncertain":
+        _judge_uncertain(recipe, verdict.reason, fields)
+    _check_attempts(target, attempt, verdict.reason)
     seconds = _seconds(target.retry.retry_after_cap, asked)
     if seconds is None:
         seconds = math.ceil(pause(target.retry, attempt, random.random()))  # noqa: S311
@@ -207,6 +248,23 @@ async def _attempt(
         **fields,
     )
     return Retry(max=target.retry.attempts, interval=seconds)
+
+
+def _judge_uncertain(recipe: Recipe, reason: str, fields: Mapping[str, Any]) -> None:
+    """Tell of an attempt of which nobody knows whether the platform took it. Raises DeployHeld
+    where such a call is not to be made again."""
+    log.warning("deploy.uncertain", reason=reason, on_uncertain=recipe.on_uncertain, **fields)
+    if recipe.on_uncertain == "hold":
+        raise DeployHeld(
+            f"{reason}; the platform may have deployed, so it is not called again without a human "
+            "decision"
+        )
+
+
+def _check_attempts(target: Target, attempt: int, reason: str) -> None:
+    """Raises DeployFailed where there is no next attempt."""
+    if attempt >= target.retry.attempts:
+        raise DeployFailed(f"{reason}; attempt {attempt} was the last")
 
 
 def _seconds(cap: float, asked: float | None) -> int | None:
