@@ -103,6 +103,23 @@ def test_a_file_that_its_owner_removes_at_this_moment_is_nobodys(
     assert other.read(1).last
 
 
+def test_a_new_file_that_another_one_removed_as_empty_is_not_written(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool = Spool(folder, max_bytes=ROOM)
+    flock = fcntl.flock
+
+    def late(number: int, operation: int) -> None:
+        monkeypatch.setattr(fcntl, "flock", flock)
+        [path] = files(folder)
+        path.unlink()
+        flock(number, operation)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    spool.append([b"1"])
+    assert len(files(folder)) == 1
+
+
 def test_a_killed_process_leaves_its_files_to_another(folder: Path) -> None:
     kill = "os.kill(os.getpid(), signal.SIGKILL)"
     program = (
