@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import (
     AfterValidator,
@@ -22,6 +22,7 @@ from pydantic import (
     model_validator,
 )
 
+from config.networks import Network
 from config.patterns import Flavour, check_pattern
 
 ProviderName = Literal["github", "gitlab", "gitea", "forgejo", "gogs"]
@@ -69,6 +70,21 @@ def parse_duration(value: Any) -> Any:
     return float(found[1]) * _UNITS[found[2] or "s"]
 
 
+class RateLimit(NamedTuple):
+    """At most ``most`` within ``seconds``."""
+
+    most: int
+    seconds: float
+
+
+def parse_rate(value: Any) -> Any:
+    """A rate from text such as ``100/s``, ``600/m`` or ``1000/h``. Raises ValueError for other."""
+    found = re.fullmatch(r"\s*([1-9][0-9]{0,8})\s*/\s*(s|m|h|d)\s*", str(value))
+    if not found:
+        raise ValueError("not a rate: write 100/s, 600/m or 1000/h")
+    return RateLimit(int(found[1]), _UNITS[found[2]])
+
+
 def _one_or_many(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
@@ -99,6 +115,11 @@ Duration = Annotated[
     BeforeValidator(parse_duration),
     Field(ge=0, le=LONGEST),
     WithJsonSchema(_DURATION_SCHEMA),
+]
+Rate = Annotated[
+    RateLimit,
+    BeforeValidator(parse_rate),
+    WithJsonSchema({"type": "string", "pattern": r"^\s*[1-9]\d{0,8}\s*/\s*(s|m|h|d)\s*$"}),
 ]
 PathPatterns = Annotated[
     tuple[str, ...],
@@ -158,6 +179,9 @@ class SecretRef(Strict):
         return self._value.get_secret_value()
 
 
+OnUncertain = Literal["retry", "hold"]
+"""What follows a call of which nobody knows whether the platform took it."""
+
 Text = SecretRef | str
 """A value of a deploy call: a template, or a secret taken as it is."""
 
@@ -176,6 +200,12 @@ class Source(Strict):
     """Seconds a signed timestamp may be away from now."""
     repos: PathPatterns = ("**",)
     """Repositories this source may speak for; events of others are ignored."""
+    networks: Annotated[
+        tuple[Network, ...], BeforeValidator(_one_or_many), WithJsonSchema(_LIST_SCHEMA)
+    ] = ()
+    """Networks that its webhooks come from; from anywhere if left out."""
+    rate: Rate | None = None
+    """Webhooks that one receiver process takes of it at most, such as ``100/s``."""
 
     @model_validator(mode="after")
     def _has_keys(self) -> Source:
@@ -255,6 +285,9 @@ class Target(Strict):
     connect_timeout: Annotated[Duration, Field(gt=0, le=3_600)] = 5
     """Seconds for the connection alone."""
     retry: RetryPolicy = RetryPolicy()
+    on_uncertain: OnUncertain | None = None
+    """After a call that was sent and not answered: make it again, or hold the deploy until somebody
+    decides. Left out: again only where the preset says that calling twice does no harm."""
     window: Duration = 259_200
     """Seconds in which the same commit is deployed here once, whichever webhook brings it."""
     concurrency: Annotated[int, Field(ge=1)] = 50

@@ -42,7 +42,7 @@ class Preset(Strict):
     success: Success = Success()
     deployment_id: str | None = None
     idempotent: bool = False
-    """Whether calling twice deploys no more than calling once."""
+    """Whether the platform documents that calling twice deploys no more than calling once."""
     options: dict[str, Option] = Field(default_factory=dict)
 
 

@@ -8,11 +8,12 @@ from typing import Annotated, Literal
 from urllib.parse import quote
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from redis.connection import parse_url as _parse_url
 
 from config.errors import ConfigError, Problem
 from config.model import LONGEST, parse_duration
+from config.networks import Network
 
 _SECRETS_DIR = Path("/run/secrets")
 _MEBIBYTE = 1024 * 1024
@@ -21,6 +22,16 @@ Seconds = Annotated[float, BeforeValidator(parse_duration), Field(gt=0)]
 
 Lifetime = Annotated[float, BeforeValidator(parse_duration), Field(ge=1, le=LONGEST)]
 """Seconds for which Redis remembers something; Redis counts in whole ones here."""
+
+
+def _listed(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    return [part for part in (piece.strip() for piece in value.split(",")) if part]
+
+
+Networks = Annotated[tuple[Network, ...], NoDecode, BeforeValidator(_listed)]
+"""Networks with commas between them."""
 
 
 def _redis_url(url: SecretStr) -> SecretStr:
@@ -56,7 +67,8 @@ class Settings(BaseSettings):
     redis_url: Annotated[SecretStr, AfterValidator(_redis_url)] | None = None
     """redis://, rediss:// or unix:// URL; left out: the server that `up` runs in data_dir."""
     data_dir: Path = Path("relay-data")
-    """Where the embedded server keeps its socket and its append-only file."""
+    """Where the embedded server keeps its socket and its append-only file, and receivers their
+    spool."""
     embedded_fsync: Literal["everysec", "always"] = "everysec"
     """When the embedded server syncs to disk: a power cut can cost the last second, or nothing."""
     queue: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")] = "deploy-relay"
@@ -69,12 +81,27 @@ class Settings(BaseSettings):
     """Seconds a failed job stays in RQ's failed registry."""
     max_body: Annotated[int, Field(gt=0)] = 25 * _MEBIBYTE
     """Bytes of a webhook body at most."""
+    bodies_in_memory: Annotated[int, Field(gt=0)] = 256 * _MEBIBYTE
+    """Bytes that all bodies which are being read may take together, in one receiver process."""
     body_timeout: Seconds = 30
     """Seconds in which a webhook body must have arrived."""
+    header_timeout: Seconds = 10
+    """Seconds in which the headers of a request must have arrived."""
+    keep_alive: Seconds = 75
+    """Seconds for which a connection is kept open between two requests."""
+    max_connections: Annotated[int, Field(ge=1, le=1_000_000)] = 4_096
+    """Connections of one receiver process at most; fewer where the system allows fewer files."""
+    trusted_proxies: Networks = ()
+    """Networks of the proxies whose X-Forwarded-For is believed."""
     store_timeout: Seconds = 5
-    """Seconds to wait for Redis before the sender is answered 503."""
+    """Seconds to wait for Redis before a delivery goes to the spool."""
+    spool_max_bytes: Annotated[int, Field(ge=0)] = 256 * _MEBIBYTE
+    """Bytes of the spool of all receivers that share data_dir; 0 switches it off, and senders are
+    answered 503 while Redis takes nothing."""
     shutdown_grace: Seconds = 30
     """Seconds that requests and calls in flight get to finish on SIGTERM."""
+    allowed_networks: Networks = ()
+    """Networks that targets may be in though they are not public, such as 10.0.0.0/8."""
     log_format: Literal["json", "console"] = "json"
     """One JSON object a line, or coloured lines for people."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -90,6 +117,11 @@ class Settings(BaseSettings):
         """What must not be written anywhere: the password to Redis, as it is and as it is sent."""
         password = _parse_url(self.redis_address()).get("password")  # type: ignore[no-untyped-call]
         return frozenset({password, quote(password, safe="")} if password else ())
+
+    @property
+    def spool_folder(self) -> Path:
+        """Where deliveries wait while Redis takes none."""
+        return self.data_dir.absolute() / "spool"
 
     @property
     def embedded_socket(self) -> Path:
@@ -112,7 +144,7 @@ def load_settings(**overrides: object) -> Settings:
                     file="environment",
                     line=0,
                     column=0,
-                    where="RELAY_" + ".".join(str(part) for part in issue["loc"]).upper(),
+                    where=f"RELAY_{str(issue['loc'][0]).upper()}",
                     message=issue["msg"].removeprefix("Value error, "),
                 )
                 for issue in error.errors(include_url=False, include_input=False)

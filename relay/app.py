@@ -16,11 +16,14 @@ from config.model import RelayConfig, Source
 from config.patterns import PatternSet
 from config.settings import Settings
 from relay.audit import log
-from relay.errors import CannotListen
+from relay.connections import Bounds, most_connections
+from relay.errors import CannotListen, CannotSpool
 from relay.intake import Intake
+from relay.limits import ByteBudget, TokenBucket
 from relay.providers import DIALECTS
 from relay.receiver import Receiver, Sender
 from relay.routing import REPOSITORIES_REMEMBERED, Router
+from relay.spool import SUFFIX, Spool
 from relay.store import connect_async
 
 
@@ -37,6 +40,8 @@ def senders(sources: Mapping[str, Source]) -> dict[str, Sender]:
             speaks_for=functools.lru_cache(maxsize=REPOSITORIES_REMEMBERED)(
                 PatternSet(source.repos, "path", ignore_case=True).matches
             ),
+            networks=source.networks,
+            rate=TokenBucket(*source.rate) if source.rate is not None else None,
         )
         for name, source in sources.items()
     }
@@ -54,6 +59,7 @@ async def serve(settings: Settings, config: RelayConfig, *, share_port: bool = F
         window=settings.duplicate_window,
         failure_ttl=settings.dead_letter_ttl,
         timeout=settings.store_timeout,
+        spool=_spool(settings),
     )
     receiver = Receiver(
         senders=senders(config.sources),
@@ -61,6 +67,13 @@ async def serve(settings: Settings, config: RelayConfig, *, share_port: bool = F
         intake=intake,
         max_body=settings.max_body,
         body_timeout=settings.body_timeout,
+        bodies=ByteBudget(settings.bodies_in_memory),
+        trusted_proxies=settings.trusted_proxies,
+        bounds=Bounds(
+            header_timeout=settings.header_timeout,
+            keep_alive=settings.keep_alive,
+            most=most_connections(settings.max_connections),
+        ),
     )
 
     stop = asyncio.Event()
@@ -72,6 +85,7 @@ async def serve(settings: Settings, config: RelayConfig, *, share_port: bool = F
     await runner.setup()
     # relay.yaml and the modules stay; the collector need not look through them again and again.
     gc.freeze()
+    await intake.start()
     site = web.SockSite(runner, listen(settings.host, settings.port, share=share_port))
     await site.start()
     host, port = runner.addresses[0][:2]
@@ -85,9 +99,23 @@ async def serve(settings: Settings, config: RelayConfig, *, share_port: bool = F
         await stop.wait()
     finally:
         await runner.cleanup()
-        await intake.drain()
+        await intake.stop()
         await redis.aclose()
     log.info("receiver.stopped")
+
+
+def _spool(settings: Settings) -> Spool | None:
+    """The spool, unless it is switched off. Raises CannotSpool, also where it was switched off with
+    deliveries in it: they were accepted."""
+    folder = settings.spool_folder
+    if settings.spool_max_bytes:
+        return Spool(folder, max_bytes=settings.spool_max_bytes)
+    if any(folder.glob(f"*{SUFFIX}")):
+        raise CannotSpool(
+            f"deliveries wait in {folder}: run the receiver with RELAY_SPOOL_MAX_BYTES over 0 "
+            "until they have been forwarded"
+        )
+    return None
 
 
 def listen(host: str, port: int, *, share: bool) -> socket.socket:

@@ -23,14 +23,18 @@ from config.settings import Settings, load_settings
 from relay import __version__, app, audit, demo
 from relay.events import Ignored
 from relay.explanation import as_text, explanation
+from relay.operating import operating
 from relay.planning import recipes, rehearse
 from relay.processes import run_all, run_receivers
 from relay.providers import DIALECTS
 from relay.providers.recognise import event_header
+from relay.replays import replay_deliveries
 from relay.routing import Router
 from relay.samples import sample
 from relay.sending import send as send_webhook
 from relay.store import asked
+from workers.destinations import literal_refusal
+from workers.replays import replay_deploys
 from workers.targets import overview, pause, resume
 from workers.worker import work
 
@@ -72,6 +76,7 @@ def main() -> None:
     To try a webhook:    deploy-relay explain payload.json
     To run it all:       deploy-relay up
     To run it in parts:  deploy-relay serve   and   deploy-relay worker
+    To look after it:    deploy-relay deliveries list   and   deploy-relay deploys list
 
     Settings are environment variables RELAY_*; relay.yaml says what is deployed where.
     """
@@ -148,6 +153,18 @@ def check(config: Path | None, no_secrets: bool) -> None:
         f"{settings.config} is valid: {len(parts.sources)} sources, {len(parts.targets)} targets, "
         f"{len(parts.routes)} routes"
     )
+    for name, target in parts.targets.items():
+        url = target.url
+        if isinstance(url, str) or url.is_loaded:
+            why = literal_refusal(
+                url if isinstance(url, str) else url.reveal(), settings.allowed_networks
+            )
+            if why:
+                click.echo(
+                    f"warning: targets.{name}: its address is {why}, which a worker calls only "
+                    "if RELAY_ALLOWED_NETWORKS has it",
+                    err=True,
+                )
 
 
 @main.command()
@@ -296,6 +313,13 @@ def _told(event: str, name: str, done: bool, otherwise: str) -> None:
         click.echo(otherwise, err=True)
 
 
+for _group in (operating("delivery", replay_deliveries), operating("deploy", replay_deploys)):
+    for _command in _group.commands.values():
+        if _command.callback is not None:
+            _command.callback = _exits(_command.callback)
+    main.add_command(_group)
+
+
 @main.command()
 def schema() -> None:
     """Print the JSON Schema of relay.yaml, for editors."""
@@ -326,7 +350,8 @@ async def _demonstrate(folder: Path, once: bool, port: int | None) -> bool:
     host = settings.host
     chosen = demo.free_port(host, settings.port if port is None else port)
     receiver = f"http://{host}:{chosen}"
-    environ |= {"RELAY_HOST": host, "RELAY_PORT": str(chosen)}
+    data = str(settings.data_dir)
+    environ |= {"RELAY_HOST": host, "RELAY_PORT": str(chosen), "RELAY_DATA_DIR": data}
     trail = demo.Trail(say=click.echo)
     confirmed = False
 

@@ -18,6 +18,9 @@ class Rejected(RelayError):
     status = 400
     answer = "bad request"
 
+    retry_after = 0
+    """Seconds after which the sender should try again; 0 where that would not help."""
+
     about: Mapping[str, Any] = {}
     """What the audit says of the delivery, once something is known of it."""
 
@@ -31,6 +34,32 @@ class Unauthorized(Rejected):
 
     status = 401
     answer = "signature missing or wrong"
+
+
+class NotFromHere(Rejected):
+    """The sender's address is in none of the source's networks."""
+
+    status = 403
+    answer = "not from this address"
+
+
+class TooManyRequests(Rejected):
+    """The source sends more than its rate."""
+
+    status = 429
+    answer = "too many requests"
+
+    def __init__(self, reason: str, retry_after: int) -> None:
+        super().__init__(reason)
+        self.retry_after = retry_after
+
+
+class Overloaded(Rejected):
+    """All the memory for bodies is taken."""
+
+    status = 503
+    answer = "try again later"
+    retry_after = 5
 
 
 class Malformed(Rejected):
@@ -104,11 +133,27 @@ class CannotListen(RelayError):
     """The receiver's address is taken, is not this machine's, or needs more rights."""
 
 
+class CannotSpool(RelayError):
+    """The spool's folder cannot be used."""
+
+
 class StoreUnavailable(RelayError):
     """Nothing can store a delivery at the moment; the sender should try again."""
 
     about: Mapping[str, Any] = {}
     """See Rejected."""
+
+
+class RedisUnavailable(StoreUnavailable):
+    """Redis is away, too slow, out of memory, or takes no writes."""
+
+
+class BatchRefused(StoreUnavailable):
+    """Redis takes deliveries, but not these."""
+
+
+class SpoolUnavailable(StoreUnavailable):
+    """The spool is full, or its disk takes nothing."""
 
 
 class AuditUnavailable(StoreUnavailable):

@@ -6,12 +6,16 @@ Pure functions; the atomic comparison happens in Redis (relay/intake.py, workers
 from __future__ import annotations
 
 import hashlib
+import itertools
 import re
+from collections.abc import Iterator
 from datetime import datetime
 
 from relay.events import NO_COMMIT, Event, PullRequest, Push
 
-_JOB_ID = re.compile(r"(?!body-|id-)[A-Za-z0-9_-]{1,128}")
+_JOB_ID = re.compile(r"(?!body-|id-|.*-replay-[0-9]+\Z)[A-Za-z0-9_-]{1,128}")
+
+_REPLAY = re.compile(r"-replay-([0-9]{1,9})\Z")
 
 
 def delivery_id(source: str, sent_id: str, fingerprint: str) -> str:
@@ -27,6 +31,18 @@ def delivery_id(source: str, sent_id: str, fingerprint: str) -> str:
         return f"{source}--{sent_id}"
     hashed = hashlib.blake2b(sent_id.encode(errors="surrogatepass"), digest_size=16).hexdigest()
     return f"{source}--id-{hashed}"
+
+
+def is_replay(delivery: str) -> bool:
+    """Whether a delivery's id is one of a replay. No sender's id is taken for one."""
+    return _REPLAY.search(delivery) is not None
+
+
+def replay_ids(delivery: str) -> Iterator[str]:
+    """Ids for a replay of a delivery, or of its replay, in the order in which they are taken."""
+    found = _REPLAY.search(delivery)
+    base, number = (delivery[: found.start()], int(found[1])) if found else (delivery, 0)
+    return (f"{base}-replay-{next_number}" for next_number in itertools.count(number + 1))
 
 
 def phase(event: Event) -> str:

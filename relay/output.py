@@ -85,7 +85,8 @@ class Output:
     def _write(self, seconds: float) -> None:
         while self._lines:
             if self._room is not None and not self._room.comes(seconds):
-                self._stalled = True
+                # Who has not waited does not know whether it is more than a burst of lines.
+                self._stalled = self._stalled or seconds > 0
                 raise BlockingIOError(errno.EAGAIN, "its reader has fallen behind")
             portion = self._portion()
             written = 0

@@ -12,7 +12,7 @@ import orjson
 
 from config.errors import Problem
 from config.loading import Loaded
-from config.model import On, SecretRef, Target, Text
+from config.model import On, OnUncertain, SecretRef, Target, Text
 from config.preset import Preset, presets
 from relay.events import NO_COMMIT, Event, Person, PullRequest, Push
 from relay.templates import PlanError, Template
@@ -42,6 +42,9 @@ class Recipe:
         self.method = target.method or preset.method
         self.success = target.success or preset.success
         self.deployment_id = target.deployment_id or preset.deployment_id
+        self.on_uncertain: OnUncertain = target.on_uncertain or (
+            "retry" if preset.idempotent else "hold"
+        )
         self._options = target.options
         self._url = _compile(target.url, "url", in_url=True)
         self._path = Template(preset.path, "path", in_url=True)

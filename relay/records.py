@@ -19,12 +19,46 @@ DELIVERY_JOB = "workers.jobs.deliver"
 DEPLOY_JOB = "workers.jobs.deploy"
 """The job functions by name: relay enqueues them and does not import workers."""
 
+HELD_ERROR = "workers.errors.DeployHeld"
+"""What a deploy ends with, by its name, whose call was sent and not answered."""
+
 JOB_PREFIX = Job.redis_job_namespace_prefix
 QUEUE_PREFIX = Queue.redis_queue_namespace_prefix
 QUEUES_KEY = Queue.redis_queues_keys
 
 DEPLOYS_FIELD = "deploys"
 """Our field of a delivery's job: the ids of its deploy jobs, separated by spaces."""
+
+ATTEMPTS_FIELD = "attempts"
+"""Our field of a deploy's job: the number of its last call that has begun."""
+
+REPLAY_OF_FIELD = "replay_of"
+REQUESTED_BY_FIELD = "requested_by"
+"""Our fields of a replay: the id of the job that it repeats, and who asked for it."""
+
+REPLAYED_BY_FIELD = "replayed_by"
+"""Our field of a job that was replayed: the id of its replay."""
+
+CANCELLED_BY_FIELD = "cancelled_by"
+"""Our field of a job that somebody cancelled: who. Whoever runs the job all the same, because RQ's
+scheduler had read it before and wrote it back, ends it at once."""
+
+# Whether all that a delivery led to has ended without a success: its own job failed, it had no
+# deploys, or one of them failed. Then a redelivery or a replay runs it again.
+MAY_RUN_AGAIN = """
+local ended = {failed = true, stopped = true, canceled = true}
+
+local function may_run_again(prefix, job, status)
+  if ended[status] then return true end
+  if status ~= 'finished' then return false end
+  local deploys = redis.call('HGET', job, 'deploys')
+  if not deploys or deploys == '' then return true end
+  for id in string.gmatch(deploys, '%S+') do
+    if ended[redis.call('HGET', prefix .. id, 'status')] then return true end
+  end
+  return false
+end
+"""
 
 RETRY_INTERVALS = (5, 30, 120)
 """Seconds before each new run of a job whose worker crashed or could not read relay.yaml. A deploy

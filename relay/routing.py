@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from config.collector import collector_paused
-from config.model import Route
+from config.model import On, Route
 from config.patterns import PatternSet, is_literal
 from relay.events import Event, PullRequest, Push
 
@@ -52,13 +52,21 @@ class Router:
                 self._by_pattern.append(compiled)
 
         # The same few thousand repositories push over and over.
-        self._about = functools.lru_cache(maxsize=REPOSITORIES_REMEMBERED)(self._find)
+        self._found: dict[str, tuple[_Compiled, ...]] = {}
 
     def __len__(self) -> int:
         return len(self._routes)
 
-    def _find(self, repo: str) -> tuple[_Compiled, ...]:
+    def _about(self, repo: str) -> tuple[_Compiled, ...]:
         """The routes of a repository, in the order of the file."""
+        found = self._found.get(repo)
+        if found is None:
+            if len(self._found) >= REPOSITORIES_REMEMBERED:
+                self._found.clear()
+            found = self._found[repo] = self._find(repo)
+        return found
+
+    def _find(self, repo: str) -> tuple[_Compiled, ...]:
         named = self._by_repo.get(repo.lower(), ())
         # A repository matches by pattern without regard to case, as git servers do.
         other = [route for route in self._by_pattern if route.is_about(repo)]
@@ -113,7 +121,7 @@ class _Compiled:
         self.position = position
         self.route = route
         # Kept here too: of thousands of routes, what lies apart is not in the processor's cache.
-        self.on = route.on
+        self.on = _same(route.on)
         self.sources = route.sources
         self.repo = _repositories(route.repo)
         literal = all(is_literal(pattern) for pattern in route.repo)
@@ -213,6 +221,11 @@ class _Compiled:
 
 
 # Thousands of routes say the same few things.
+@functools.lru_cache(maxsize=PATTERNS_REMEMBERED)
+def _same(kinds: tuple[On, ...]) -> tuple[On, ...]:
+    return kinds
+
+
 @functools.lru_cache(maxsize=PATTERNS_REMEMBERED)
 def _repositories(patterns: tuple[str, ...]) -> PatternSet:
     return PatternSet(patterns, "path", ignore_case=True)

@@ -10,7 +10,7 @@ import redis.asyncio
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 from redis.retry import Retry
 
 from relay.errors import StoreUnavailable
@@ -54,3 +54,16 @@ def connect(url: str) -> redis.Redis:
         socket_connect_timeout=CONNECT_TIMEOUT,
         retry=Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,)),
     )
+
+
+def faults_the_command(error: Exception) -> bool:
+    """Whether Redis found fault with what it was told, rather than being unable to do it."""
+    return type(error) is ResponseError and (
+        error.status_code == "ERR" or str(error).startswith("WRONGTYPE ")
+    )
+
+
+def name_of(error: Exception) -> str:
+    """The kind of an error: Redis's own word for it, such as MISCONF, where the client has none."""
+    word = str(error).partition(" ")[0]
+    return word if type(error) is ResponseError and word.isupper() else type(error).__name__

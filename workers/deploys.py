@@ -52,6 +52,9 @@ BOOKKEEPING = 30
 # with a webhook missing in between). Of pull requests the time of the change tells. What is late
 # does not become the newest, so its job ends as superseded; what has become old is woken to end.
 # A burst is what comes for one subject while nothing of it has been called.
+# A replay is wished: only what waits, runs or was queued by its own first run counts. It does not
+# move the branch, so it becomes the newest deploy but leaves where the branch is. It is never late,
+# and waits for no newer one: without `at` there is nothing to wait for.
 _QUEUE_DEPLOYS = """
 local queue, queues, limits, scheduled = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local prefix, rate_prefix, now = ARGV[1], ARGV[2], tonumber(ARGV[3])
@@ -64,7 +67,11 @@ redis.call('SADD', queues, queue)
 local answers, key, arg = {}, 5, 5
 while key <= #KEYS do
   local delivery, deploys, ids = KEYS[key], tonumber(ARGV[arg]), {}
-  local receipt, told = redis.call('HGET', delivery, 'receipt') or '', {}
+  local receipt, replay, by, cancelled = unpack(redis.call('HMGET', delivery, 'receipt',
+                                                           'replay_of', 'requested_by',
+                                                           'cancelled_by'))
+  local told = {}
+  receipt = receipt or ''
   key, arg = key + 1, arg + 1
   for _ = 1, deploys do
     local identity, latest = KEYS[key], KEYS[key + 1]
@@ -73,11 +80,18 @@ while key <= #KEYS do
     local debounce, count = ARGV[arg + 10], tonumber(ARGV[arg + 11])
     local first = redis.call('HGET', identity, 'job')
     local status = first and redis.call('HGET', prefix .. first, 'status')
-    local newest, reached, last = unpack(redis.call('HMGET', latest, 'job', 'after', 'changed'))
+    local newest, reached, last, burst = unpack(redis.call('HMGET', latest, 'job', 'after',
+                                                           'changed', 'burst'))
     local again = transition ~= '' and reached ~= before
                   and redis.call('HGET', identity, 'transition') == transition
+    local counted = newest == first or again
+    if replay then
+      counted = status ~= 'finished' or redis.call('HGET', prefix .. first, 'receipt') == receipt
+    end
     local verdict, id
-    if status and counts[status] and (newest == first or again) then
+    if cancelled then
+      verdict, id = 'cancelled', ''
+    elseif status and counts[status] and counted then
       verdict, id = 'duplicate', first
       local its = redis.call('HGET', prefix .. id, 'receipt')
       if its == receipt and receipt ~= '' and not told[id] then verdict = 'queued' end
@@ -93,32 +107,41 @@ while key <= #KEYS do
       local late = false
       if supersede == '1' then
         local moves = latest .. ':moves'
-        if newest and changed ~= '' and last then
+        if replay then
+          redis.call('HDEL', latest, 'at', 'burst')
+        elseif newest and changed ~= '' and last then
           late = tonumber(changed) < tonumber(last)
         elseif newest and commit ~= '' and not first and reached ~= before then
           late = redis.call('ZSCORE', moves, commit)
         end
-        if commit ~= '' then
+        if commit ~= '' and not replay then
           redis.call('ZADD', moves, now, before)
           redis.call('ZREMRANGEBYRANK', moves, 0, -1 - most_moves)
           redis.call('EXPIRE', moves, window)
         end
-        if not late and debounce == '1' then
+        if debounce == '1' and not late and not replay then
           local old = newest and redis.call('HMGET', prefix .. newest, 'status', 'calling',
                                             'number_of_retries')
-          if not (old and waits[old[1]] and not old[2] and (old[3] or '0') == '0') then
-            redis.call('HSET', latest, 'burst', now)
-          end
+          local same = old and waits[old[1]] and not old[2] and (old[3] or '0') == '0'
+          if not (burst and same) then redis.call('HSET', latest, 'burst', now) end
           redis.call('HSET', latest, 'at', now)
         end
         if not late then
-          redis.call(changed ~= '' and 'HSET' or 'HDEL', latest, 'changed', changed)
+          if not (replay and reached) then
+            redis.call(changed ~= '' and 'HSET' or 'HDEL', latest, 'changed', changed)
+          end
           if newest then redis.call('ZADD', scheduled, 'XX', math.floor(now), newest) end
         end
       end
-      if not late then redis.call('HSET', latest, 'job', id, 'after', after) end
+      if not late then
+        redis.call('HSET', latest, 'job', id, 'after', replay and reached or after)
+      end
       redis.call('EXPIRE', latest, window)
       redis.call('HSET', prefix .. id, 'receipt', receipt, unpack(ARGV, arg + 12, arg + 11 + count))
+      if replay and status then
+        redis.call('HSET', prefix .. id, 'replay_of', first, 'requested_by', by or '')
+        redis.call('HSET', prefix .. first, 'replayed_by', id)
+      end
       redis.call('SADD', limits, limit)
       redis.call('HSET', rate_prefix .. limit, 'concurrency', concurrency)
       redis.call('ZADD', rate_prefix .. limit .. ':rate_limited', now + key / 1e6, id)
@@ -126,7 +149,7 @@ while key <= #KEYS do
     end
     answers[#answers + 1] = verdict
     answers[#answers + 1] = id
-    ids[#ids + 1] = id
+    if not cancelled then ids[#ids + 1] = id end
     told[id] = true
     key, arg = key + 2, arg + 12 + count
   end
@@ -140,7 +163,7 @@ return answers
 MAX_MOVES = 32
 """Moves of one branch that are remembered, to know an older one that arrives late."""
 
-_RATE_PREFIX = f"{RQ_KEY_PREFIX}:rl:"
+RATE_PREFIX = f"{RQ_KEY_PREFIX}:rl:"
 
 
 class Deploy(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -160,6 +183,8 @@ class Queued(NamedTuple):
     deploy: Deploy
     id: str
     duplicate: bool
+    cancelled: bool = False
+    """The delivery was cancelled, so nothing was queued."""
 
 
 class Wanted(NamedTuple):
@@ -178,14 +203,14 @@ async def queue_deploys(
     """
     keys = [f"{QUEUE_PREFIX}{queue}", QUEUES_KEY, RateLimitRegistry.rl_keys_key]
     keys.append(ScheduledJobRegistry.key_template.format(queue))
-    args: list[str | bytes | int | float] = [JOB_PREFIX, _RATE_PREFIX, time.time(), MAX_MOVES]
+    args: list[str | bytes | int | float] = [JOB_PREFIX, RATE_PREFIX, time.time(), MAX_MOVES]
     bounds: dict[str, int] = {}
     for delivery, deploys in batch:
         keys.append(f"{JOB_PREFIX}{delivery}")
         args.append(len(deploys))
         for deploy, target in deploys:
             identity = deploy_identity(deploy.target, deploy.event)
-            fields = _fields(deploy, target, queue, int(failure_ttl))
+            fields = deploy_fields(deploy, target, queue, int(failure_ttl))
             bounds[deploy.target] = target.concurrency
             keys += (f"relay:deploy:{identity}", latest_key(deploy))
             args += (
@@ -193,7 +218,7 @@ async def queue_deploys(
                 transition(deploy.event),
                 *arrival(deploy.event),
                 max(1, int(target.window)),
-                limit(deploy.target),
+                limit_key(deploy.target),
                 target.concurrency,
                 int(target.newest_only),
                 landing(deploy.event),
@@ -205,12 +230,12 @@ async def queue_deploys(
     async with redis.pipeline(transaction=True) as pipe:
         pipe.eval(_QUEUE_DEPLOYS, len(keys), *keys, *args)
         for name, concurrency in bounds.items():
-            _fill_slots(pipe, limit(name), concurrency)
+            fill_slots(pipe, limit_key(name), concurrency)
         answers: list[bytes] = (await pipe.execute())[0]
     told = iter(zip(answers[::2], answers[1::2], strict=True))
     return [
         [
-            Queued(deploy, id=job.decode(), duplicate=verdict == b"duplicate")
+            Queued(deploy, job.decode(), verdict == b"duplicate", verdict == b"cancelled")
             for (deploy, _), (verdict, job) in zip(deploys, told, strict=False)
         ]
         for _, deploys in batch
@@ -222,9 +247,10 @@ def latest_key(deploy: Deploy) -> str:
     return f"relay:latest:{subject(deploy.target, deploy.event)}"
 
 
-def _fields(
+def deploy_fields(
     deploy: Deploy, target: Target, queue: str, failure_ttl: int
 ) -> list[str | bytes | int]:
+    """Fields and values, in turn, of the hash of a deploy's job that waits for its target."""
     event = deploy.event
     fields = job_fields(
         DEPLOY_JOB,
@@ -241,7 +267,7 @@ def _fields(
     # At the front, so that what is already matched does not wait for what is not.
     fields += (
         "rate_limit_key",
-        limit(deploy.target),
+        limit_key(deploy.target),
         "rate_limit_concurrency",
         target.concurrency,
         "enqueue_at_front",
@@ -250,18 +276,18 @@ def _fields(
     return fields
 
 
-def limit(target: str) -> str:
+def limit_key(target: str) -> str:
     """The key of a target's RateLimit, by which rq keeps its calls apart over all workers."""
     return f"target:{target}"
 
 
-def _fill_slots(pipe: Any, key: str, concurrency: int) -> None:
+def fill_slots(pipe: Any, limit: str, concurrency: int) -> None:
     """Have rq itself move waiting jobs into free slots, as its own enqueue does."""
     pipe.eval(
         ACQUIRE_AND_ENQUEUE_SCRIPT,
         2,
-        f"{_RATE_PREFIX}{key}:allowed",
-        f"{_RATE_PREFIX}{key}:rate_limited",
+        f"{RATE_PREFIX}{limit}:allowed",
+        f"{RATE_PREFIX}{limit}:rate_limited",
         concurrency,
         int(time.time()),
         utcformat(datetime.now(UTC)),

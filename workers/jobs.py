@@ -11,6 +11,7 @@ import math
 import random
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -23,11 +24,20 @@ from config.errors import RelayError
 from config.model import Target
 from relay.audit import delivery_fields, event_fields, log
 from relay.events import Delivery
-from relay.records import JOB_PREFIX, RETRY_INTERVALS
+from relay.identity import is_replay
+from relay.planning import Recipe
+from relay.records import (
+    ATTEMPTS_FIELD,
+    CANCELLED_BY_FIELD,
+    JOB_PREFIX,
+    REPLAY_OF_FIELD,
+    REQUESTED_BY_FIELD,
+    RETRY_INTERVALS,
+)
 from workers.backoff import pause, retry_after
 from workers.deploys import Deploy, Wanted
 from workers.ends import crashed
-from workers.errors import CallFailed, DeployFailed
+from workers.errors import CallFailed, DeployFailed, DeployHeld
 from workers.gate import Go, Superseded, Wait, decide, moment, probing
 from workers.runtime import CALLING_FIELD, Runtime, runtime
 from workers.standing import (
@@ -66,6 +76,10 @@ async def deliver(raw: str) -> list[str]:
 
 async def _deliver(delivery: Delivery, fields: dict[str, Any]) -> list[str]:
     async with runtime() as rt:
+        key = f"{JOB_PREFIX}{delivery.id}"
+        if is_replay(delivery.id):
+            old, by = await rt.send("HMGET", key, REPLAY_OF_FIELD, REQUESTED_BY_FIELD)
+            log.info("delivery.replayed", replay_of=_text(old), by=_text(by), **fields)
         wanted: list[tuple[Deploy, Target]] = []
         for decision in rt.project.router.candidates(delivery.event, delivery.source):
             route = decision.route
@@ -87,12 +101,16 @@ async def _deliver(delivery: Delivery, fields: dict[str, Any]) -> list[str]:
                 for name in route.deploy
             ]
         queued = await rt.deploys.submit(Wanted(delivery.id, wanted))
+        if any(deploy.cancelled for deploy in queued):
+            by = await rt.send("HGET", key, CANCELLED_BY_FIELD)
+            log.warning("delivery.cancelled", by=_text(by), **fields)
+            return []
     if not queued:
         log.info("delivery.ignored", reason="no route wants it any more", **fields)
-    for deploy, job, duplicate in queued:
+    for deploy, job, duplicate, _ in queued:
         step = "deploy.duplicate" if duplicate else "deploy.queued"
         log.info(step, deploy=job, route=deploy.route, target=deploy.target, **fields)
-    return [job for _, job, _ in queued]
+    return [job for _, job, *_ in queued]
 
 
 async def deploy(raw: str) -> dict[str, Any] | Retry:
@@ -121,7 +139,8 @@ async def deploy(raw: str) -> dict[str, Any] | Retry:
             except RelayError as failure:
                 log.error("deploy.failed", reason=str(failure), **fields)
                 await _rest(rt, job)
-                raise DeployFailed(str(failure)) from None
+                kind = DeployHeld if isinstance(failure, DeployHeld) else DeployFailed
+                raise kind(str(failure)) from None
     except DeployFailed:
         raise
     except Exception as error:
@@ -144,6 +163,10 @@ async def _rest(rt: Runtime, job: Job) -> None:
         )
 
 
+def _text(value: bytes | None) -> str:
+    return (value or b"").decode(errors="replace")
+
+
 def _job() -> Job:
     job = get_current_job()
     if job is None:
@@ -157,15 +180,24 @@ async def _attempt(
     target = rt.project.targets.get(task.target)
     if target is None:
         raise DeployFailed("relay.yaml no longer has this target")
+    recipe = rt.project.recipes[task.target]
     key = f"{JOB_PREFIX}{job.id}"
     seen = await look(rt, job.id, task, target)
+    if seen.cancelled_by is not None:
+        log.warning("deploy.cancelled", by=seen.cancelled_by, **fields)
+        return {"cancelled_by": seen.cancelled_by}
+    if seen.replay_of is not None and seen.fresh:
+        log.info("deploy.replayed", replay_of=seen.replay_of, by=seen.requested_by, **fields)
     if seen.begun is not None:
         # Whoever requeues the job has decided; the next run must not stop here again.
         rt.answered.add(job.id)
-        raise DeployFailed(
-            f"attempt {seen.begun} was cut off before its answer came; the platform may have "
-            "deployed, so it is not called again without a human decision"
-        )
+        fields["attempt"] = attempt = seen.begun
+        reason = f"attempt {attempt} was cut off before its answer came"
+        _judge_uncertain(recipe, reason, fields)
+        _check_attempts(target, attempt, reason)
+        fields["attempt"] = attempt = attempt + 1
+        # An attempt that a crash cut off has not been counted by RQ.
+        job.number_of_retries = attempt - 1
     decision = decide(job.id, seen.newest, target.debounce, seen.standing, time.time())
     probe = isinstance(decision, Go) and decision.probe
     if probe and not await take_probe(rt, job.id, task.target, target):
@@ -176,7 +208,6 @@ async def _attempt(
     if isinstance(decision, Wait):
         return await _wait(rt, job, decision, seen.waiting, fields)
 
-    recipe = rt.project.recipes[task.target]
     call = recipe.plan(
         task.event,
         route=task.route,
@@ -187,7 +218,7 @@ async def _attempt(
     # A note that Redis took without saying so must not outlive a call that was never made.
     rt.answered.add(job.id)
     over = (WAITING_FIELD, "") if seen.waiting else ()
-    await rt.send("HSET", key, CALLING_FIELD, attempt, *over)
+    await rt.send("HSET", key, CALLING_FIELD, attempt, ATTEMPTS_FIELD, attempt, *over)
     rt.answered.discard(job.id)
     log.info("deploy.attempted", method=call.method, **fields)
     # Lines are written when this turn of the event loop ends; the call begins in the next one.
@@ -200,7 +231,7 @@ async def _attempt(
             call, idempotency_key=job.id, total=target.timeout, connect=target.connect_timeout
         )
     except CallFailed as failure:
-        verdict = Verdict("retry", str(failure))
+        verdict = Verdict("uncertain" if failure.uncertain else "retry", str(failure))
     except DeployFailed:
         rt.answered.add(job.id)
         raise
@@ -223,8 +254,9 @@ async def _attempt(
         return {"status": status, "attempt": attempt, "deployment_id": verdict.deployment_id}
     if verdict.outcome == "failed":
         raise DeployFailed(verdict.reason)
-    if attempt >= target.retry.attempts:
-        raise DeployFailed(f"{verdict.reason}; attempt {attempt} was the last")
+    if verdict.outcome == "uncertain":
+        _judge_uncertain(recipe, verdict.reason, fields)
+    _check_attempts(target, attempt, verdict.reason)
     log.warning(
         "deploy.retry_scheduled",
         reason=verdict.reason,
@@ -242,11 +274,28 @@ async def _wait(rt: Runtime, job: Job, wait: Wait, told: str, fields: dict[str, 
     if waiting != told:
         log.info("deploy.waiting", reason=wait.reason, until=until, **fields)
         await rt.send("HSET", f"{JOB_PREFIX}{job.id}", WAITING_FIELD, waiting)
-    # RQ counts a retry when it takes the Retry, and the attempts are counted by RQ.
+    # RQ counts one more when it takes the Retry; the next run is to be the same attempt.
     job.number_of_retries = (job.number_of_retries or 0) - 1
     # RQ's scheduler drops fractions of the due time.
     seconds = math.ceil(wait.look) - math.floor(time.time())
     return Retry(max=_ENDLESS, interval=max(1, seconds))
+
+
+def _judge_uncertain(recipe: Recipe, reason: str, fields: Mapping[str, Any]) -> None:
+    """Tell of an attempt of which nobody knows whether the platform took it. Raises DeployHeld
+    where such a call is not to be made again."""
+    log.warning("deploy.uncertain", reason=reason, on_uncertain=recipe.on_uncertain, **fields)
+    if recipe.on_uncertain == "hold":
+        raise DeployHeld(
+            f"{reason}; the platform may have deployed, so it is not called again without a human "
+            "decision"
+        )
+
+
+def _check_attempts(target: Target, attempt: int, reason: str) -> None:
+    """Raises DeployFailed where there is no next attempt."""
+    if attempt >= target.retry.attempts:
+        raise DeployFailed(f"{reason}; attempt {attempt} was the last")
 
 
 def _seconds(cap: float, asked: float | None) -> int | None:

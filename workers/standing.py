@@ -17,7 +17,13 @@ from redis.exceptions import RedisError
 
 from config.model import Breaker, Target
 from relay.audit import log
-from relay.records import JOB_PREFIX
+from relay.records import (
+    ATTEMPTS_FIELD,
+    CANCELLED_BY_FIELD,
+    JOB_PREFIX,
+    REPLAY_OF_FIELD,
+    REQUESTED_BY_FIELD,
+)
 from workers.deploys import BOOKKEEPING, Deploy, latest_key
 from workers.gate import Newest, Standing, moment, opening
 from workers.runtime import CALLING_FIELD, Runtime
@@ -33,6 +39,12 @@ FIELDS = ("paused", "held", "failures", "until", "opened")
 """Of the hash; see workers/gate.py."""
 
 
+_JOB_FIELDS = (
+    *(CALLING_FIELD, WAITING_FIELD, ATTEMPTS_FIELD),
+    *(CANCELLED_BY_FIELD, REPLAY_OF_FIELD, REQUESTED_BY_FIELD),
+)
+
+
 class Seen(NamedTuple):
     """What Redis knows of a deploy that is about to be called."""
 
@@ -40,6 +52,12 @@ class Seen(NamedTuple):
     """The attempt that was cut off in its call."""
     waiting: str
     """What it waited for."""
+    fresh: bool
+    """It has neither been called nor waited before."""
+    cancelled_by: str | None
+    replay_of: str | None
+    requested_by: str
+    """Who asked for the replay."""
     newest: Newest | None
     standing: Standing
 
@@ -65,12 +83,13 @@ async def look(rt: Runtime, job: str, task: Deploy, target: Target) -> Seen:
     Raises redis.exceptions.RedisError.
     """
     asked = [
-        rt.send("HMGET", f"{JOB_PREFIX}{job}", CALLING_FIELD, WAITING_FIELD),
+        rt.send("HMGET", f"{JOB_PREFIX}{job}", *_JOB_FIELDS),
         rt.send("HMGET", standing_key(task.target), *FIELDS),
     ]
     if target.newest_only:
         asked.append(rt.send("HMGET", latest_key(task), "job", "at", "burst"))
-    (begun, waiting), standing, *latest = await asyncio.gather(*asked)
+    about, standing, *latest = await asyncio.gather(*asked)
+    begun, waiting, attempts, cancelled_by, replay_of, requested_by = map(_text, about)
     newest = None
     if latest and latest[0][0]:
         name, at, burst = latest[0]
@@ -80,10 +99,18 @@ async def look(rt: Runtime, job: str, task: Deploy, target: Target) -> Seen:
         stands = replace(stands, failures=0, until=0, opened=0)
     return Seen(
         None if begun is None else int(begun),
-        (waiting or b"").decode(),
+        waiting or "",
+        waiting is None and attempts is None,
+        cancelled_by,
+        replay_of,
+        requested_by or "",
         newest,
         stands,
     )
+
+
+def _text(value: bytes | None) -> str | None:
+    return None if value is None else value.decode(errors="replace")
 
 
 async def take_probe(rt: Runtime, job: str, name: str, target: Target) -> bool:
@@ -117,7 +144,7 @@ async def learn(rt: Runtime, name: str, target: Target, standing: Standing, less
         if lesson.hold is not None:
             await _hold(rt, name, standing, lesson.verdict.reason, lesson.hold)
         if target.breaker is not None:
-            if lesson.verdict.outcome != "retry":
+            if lesson.verdict.outcome not in ("retry", "uncertain"):
                 await _answered(rt, name, standing, probe=lesson.probe)
             elif lesson.status != TOO_MANY_REQUESTS:
                 await _failed(rt, name, target.breaker, standing, lesson)

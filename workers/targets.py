@@ -14,7 +14,7 @@ from rq.rate_limit import RateLimitRegistry
 from rq.registry import ScheduledJobRegistry
 
 from relay.records import JOB_PREFIX
-from workers.deploys import limit
+from workers.deploys import limit_key
 from workers.gate import said
 from workers.standing import FIELDS, WAITING_FIELD, standing_key, standing_of
 
@@ -34,7 +34,7 @@ def overview(redis: Redis, names: Iterable[str], queue: str) -> list[Overview]:
     """How targets stand at this moment."""
     told, now = [], time.time()
     for name in names:
-        registry = RateLimitRegistry(limit(name), redis)
+        registry = RateLimitRegistry(limit_key(name), redis)
         with redis.pipeline() as pipe:
             pipe.hmget(standing_key(name), *FIELDS)
             pipe.zcard(registry.allowed_key)

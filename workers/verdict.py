@@ -30,9 +30,10 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """``retry`` means that trying again may help, ``failed`` that it will not."""
+    """``retry`` means that trying again may help, ``failed`` that it will not, ``uncertain`` that
+    nobody knows whether the platform took it."""
 
-    outcome: Literal["succeeded", "retry", "failed"]
+    outcome: Literal["succeeded", "retry", "failed", "uncertain"]
     reason: str = ""
     deployment_id: str = ""
 

@@ -261,3 +261,17 @@ def test_a_target_that_cannot_be_paused(folder: Path, tmp_path: Path) -> None:
         away = run(folder, "targets", *command, environ=environ)
         assert (away.exit_code, away.stdout) == (1, "")
         assert away.stderr == "Redis does not answer (ConnectionError)\n"
+
+
+def test_check_warns_of_addresses_that_are_not_allowed(folder: Path) -> None:
+    environ = ENVIRON | {"T_HOOK": "http://10.0.0.7/very-secret-3"}
+
+    warned = run(folder, "check", environ=environ)
+    quiet = run(folder, "check", environ=environ | {"RELAY_ALLOWED_NETWORKS": "10.0.0.0/8"})
+
+    assert (warned.exit_code, quiet.exit_code) == (0, 0)
+    assert warned.stderr == (
+        "warning: targets.production: its address is private (10.0.0.0/8), which a worker calls "
+        "only if RELAY_ALLOWED_NETWORKS has it\n"
+    )
+    assert quiet.stderr == ""

@@ -140,3 +140,28 @@ async def test_a_reader_that_falls_behind_stops_nobody(monkeypatch: pytest.Monke
     assert read.split(b"\n") == [*lines, b""]
     out.stream.close()
     os.close(reader)
+
+
+async def test_a_burst_that_fills_the_pipe_is_waited_for() -> None:
+    reader, writer = os.pipe()
+    out = Output(os.fdopen(writer, "wb", buffering=0))
+    lines = [b"%06d" % number for number in range(30_000)]
+    for line in lines:
+        out.info(line)
+    await asyncio.sleep(0)  # The end of the turn finds no room, and does not wait.
+
+    whole = 7 * len(lines)
+    reading = asyncio.create_task(asyncio.to_thread(_read, reader, whole))
+    await asyncio.sleep(0)
+    out.flush()
+
+    assert (await reading).split(b"\n") == [*lines, b""]
+    out.stream.close()
+    os.close(reader)
+
+
+def _read(reader: int, count: int) -> bytes:
+    read = b""
+    while len(read) < count:
+        read += os.read(reader, 65_536)
+    return read

@@ -295,3 +295,16 @@ def test_rehearsal_finds_what_a_kind_does_not_have(tmp_path: Path) -> None:
 
     assert (problem.line, problem.column) == (7, 11)
     assert "json.n" in problem.message
+
+
+@pytest.mark.parametrize("idempotent", [True, False])
+@pytest.mark.parametrize("chosen", [None, "retry", "hold"])
+def test_target_before_preset_says_what_follows_an_uncertain_call(
+    idempotent: bool, chosen: str | None
+) -> None:
+    preset = presets()["http"].model_copy(update={"idempotent": idempotent})
+    target = Target.model_validate({"preset": "http", "url": "x", "on_uncertain": chosen})
+
+    told = Recipe("t", target, preset).on_uncertain
+
+    assert told == (chosen or ("retry" if idempotent else "hold"))

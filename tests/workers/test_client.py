@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import socket
 import ssl
 from collections.abc import AsyncIterator
+from contextlib import ExitStack
+from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
@@ -20,16 +23,18 @@ from workers.verdict import Answer
 
 @pytest.fixture
 async def client() -> AsyncIterator[Client]:
-    async with open_client() as opened:
+    async with open_client([ip_network("127.0.0.0/8")]) as opened:
         yield opened
 
 
-async def call(client: Client, url: str, *, method: str = "GET", total: float = 5) -> Answer:
+async def call(
+    client: Client, url: str, *, method: str = "GET", total: float = 5, connect: float = 2
+) -> Answer:
     return await client.call(
         Call(method, url, {"X-Own": "1"}, b"{}" if method == "POST" else None),
         idempotency_key="key-1",
         total=total,
-        connect=2,
+        connect=connect,
     )
 
 
@@ -101,8 +106,9 @@ async def test_no_answer_in_time(client: Client, target: Target) -> None:
 
     target.answer = never
 
-    with pytest.raises(CallFailed, match=r"^no answer in time$"):
+    with pytest.raises(CallFailed, match=r"^no answer in time$") as raised:
         await call(client, f"{target.url}/secret-path", total=0.2)
+    assert raised.value.uncertain
 
 
 async def test_refused_connection_names_no_url(client: Client) -> None:
@@ -114,6 +120,7 @@ async def test_refused_connection_names_no_url(client: Client) -> None:
     with pytest.raises(CallFailed, match=r"^connection failed: ") as raised:
         await call(client, f"http://127.0.0.1:{port}/secret-path")
 
+    assert not raised.value.uncertain
     assert "secret-path" not in str(raised.value)
     assert raised.value.__cause__ is None
     assert raised.value.__suppress_context__
@@ -127,14 +134,49 @@ async def test_connection_cut_off(client: Client) -> None:
     server = await asyncio.start_server(cut, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
 
-    with pytest.raises(CallFailed):
+    with pytest.raises(CallFailed) as raised:
         await call(client, f"http://127.0.0.1:{port}/secret-path")
+    assert raised.value.uncertain
     server.close()
 
 
+async def test_connection_that_is_not_accepted_in_time(client: Client) -> None:
+    with socket.socket() as server, ExitStack() as waiting:
+        server.bind(("127.0.0.1", 0))
+        server.listen(0)
+        # Linux lets one connection more than asked for wait, and answers no other.
+        for _ in range(2):
+            connection = waiting.enter_context(socket.socket())
+            connection.setblocking(False)
+            connection.connect_ex(server.getsockname())
+
+        with pytest.raises(CallFailed, match=r"^connection timed out$") as raised:
+            await call(client, f"http://127.0.0.1:{server.getsockname()[1]}/", connect=0.2)
+    assert not raised.value.uncertain
+
+
+async def test_failure_after_a_redirect_is_uncertain(client: Client) -> None:
+    async def onward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        server.close()
+        writer.write(
+            b"HTTP/1.1 302 Found\r\nLocation: /onward\r\nContent-Length: 0\r\n"
+            b"Connection: close\r\n\r\n"
+        )
+        writer.close()
+
+    server = await asyncio.start_server(onward, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+
+    with pytest.raises(CallFailed, match=r"^connection failed: ") as raised:
+        await call(client, f"http://127.0.0.1:{port}/hook")
+    assert raised.value.uncertain
+
+
 async def test_tls_to_a_server_without_it(client: Client, target: Target) -> None:
-    with pytest.raises(CallFailed, match=r"^(TLS handshake|connection) failed"):
+    with pytest.raises(CallFailed, match=r"^(TLS handshake|connection) failed") as raised:
         await call(client, target.url.replace("http://", "https://"))
+    assert not raised.value.uncertain
     assert target.calls == []
 
 
@@ -154,8 +196,9 @@ async def test_certificate_nobody_vouches_for(client: Client, tmp_path: Path) ->
     server = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0, ssl=context)
     port = server.sockets[0].getsockname()[1]
 
-    with pytest.raises(CallFailed, match=r"^TLS certificate not accepted$"):
+    with pytest.raises(CallFailed, match=r"^TLS certificate not accepted$") as raised:
         await call(client, f"https://127.0.0.1:{port}/")
+    assert not raised.value.uncertain
     server.close()
 
 

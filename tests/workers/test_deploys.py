@@ -198,5 +198,41 @@ async def test_what_waits_for_its_time_and_has_become_old_is_woken(
     assert store.zscore("rq:scheduled:q", "another") == 2e10
 
 
+async def test_a_replay_is_the_newest_and_moves_nothing(server: Redis, store: redis.Redis) -> None:
+    assert await newest(server, push(A, B), push(B, C), debounce="10s") == "nn"
+    latest = latest_key(Deploy("d0", "s", "r", "t", push(A, B)))
+    moves = store.zrange(f"{latest}:moves", 0, -1)
+    waiting = f"t--{deploy_identity('t', push(B, C))}"
+    store.zadd("rq:scheduled:q", {waiting: 2e10})
+    store.hset("rq:job:d0", mapping={"receipt": "again", "replay_of": "d"})
+
+    assert await newest(server, push(A, B), debounce="10s") == "n"
+
+    assert store.hmget(latest, "after", "at", "burst") == [C.encode(), None, None]
+    assert store.zrange(f"{latest}:moves", 0, -1) == moves
+    assert store.zscore("rq:scheduled:q", waiting) == pytest.approx(time.time(), abs=10)
+    store.hdel("rq:job:d0", "replay_of")
+    store.hset(f"rq:job:t--{deploy_identity('t', push(A, B))}-2", "status", "scheduled")
+    await newest(server, push(C, D), debounce="10s")
+    burst, at = store.hmget(latest, "burst", "at")
+    assert burst == at
+    assert at is not None
+
+
+async def test_a_replay_of_an_older_change_leaves_when_the_newest_was(
+    server: Redis, store: redis.Redis
+) -> None:
+    times = [f"2026-01-31T12:00:0{second}Z" for second in range(3)]
+    first, second, third = (
+        pull("synchronize", sha, at=at) for sha, at in zip((A, B, C), times, strict=True)
+    )
+    assert await newest(server, first, third) == "nn"
+    store.hset("rq:job:d0", mapping={"receipt": "again", "replay_of": "d"})
+    assert await newest(server, first) == "n"
+    store.hdel("rq:job:d0", "replay_of")
+
+    assert await newest(server, second) == "o"
+
+
 async def test_a_deploy_that_failed_may_be_made_again(server: Redis) -> None:
     assert await verdicts(server, push(A, B), push(A, B), status="failed") == "qq"

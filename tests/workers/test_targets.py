@@ -15,11 +15,15 @@ import redis
 from aiohttp import web
 from rq.job import Job, JobStatus
 
+from config.settings import load_settings
 from relay.events import Delivery, Push
 from relay.records import DELIVERY_JOB
+from relay.replays import Wish
+from relay.store import connect_async
 from tests.harness import PATIENCE, Answer, Target, sha_of, until
 from tests.workers.conftest import Crew
 from workers import gate
+from workers.replays import replay_deploys
 from workers.targets import overview, pause, resume
 
 YAML = """\
@@ -326,3 +330,75 @@ async def test_of_a_burst_only_the_newest_is_called_and_not_before_it_is_over(
     [(called, *_)] = target.calls
     assert called - last >= 0.9
     assert len(desk.lines("deploy.waiting", deploy=third)) == 1
+
+
+@pytest.mark.parametrize("keys", ["    debounce: {quiet: 1s, cap: 1m}\n"])
+async def test_a_replay_waits_for_a_paused_target_and_for_nothing_else(
+    desk: Desk, target: Target, store: redis.Redis
+) -> None:
+    target.answers = [answering(404)]
+    desk.crew.start()
+    old = await desk.push("b", before="a")
+    await desk.told("deploy.failed", deploy=old)
+    pause(store, "api")
+    newer = await desk.push("c", before="b")
+    await desk.crew.reaches(Job.fetch(newer, connection=store), JobStatus.SCHEDULED)
+
+    async with connect_async(desk.crew.url, timeout=5) as server:
+        [done] = await replay_deploys(server, load_settings(), [Wish(old, "ops")])
+
+    # It is what a person wants now, so what waited gives way at once.
+    await desk.told("deploy.superseded", deploy=newer, by=done.new)
+    job = Job.fetch(done.new, connection=store)
+    await desk.crew.reaches(job, JobStatus.SCHEDULED)
+    store.zadd("rq:scheduled:deploy-relay", {done.new: 0})
+    await until(lambda: (store.zscore("rq:scheduled:deploy-relay", done.new) or 0) > 0)
+    job.refresh()  # type: ignore[no-untyped-call]
+    assert job.number_of_retries == 0
+    resume(store, "api", "deploy-relay")
+
+    [succeeded] = await desk.told("deploy.succeeded")
+    assert (succeeded["deploy"], succeeded["attempt"]) == (done.new, 1)
+    assert len(desk.lines("deploy.replayed", deploy=done.new, replay_of=old, by="ops")) == 1
+    assert [line["reason"] for line in desk.lines("deploy.waiting", deploy=done.new)] == ["paused"]
+
+
+@pytest.mark.parametrize("keys", ["    on_uncertain: retry\n"])
+async def test_an_attempt_that_was_cut_off_counts_although_the_next_one_waits(
+    desk: Desk, target: Target, store: redis.Redis
+) -> None:
+    pause(store, "api")
+    desk.crew.start()
+    deploy = await desk.push("a")
+    job = Job.fetch(deploy, connection=store)
+    await desk.crew.reaches(job, JobStatus.SCHEDULED)
+
+    store.hset(job.key, "calling", 1)
+    for _ in range(2):
+        store.zadd("rq:scheduled:deploy-relay", {deploy: 0})
+        await until(lambda: (store.zscore("rq:scheduled:deploy-relay", deploy) or 0) > 0)
+        assert store.hmget(job.key, "calling", "number_of_retries") == [None, b"1"]
+    resume(store, "api", "deploy-relay")
+
+    [succeeded] = await desk.told("deploy.succeeded")
+    assert (succeeded["deploy"], succeeded["attempt"]) == (deploy, 2)
+    assert [line["attempt"] for line in desk.lines("deploy.uncertain")] == [1]
+    assert len(target.calls) == 1
+
+
+@pytest.mark.parametrize("keys", ["    breaker: {failures: 1}\n    timeout: 200ms\n"])
+async def test_a_call_that_is_not_answered_is_a_failure_of_the_target(
+    desk: Desk, target: Target
+) -> None:
+    async def never(_: web.Request) -> web.StreamResponse:
+        await asyncio.Event().wait()
+        return web.Response()
+
+    target.answer = never
+    desk.crew.start()
+
+    deploy = await desk.push("a")
+
+    await desk.told("deploy.failed", deploy=deploy)
+    [opened] = desk.lines("target.opened")
+    assert opened["reason"] == "no answer in time"

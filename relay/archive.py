@@ -1,0 +1,287 @@
+"""Finds deliveries and deploys in RQ's queue and registries.
+
+There is no other record than RQ's jobs (relay/records.py). A hundred thousand of them may wait, so
+they are looked at in pages, the newest of each place first, and only at a few small fields; what
+was asked for is then read whole (relay/reading.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
+
+import msgspec
+from redis.asyncio import Redis
+from rq.defaults import RQ_KEY_PREFIX
+from rq.rate_limit import RateLimitRegistry
+from rq.registry import (
+    CanceledJobRegistry,
+    FailedJobRegistry,
+    FinishedJobRegistry,
+    ScheduledJobRegistry,
+    StartedJobRegistry,
+)
+
+from config.patterns import PatternSet
+from relay.reading import End, Record, Task, epoch, read_argument, read_end, record
+from relay.records import CANCELLED_BY_FIELD, DEPLOYS_FIELD, JOB_PREFIX, QUEUE_PREFIX
+from relay.statuses import STATUSES, Kind, Status, status_of, with_deploys
+
+PAGE = 500
+"""Jobs looked at in one round trip."""
+
+WHOLE_PAGE = 50
+"""Jobs read whole in one round trip; an event may have a mebibyte."""
+
+MOST_LOOKED_AT = 200_000
+"""Jobs looked at in one place, at most."""
+
+MOST_RUNS = 10
+"""Ends of runs that RQ keeps of a job."""
+
+RESULTS_PREFIX = f"{RQ_KEY_PREFIX}:results:"
+
+_BRIEF = ("status", "created_at", "description", CANCELLED_BY_FIELD, DEPLOYS_FIELD)
+
+_Place = Literal["set", "head", "tail"]
+"""A sorted set with its newest at the end, or a list with its newest at one of its ends."""
+
+
+class Filter(NamedTuple):
+    """What is looked for; what is empty filters nothing."""
+
+    statuses: frozenset[Status] = frozenset()
+    repos: PatternSet | None = None
+    names: frozenset[str] = frozenset()
+    """Sources of deliveries, targets of deploys."""
+    since: float = 0
+    """Created no earlier than this, in seconds since the Unix epoch."""
+
+
+class Found(NamedTuple):
+    """Ids, the newest first. ``more``: there are others, or some were not looked at."""
+
+    ids: Sequence[str]
+    more: bool
+
+
+class Details(NamedTuple):
+    """A record, its event, and how its last runs ended, the newest first."""
+
+    record: Record
+    event: Mapping[str, Any]
+    runs: Sequence[End]
+
+
+class _Brief(NamedTuple):
+    id: str
+    status: str
+    created_at: str
+    cancelled: bool
+    deploys: Sequence[str]
+
+
+class Archive:
+    """What the jobs of one queue say. Every method raises redis.exceptions.RedisError."""
+
+    def __init__(self, redis: Redis, queue: str) -> None:
+        self._redis = redis
+        self._queue = queue
+        self._scheduled = ScheduledJobRegistry.key_template.format(queue)
+
+    async def find(self, kind: Kind, wanted: Filter, limit: int) -> Found:
+        """The newest ``limit`` of what is looked for."""
+        found: dict[str, str] = {}
+        more = False
+        for key, place in await self._places(kind, wanted.statuses or frozenset(STATUSES)):
+            here = 0
+            async for ids, is_cut in self._pages(key, place):
+                for brief in await self._matching(kind, ids, wanted):
+                    found[brief.id] = brief.created_at
+                    here += 1
+                more |= is_cut
+                # One more than asked for tells that there are more.
+                if here > limit:
+                    break
+        newest = sorted(found, key=lambda id_: (found[id_], id_), reverse=True)
+        return Found(newest[:limit], more or len(newest) > limit)
+
+    async def read(self, kind: Kind, ids: Sequence[str]) -> list[Record]:
+        """The records of those that exist and are of this kind, in the same order."""
+        records: list[Record] = []
+        for start in range(0, len(ids), WHOLE_PAGE):
+            records += await self._read(kind, ids[start : start + WHOLE_PAGE])
+        return records
+
+    async def details(self, kind: Kind, id_: str) -> Details | None:
+        """All that is known of one, or None."""
+        records = await self.read(kind, [id_])
+        if not records:
+            return None
+        data: Any = await self._redis.hget(JOB_PREFIX + id_, "data")
+        task = read_argument(data or b"", Task)
+        event = msgspec.to_builtins(task.event) if task else {}
+        if "files" in event:
+            event["files"] = len(event["files"])
+        entries: Any = await self._redis.xrevrange(RESULTS_PREFIX + id_, count=MOST_RUNS)
+        return Details(records[0], event, [read_end(entry) for entry in entries])
+
+    async def _places(self, kind: Kind, statuses: frozenset[Status]) -> list[tuple[str, _Place]]:
+        """Where such jobs may be, in the order of a job's life: what moves on while we look is met
+        again in a later place."""
+        is_deploy = kind == "deploy"
+        places: list[tuple[str, _Place]] = []
+        if "waiting" in statuses:
+            if is_deploy:
+                limits: Any = await self._redis.smembers(RateLimitRegistry.rl_keys_key)
+                places += [
+                    (f"{RQ_KEY_PREFIX}:rl:{limit.decode()}:rate_limited", "set")
+                    for limit in sorted(limits)
+                ]
+            # Deliveries are put to the end of the queue, deploys to its front.
+            places.append((f"{QUEUE_PREFIX}{self._queue}", "head" if is_deploy else "tail"))
+        if "retrying" in statuses:
+            places.append((self._scheduled, "set"))
+        if "running" in statuses:
+            places.append((StartedJobRegistry.key_template.format(self._queue), "set"))
+        # A matched delivery stands as its deploys stand, so that it may have any status.
+        if not is_deploy or statuses & {"succeeded", "superseded", "cancelled"}:
+            places.append((FinishedJobRegistry.key_template.format(self._queue), "set"))
+        if statuses & {"failed", "held", "stopped"}:
+            places.append((FailedJobRegistry.key_template.format(self._queue), "set"))
+        if "cancelled" in statuses:
+            places.append((CanceledJobRegistry.key_template.format(self._queue), "set"))
+        return places
+
+    async def _pages(self, key: str, place: _Place) -> AsyncIterator[tuple[list[str], bool]]:
+        """Ids, the newest first, and whether there are more of them that will not be looked at."""
+        raw: Any
+        for start in range(0, MOST_LOOKED_AT, PAGE):
+            if place == "set":
+                raw = await self._redis.zrange(key, start, start + PAGE - 1, desc=True)
+            elif place == "head":
+                raw = await self._redis.lrange(key, start, start + PAGE - 1)
+            else:
+                raw = (await self._redis.lrange(key, -start - PAGE, -start - 1))[::-1]
+            # The started registry has runs: a job, a colon, an execution.
+            ids = [entry.decode().partition(":")[0] for entry in raw]
+            yield ids, len(raw) == PAGE and start + PAGE >= MOST_LOOKED_AT
+            if len(raw) < PAGE:
+                return
+
+    async def _matching(self, kind: Kind, ids: Sequence[str], wanted: Filter) -> list[_Brief]:
+        briefs = [
+            _brief(id_, values)
+            for id_, values in (await self._brief_fields(ids)).items()
+            if _is_wanted(kind, id_, values, wanted)
+        ]
+        if not wanted.statuses:
+            return briefs
+        statuses = await self._statuses(kind, briefs)
+        return [brief for brief in briefs if statuses[brief.id] in wanted.statuses]
+
+    async def _brief_fields(self, ids: Iterable[str]) -> dict[str, list[bytes | None]]:
+        listed = list(ids)
+        if not listed:
+            return {}
+        async with self._redis.pipeline(transaction=False) as pipe:
+            for id_ in listed:
+                pipe.hmget(JOB_PREFIX + id_, _BRIEF)
+            return dict(zip(listed, await pipe.execute(), strict=True))
+
+    async def _statuses(self, kind: Kind, briefs: Sequence[_Brief]) -> dict[str, Status]:
+        statuses = await self._own_statuses(briefs)
+        if kind == "deploy":
+            return statuses
+        matched = [brief for brief in briefs if statuses[brief.id] == "succeeded"]
+        ids = {id_ for brief in matched for id_ in brief.deploys}
+        deploys = [
+            _brief(id_, values)
+            for id_, values in (await self._brief_fields(ids)).items()
+            if values[0] is not None
+        ]
+        theirs = await self._own_statuses(deploys)
+        for brief in matched:
+            known = [theirs[id_] for id_ in brief.deploys if id_ in theirs]
+            statuses[brief.id] = with_deploys("succeeded", known)
+        return statuses
+
+    async def _own_statuses(self, briefs: Sequence[_Brief]) -> dict[str, Status]:
+        ends = await self._ends(
+            brief.id for brief in briefs if brief.status in ("finished", "failed")
+        )
+        unknown = End("", "")
+        return {
+            brief.id: status_of(
+                brief.status,
+                held=ends.get(brief.id, unknown).held,
+                superseded="superseded_by" in ends.get(brief.id, unknown).value,
+                cancelled=brief.cancelled,
+            )
+            for brief in briefs
+        }
+
+    async def _ends(self, ids: Iterable[str]) -> dict[str, End]:
+        """How the last run of each ended."""
+        listed = list(ids)
+        if not listed:
+            return {}
+        async with self._redis.pipeline(transaction=False) as pipe:
+            for id_ in listed:
+                pipe.xrevrange(RESULTS_PREFIX + id_, count=1)
+            answers = await pipe.execute()
+        return {
+            id_: read_end(entries[0])
+            for id_, entries in zip(listed, answers, strict=True)
+            if entries
+        }
+
+    async def _read(self, kind: Kind, ids: Sequence[str]) -> list[Record]:
+        async with self._redis.pipeline(transaction=False) as pipe:
+            for id_ in ids:
+                pipe.hgetall(JOB_PREFIX + id_)
+                pipe.zscore(self._scheduled, id_)
+                pipe.xlen(RESULTS_PREFIX + id_)
+            answers = await pipe.execute()
+        known = {
+            id_: (job, due, runs)
+            for id_, job, due, runs in zip(ids, *(answers[n::3] for n in range(3)), strict=True)
+            if _kind(job.get(b"description")) == kind
+        }
+        briefs = [
+            _brief(id_, [job.get(field.encode()) for field in _BRIEF])
+            for id_, (job, _, _) in known.items()
+        ]
+        statuses = await self._statuses(kind, briefs)
+        ends = await self._ends(known)
+        return [
+            record(kind, id_, job, statuses[id_], ends.get(id_), due, runs)
+            for id_, (job, due, runs) in known.items()
+        ]
+
+
+def _kind(description: bytes | None) -> str:
+    return (description or b"").decode().partition(":")[0]
+
+
+def _is_wanted(kind: Kind, id_: str, values: Sequence[bytes | None], wanted: Filter) -> bool:
+    status, created_at, description = values[:3]
+    if status is None or _kind(description) != kind:
+        return False
+    if wanted.names and id_.partition("--")[0] not in wanted.names:
+        return False
+    if wanted.repos is not None and not wanted.repos.matches(_repo(description)):
+        return False
+    return not wanted.since or epoch((created_at or b"").decode()) >= wanted.since
+
+
+def _repo(description: bytes | None) -> str:
+    """Out of ``delivery: push acme/web@2f1b…`` or ``deploy: production acme/web@2f1b…``."""
+    return (description or b"").decode().rpartition("@")[0].split(" ", 2)[-1]
+
+
+def _brief(id_: str, values: Sequence[bytes | None]) -> _Brief:
+    status, created_at, _, cancelled, deploys = (value or b"" for value in values)
+    return _Brief(
+        id_, status.decode(), created_at.decode(), bool(cancelled), deploys.decode().split()
+    )
