@@ -75,6 +75,8 @@ class Settings(BaseSettings):
     """Seconds to wait for Redis before the sender is answered 503."""
     shutdown_grace: Seconds = 30
     """Seconds that requests and calls in flight get to finish on SIGTERM."""
+    reload_interval: Annotated[float, BeforeValidator(parse_duration), Field(ge=0, le=LONGEST)] = 2
+    """Seconds between two looks at relay.yaml and its secrets; 0: only SIGHUP reads them again."""
     log_format: Literal["json", "console"] = "json"
     """One JSON object a line, or coloured lines for people."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"

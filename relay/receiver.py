@@ -73,11 +73,14 @@ class Receiver:
     intake: Intake
     max_body: int
     body_timeout: float
+    config: str = ""
+    """Version of the relay.yaml that senders and routes come from."""
     log: FilteringBoundLogger = field(default_factory=audit.bound)
 
-    def server(self) -> web.Server:
-        """An aiohttp server of it, for a runner."""
-        return _Server(self)
+    def server(self, current: Callable[[], Receiver] | None = None) -> web.Server:
+        """An aiohttp server of it, for a runner. ``current`` says who answers a request instead,
+        where relay.yaml has been read again."""
+        return _Server(self, current or (lambda: self))
 
     async def handle(self, request: web.BaseRequest) -> web.Response:
         """Answer a request. The one place where an error becomes an HTTP answer."""
@@ -134,7 +137,9 @@ class Receiver:
                 # It may quote a header, which no signature covers and which need not be UTF-8.
                 reason = event.reason.encode(errors="replace").decode()
                 return self._ignored(reason, {"delivery": known_as, "source": source})
-            delivery = Delivery(id=known_as, source=source, received_at=now, event=event)
+            delivery = Delivery(
+                id=known_as, source=source, received_at=now, event=event, config=self.config
+            )
             fields = delivery_fields(delivery)
             self.log.info("delivery.received", bytes=len(body), **fields)
             reason = self._unwanted(sender, delivery)
@@ -242,8 +247,11 @@ class Receiver:
 class _Server(web.Server):
     """aiohttp's server; what is no HTTP gets the same kind of answer as everything else."""
 
-    def __init__(self, receiver: Receiver) -> None:
-        super().__init__(receiver.handle, access_log=None, auto_decompress=False)
+    def __init__(self, receiver: Receiver, current: Callable[[], Receiver]) -> None:
+        # A connection keeps the function it began with; a request keeps the receiver.
+        super().__init__(
+            lambda request: current().handle(request), access_log=None, auto_decompress=False
+        )
         self.receiver = receiver
 
     def __call__(self) -> web.RequestHandler:

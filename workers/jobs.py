@@ -49,8 +49,9 @@ async def deliver(raw: str) -> list[str]:
 
 async def _deliver(delivery: Delivery, fields: dict[str, Any]) -> list[str]:
     async with runtime() as rt:
+        project = await rt.reloading.catch_up(delivery.config, delivery.received_at)
         wanted: list[tuple[Deploy, Target]] = []
-        for decision in rt.project.router.candidates(delivery.event, delivery.source):
+        for decision in project.router.candidates(delivery.event, delivery.source):
             route = decision.route
             if not decision.matched:
                 log.debug("route.skipped", route=route.name, reason=decision.reason, **fields)
@@ -65,7 +66,7 @@ async def _deliver(delivery: Delivery, fields: dict[str, Any]) -> list[str]:
             wanted += [
                 (
                     Deploy(delivery.id, delivery.source, route.name, name, delivery.event),
-                    rt.project.targets[name],
+                    project.targets[name],
                 )
                 for name in route.deploy
             ]
