@@ -102,6 +102,8 @@ class Settings(BaseSettings):
     """Seconds that requests and calls in flight get to finish on SIGTERM."""
     allowed_networks: Networks = ()
     """Networks that targets may be in though they are not public, such as 10.0.0.0/8."""
+    reload_interval: Annotated[float, BeforeValidator(parse_duration), Field(ge=0, le=LONGEST)] = 2
+    """Seconds between two looks at relay.yaml and its secrets; 0: only SIGHUP reads them again."""
     log_format: Literal["json", "console"] = "json"
     """One JSON object a line, or coloured lines for people."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
