@@ -54,6 +54,7 @@ async def serve(settings: Settings, config: RelayConfig, *, share_port: bool = F
         window=settings.duplicate_window,
         failure_ttl=settings.dead_letter_ttl,
         timeout=settings.store_timeout,
+        replicas=settings.redis_replicas,
     )
     receiver = Receiver(
         senders=senders(config.sources),

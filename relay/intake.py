@@ -34,6 +34,7 @@ from relay.records import (
     job_data,
     shared_fields,
 )
+from relay.store import execute
 
 Verdict = Literal["queued", "requeued", "duplicate"]
 
@@ -86,6 +87,8 @@ for number, delivery in ipairs(batch) do
                unpack(shared))
     verdict = 'queued'
   elseif redis.call('HGET', job, 'receipt') == ours then
+    -- Written once more, since replicas are waited for only after a write.
+    redis.call('HSET', job, 'receipt', ours)
     verdict = 'queued'
   elseif may_run_again(job, status) then
     redis.call('ZREM', finished, id)
@@ -130,13 +133,22 @@ class Intake:
     """The way into the queue. One instance a process."""
 
     def __init__(
-        self, redis: Redis, *, queue: str, window: float, failure_ttl: float, timeout: float
+        self,
+        redis: Redis,
+        *,
+        queue: str,
+        window: float,
+        failure_ttl: float,
+        timeout: float,
+        replicas: int = 0,
     ) -> None:
-        """``window``, ``failure_ttl`` and ``timeout`` are seconds."""
+        """``window``, ``failure_ttl`` and ``timeout`` are seconds. A delivery counts as stored when
+        so many ``replicas`` have it too."""
         self._redis = redis
         self._queue = queue
         self._window = int(window)
         self._timeout = timeout
+        self._replicas = replicas
         self._lifetimes = Lifetimes(JOB_TIMEOUT, result=self._window, failure=int(failure_ttl))
         self._script = redis.register_script(_STORE)
         self._keys = [
@@ -208,18 +220,24 @@ class Intake:
         return stored
 
     async def _write(self, packed: list[Packed]) -> list[bytes]:
+        args: list[str | bytes | int] = [
+            JOB_PREFIX,
+            self._window,
+            len(RETRY_INTERVALS),
+            os.urandom(8).hex() + ":",
+            pack(shared_fields(queue=self._queue, lifetimes=self._lifetimes)),
+            pack(packed),
+        ]
         async with asyncio.timeout(self._timeout):
-            answers = await self._script(
-                keys=self._keys,
-                args=[
-                    JOB_PREFIX,
-                    self._window,
-                    len(RETRY_INTERVALS),
-                    os.urandom(8).hex() + ":",
-                    pack(shared_fields(queue=self._queue, lifetimes=self._lifetimes)),
-                    pack(packed),
-                ],
-            )
+            if self._replicas:
+                [answers] = await execute(
+                    self._redis,
+                    lambda pipe: pipe.eval(_STORE, len(self._keys), *self._keys, *args),
+                    replicas=self._replicas,
+                    patience=self._timeout / 2,
+                )
+            else:
+                answers = await self._script(keys=self._keys, args=args)
         return cast(list[bytes], answers)
 
     def _say(self, verdict: Verdict, known_as: str, fields: Mapping[str, Any]) -> None:
