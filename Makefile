@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test check bench bench-check wheel clean
+.PHONY: run test check torture bench bench-check wheel clean
 
 run: $(VENV)/.installed
 	$(BIN)/deploy-relay demo $(if $(ONCE),--once)
@@ -16,6 +16,10 @@ check: $(VENV)/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+torture: $(VENV)/.installed
+	$(BIN)/python -m tests.faults.fuzz
+	$(BIN)/python -m tests.faults.campaign
 
 bench: $(VENV)/.installed
 	$(BIN)/python -m benchmarks $(if $(QUICK),--quick) $(ARGS)

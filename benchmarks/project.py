@@ -62,6 +62,7 @@ class Project:
             "RELAY_CONFIG": str(config),
             "RELAY_REDIS_URL": store.url,
             "RELAY_QUEUE": QUEUE,
+            "RELAY_ALLOWED_NETWORKS": "127.0.0.0/8",
             "BENCHMARK_SECRET": SECRET,
         }
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import (
     AfterValidator,
@@ -22,6 +22,7 @@ from pydantic import (
     model_validator,
 )
 
+from config.networks import Network
 from config.patterns import Flavour, check_pattern
 
 ProviderName = Literal["github", "gitlab", "gitea", "forgejo", "gogs"]
@@ -69,6 +70,21 @@ def parse_duration(value: Any) -> Any:
     return float(found[1]) * _UNITS[found[2] or "s"]
 
 
+class RateLimit(NamedTuple):
+    """At most ``most`` within ``seconds``."""
+
+    most: int
+    seconds: float
+
+
+def parse_rate(value: Any) -> Any:
+    """A rate from text such as ``100/s``, ``600/m`` or ``1000/h``. Raises ValueError for other."""
+    found = re.fullmatch(r"\s*([1-9][0-9]{0,8})\s*/\s*(s|m|h|d)\s*", str(value))
+    if not found:
+        raise ValueError("not a rate: write 100/s, 600/m or 1000/h")
+    return RateLimit(int(found[1]), _UNITS[found[2]])
+
+
 def _one_or_many(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
@@ -100,6 +116,11 @@ Duration = Annotated[
             ]
         }
     ),
+]
+Rate = Annotated[
+    RateLimit,
+    BeforeValidator(parse_rate),
+    WithJsonSchema({"type": "string", "pattern": r"^\s*[1-9]\d{0,8}\s*/\s*(s|m|h|d)\s*$"}),
 ]
 PathPatterns = Annotated[
     tuple[str, ...],
@@ -177,6 +198,12 @@ class Source(Strict):
     """Seconds a signed timestamp may be away from now."""
     repos: PathPatterns = ("**",)
     """Repositories this source may speak for; events of others are ignored."""
+    networks: Annotated[
+        tuple[Network, ...], BeforeValidator(_one_or_many), WithJsonSchema(_LIST_SCHEMA)
+    ] = ()
+    """Networks that its webhooks come from; from anywhere if left out."""
+    rate: Rate | None = None
+    """Webhooks that one receiver process takes of it at most, such as ``100/s``."""
 
     @model_validator(mode="after")
     def _has_keys(self) -> Source:

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from config.errors import ConfigError, Problem
 from config.model import LONGEST, parse_duration
+from config.networks import Network
 from config.redis_url import parse, passwords
 
 _SECRETS_DIR = Path("/run/secrets")
@@ -20,6 +21,16 @@ Seconds = Annotated[float, BeforeValidator(parse_duration), Field(gt=0)]
 
 Lifetime = Annotated[float, BeforeValidator(parse_duration), Field(ge=1, le=LONGEST)]
 """Seconds for which Redis remembers something; Redis counts in whole ones here."""
+
+
+def _listed(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    return [part for part in (piece.strip() for piece in value.split(",")) if part]
+
+
+Networks = Annotated[tuple[Network, ...], NoDecode, BeforeValidator(_listed)]
+"""Networks with commas between them."""
 
 
 def _redis_url(url: SecretStr) -> SecretStr:
@@ -65,12 +76,24 @@ class Settings(BaseSettings):
     """Seconds a failed job stays in RQ's failed registry."""
     max_body: Annotated[int, Field(gt=0)] = 25 * _MEBIBYTE
     """Bytes of a webhook body at most."""
+    bodies_in_memory: Annotated[int, Field(gt=0)] = 256 * _MEBIBYTE
+    """Bytes that all bodies which are being read may take together, in one receiver process."""
     body_timeout: Seconds = 30
     """Seconds in which a webhook body must have arrived."""
+    header_timeout: Seconds = 10
+    """Seconds in which the headers of a request must have arrived."""
+    keep_alive: Seconds = 75
+    """Seconds for which a connection is kept open between two requests."""
+    max_connections: Annotated[int, Field(ge=1, le=1_000_000)] = 4_096
+    """Connections of one receiver process at most; fewer where the system allows fewer files."""
+    trusted_proxies: Networks = ()
+    """Networks of the proxies whose X-Forwarded-For is believed."""
     store_timeout: Seconds = 5
     """Seconds to wait for Redis before the sender is answered 503."""
     shutdown_grace: Seconds = 30
     """Seconds that requests and calls in flight get to finish on SIGTERM."""
+    allowed_networks: Networks = ()
+    """Networks that targets may be in though they are not public, such as 10.0.0.0/8."""
     log_format: Literal["json", "console"] = "json"
     """One JSON object a line, or coloured lines for people."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -107,7 +130,7 @@ def load_settings(**overrides: object) -> Settings:
                     file="environment",
                     line=0,
                     column=0,
-                    where="RELAY_" + ".".join(str(part) for part in issue["loc"]).upper(),
+                    where=f"RELAY_{str(issue['loc'][0]).upper()}",
                     message=issue["msg"].removeprefix("Value error, "),
                 )
                 for issue in error.errors(include_url=False, include_input=False)

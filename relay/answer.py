@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from email.utils import formatdate
+from http import HTTPStatus
 
 import orjson
 from aiohttp import HttpVersion11, web
@@ -18,6 +19,21 @@ _HEAD = (
     b"HTTP/1.1 %d %b\r\nContent-Type: application/json\r\nContent-Length: %d\r\nDate: %b\r\n\r\n%b"
 )
 _REASONS = {200: b"OK", 202: b"Accepted"}
+
+
+def last_words(code: int, *, retry_after: int = 0, **fields: str) -> bytes:
+    """A whole answer, after which the connection is closed; for whoever has not asked anything."""
+    content = orjson.dumps(fields)
+    lines = [
+        f"HTTP/1.1 {code} {HTTPStatus(code).phrase}",
+        "Content-Type: application/json",
+        f"Content-Length: {len(content)}",
+        f"Date: {_date(int(time.time())).decode()}",
+        "Connection: close",
+    ]
+    if retry_after:
+        lines.append(f"Retry-After: {retry_after}")
+    return "\r\n".join([*lines, "", ""]).encode() + content
 
 
 class Answer(web.Response):

@@ -16,8 +16,10 @@ from config.model import RelayConfig, Source
 from config.patterns import PatternSet
 from config.settings import Settings
 from relay.audit import log
+from relay.connections import Bounds, most_connections
 from relay.errors import CannotListen
 from relay.intake import Intake
+from relay.limits import ByteBudget, TokenBucket
 from relay.providers import DIALECTS
 from relay.receiver import Receiver, Sender
 from relay.routing import REPOSITORIES_REMEMBERED, Router
@@ -37,6 +39,8 @@ def senders(sources: Mapping[str, Source]) -> dict[str, Sender]:
             speaks_for=functools.lru_cache(maxsize=REPOSITORIES_REMEMBERED)(
                 PatternSet(source.repos, "path", ignore_case=True).matches
             ),
+            networks=source.networks,
+            rate=TokenBucket(*source.rate) if source.rate is not None else None,
         )
         for name, source in sources.items()
     }
@@ -62,6 +66,13 @@ async def serve(settings: Settings, config: RelayConfig, *, share_port: bool = F
         intake=intake,
         max_body=settings.max_body,
         body_timeout=settings.body_timeout,
+        bodies=ByteBudget(settings.bodies_in_memory),
+        trusted_proxies=settings.trusted_proxies,
+        bounds=Bounds(
+            header_timeout=settings.header_timeout,
+            keep_alive=settings.keep_alive,
+            most=most_connections(settings.max_connections),
+        ),
     )
 
     stop = asyncio.Event()

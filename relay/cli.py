@@ -30,6 +30,7 @@ from relay.providers.recognise import event_header
 from relay.routing import Router
 from relay.samples import sample
 from relay.sending import send as send_webhook
+from workers.destinations import literal_refusal
 from workers.worker import work
 
 P = ParamSpec("P")
@@ -146,6 +147,18 @@ def check(config: Path | None, no_secrets: bool) -> None:
         f"{settings.config} is valid: {len(parts.sources)} sources, {len(parts.targets)} targets, "
         f"{len(parts.routes)} routes"
     )
+    for name, target in parts.targets.items():
+        url = target.url
+        if isinstance(url, str) or url.is_loaded:
+            why = literal_refusal(
+                url if isinstance(url, str) else url.reveal(), settings.allowed_networks
+            )
+            if why:
+                click.echo(
+                    f"warning: targets.{name}: its address is {why}, which a worker calls only "
+                    "if RELAY_ALLOWED_NETWORKS has it",
+                    err=True,
+                )
 
 
 @main.command()

@@ -99,6 +99,7 @@ def write_project(folder: Path, platform: str) -> dict[str, str]:
     return {
         "RELAY_CONFIG": str(path),
         "RELAY_LOG_FORMAT": "json",
+        "RELAY_ALLOWED_NETWORKS": "127.0.0.0/8",
         "DEMO_GITHUB_SECRET": secrets.token_hex(16),
         "DEMO_GITLAB_TOKEN": secrets.token_hex(16),
         "DEMO_PRODUCTION_HOOK": f"{platform}/api/deploy-hook/1/{secrets.token_hex(16)}",

@@ -18,6 +18,9 @@ class Rejected(RelayError):
     status = 400
     answer = "bad request"
 
+    retry_after = 0
+    """Seconds after which the sender should try again; 0 where that would not help."""
+
     about: Mapping[str, Any] = {}
     """What the audit says of the delivery, once something is known of it."""
 
@@ -31,6 +34,32 @@ class Unauthorized(Rejected):
 
     status = 401
     answer = "signature missing or wrong"
+
+
+class NotFromHere(Rejected):
+    """The sender's address is in none of the source's networks."""
+
+    status = 403
+    answer = "not from this address"
+
+
+class TooManyRequests(Rejected):
+    """The source sends more than its rate."""
+
+    status = 429
+    answer = "too many requests"
+
+    def __init__(self, reason: str, retry_after: int) -> None:
+        super().__init__(reason)
+        self.retry_after = retry_after
+
+
+class Overloaded(Rejected):
+    """All the memory for bodies is taken."""
+
+    status = 503
+    answer = "try again later"
+    retry_after = 5
 
 
 class Malformed(Rejected):

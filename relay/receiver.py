@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from ipaddress import IPv4Network, IPv6Network
 from types import MappingProxyType
 from typing import Any
 
@@ -18,9 +20,12 @@ import orjson
 from aiohttp import hdrs, web
 from structlog.typing import FilteringBoundLogger
 
+from config.networks import Address, is_within
 from relay import audit
-from relay.answer import Answer
+from relay.answer import Answer, last_words
 from relay.audit import delivery_fields
+from relay.clients import client_address
+from relay.connections import Bounds, Server
 from relay.errors import (
     BodyBroken,
     BodyTooLarge,
@@ -28,18 +33,24 @@ from relay.errors import (
     ExpectationFailed,
     MethodNotAllowed,
     NotFound,
+    NotFromHere,
+    Overloaded,
     Rejected,
     StoreUnavailable,
+    TooManyRequests,
     UnknownSource,
     UnsupportedMediaType,
 )
 from relay.events import Delivery, Ignored
 from relay.identity import delivery_id
 from relay.intake import Intake
+from relay.limits import ByteBudget, TokenBucket
 from relay.providers.dialect import Dialect
 from relay.routing import Router
 
 MEDIA_TYPES = frozenset({"application/json", "application/x-www-form-urlencoded"})
+
+FORWARDED_FOR = "X-Forwarded-For"
 
 HOOKS = "/hooks/"
 """The name of the source follows."""
@@ -57,6 +68,10 @@ class Sender:
     dialect: Dialect
     speaks_for: Callable[[str], bool]
     """Whether the source may send events of a repository."""
+    networks: Sequence[IPv4Network | IPv6Network] = ()
+    """Where it sends from; empty for anywhere."""
+    rate: TokenBucket | None = None
+    """How much it may send."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,11 +88,14 @@ class Receiver:
     intake: Intake
     max_body: int
     body_timeout: float
+    bodies: ByteBudget
+    trusted_proxies: Sequence[IPv4Network | IPv6Network] = ()
+    bounds: Bounds = field(default_factory=Bounds)
     log: FilteringBoundLogger = field(default_factory=audit.bound)
 
     def server(self) -> web.Server:
         """An aiohttp server of it, for a runner."""
-        return _Server(self)
+        return Server(self, self.bounds)
 
     async def handle(self, request: web.BaseRequest) -> web.Response:
         """Answer a request. The one place where an error becomes an HTTP answer."""
@@ -88,8 +106,10 @@ class Receiver:
         except Rejected as error:
             self._audit_rejection(request, source, error.status, error.reason, error.about)
             response = _answer(error.status, status="rejected", error=error.answer)
-            if error.status in (BodyTooLarge.status, BodyTooSlow.status, BodyBroken.status):
+            if not request.content.is_eof():
                 response.force_close()
+            if error.retry_after:
+                response.headers[hdrs.RETRY_AFTER] = str(error.retry_after)
             if isinstance(error, MethodNotAllowed):
                 response.headers[hdrs.ALLOW] = error.allowed
             return response
@@ -121,7 +141,10 @@ class Receiver:
         sender = self.senders.get(source)
         if sender is None:
             raise UnknownSource("no source of this name in relay.yaml")
-        body = await self._read(request)
+        if sender.networks:
+            self._check_network(request, sender)
+        body = await self._read(request, sender.dialect)
+        # From here to the end of parsing nothing else runs; the budget counts every body there is.
         now = time.time()
         headers = request.headers
         fingerprint = sender.dialect.verify(headers, body, now)
@@ -129,6 +152,8 @@ class Receiver:
         known_as = delivery_id(source, sender.dialect.delivery_id(headers), fingerprint)
         fields: Mapping[str, Any] = {"delivery": known_as}
         try:
+            if sender.rate is not None:
+                _keep_rate(sender.rate)
             event = sender.dialect.parse(headers, body, self.router.reads_files)
             if isinstance(event, Ignored):
                 # It may quote a header, which no signature covers and which need not be UTF-8.
@@ -137,6 +162,7 @@ class Receiver:
             delivery = Delivery(id=known_as, source=source, received_at=now, event=event)
             fields = delivery_fields(delivery)
             self.log.info("delivery.received", bytes=len(body), **fields)
+            del body
             reason = self._unwanted(sender, delivery)
             if reason:
                 return self._ignored(reason, fields)
@@ -154,6 +180,20 @@ class Receiver:
         response = _answer(status, status="rejected", error="not an HTTP request")
         response.force_close()
         return response
+
+    def turn_away(self, remote: str, status: int, reason: str) -> bytes:
+        """Answer somebody whose request was never read."""
+        self.log.warning(
+            "delivery.rejected",
+            source="",
+            status=status,
+            reason=reason,
+            remote=remote,
+            user_agent="",
+        )
+        if status == Overloaded.status:
+            return last_words(status, retry_after=RETRY_AFTER, status="rejected", error="too busy")
+        return last_words(status, status="rejected", error="headers too slow")
 
     def _ignored(self, reason: str, fields: Mapping[str, Any]) -> web.Response:
         """Nothing will be deployed: the audit has that before the sender does."""
@@ -177,36 +217,60 @@ class Receiver:
             routes=routes,
         )
 
-    async def _read(self, request: web.BaseRequest) -> bytes:
+    def _check_network(self, request: web.BaseRequest, sender: Sender) -> None:
+        address = self._client(request)
+        if address is None:
+            raise NotFromHere(
+                "the address of the sender is unknown: X-Forwarded-For has no address"
+            )
+        if not is_within(address, sender.networks):
+            raise NotFromHere(f"{address} is in none of the networks of this source")
+
+    def _client(self, request: web.BaseRequest) -> Address | None:
+        headers = request.headers
+        # What was no HTTP has a plain dictionary in place of headers.
+        forwarded = headers.getall(FORWARDED_FOR) if FORWARDED_FOR in headers else ()
+        return client_address(request.remote or "", forwarded, self.trusted_proxies)
+
+    async def _read(self, request: web.BaseRequest, dialect: Dialect) -> bytes:
         headers = request.headers
         if request.content_type not in MEDIA_TYPES:
             raise UnsupportedMediaType(f"content type {request.content_type!r}")
         if headers.get(hdrs.CONTENT_ENCODING, "identity") != "identity":
             raise UnsupportedMediaType("compressed body")
-        if request.content_length is not None and request.content_length > self.max_body:
-            raise BodyTooLarge(f"{request.content_length} bytes announced")
+        announced = request.content_length or 0
+        if announced > self.max_body:
+            raise BodyTooLarge(f"{announced} bytes announced")
         content = request.content
         if content.is_eof():
-            return self._bounded(content.read_nowait())
+            body = content.read_nowait()
+            if len(body) > self.max_body:
+                raise BodyTooLarge(f"more than {self.max_body} bytes")
+            return body
+        dialect.require(headers)
+        if not self.bodies.fits(announced):
+            raise Overloaded(_no_room(self.bodies))
         if hdrs.EXPECT in headers:
             await _go_on(request)
         parts: list[bytes] = []
-        left = self.max_body
+        size = 0
+        share = self.bodies.share()
         try:
             async with asyncio.timeout(self.body_timeout):
-                while left >= 0 and (part := await content.readany()):
+                while part := await content.readany():
                     parts.append(part)
-                    left -= len(part)
+                    size += len(part)
+                    if size > self.max_body:
+                        raise BodyTooLarge(f"more than {self.max_body} bytes")
+                    if not share.grow(size):
+                        raise Overloaded(_no_room(self.bodies))
         except TimeoutError:
             raise BodyTooSlow(f"not complete after {self.body_timeout:g} s") from None
         except (web.RequestPayloadError, ConnectionError):
             raise BodyBroken("the body ended early") from None
-        return self._bounded(b"".join(parts))
-
-    def _bounded(self, body: bytes) -> bytes:
-        if len(body) > self.max_body:
-            raise BodyTooLarge(f"more than {self.max_body} bytes")
-        return body
+        finally:
+            share.release()
+        return b"".join(parts)
 
     def _audit_rejection(
         self,
@@ -217,12 +281,13 @@ class Receiver:
         about: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
         """Say who was refused and why. What has not been verified is cut short."""
+        address = self._client(request)
         self.log.warning(
             "delivery.rejected",
             **{"source": _unverified(source), **about},
             status=status,
             reason=reason,
-            remote=request.remote,
+            remote=request.remote if address is None else str(address),
             user_agent=_unverified(request.headers.get(hdrs.USER_AGENT, "")),
         )
 
@@ -239,34 +304,15 @@ class Receiver:
         return "; ".join(f"{decision.route.name}: {decision.reason}" for decision in decisions[:5])
 
 
-class _Server(web.Server):
-    """aiohttp's server; what is no HTTP gets the same kind of answer as everything else."""
-
-    def __init__(self, receiver: Receiver) -> None:
-        super().__init__(receiver.handle, access_log=None, auto_decompress=False)
-        self.receiver = receiver
-
-    def __call__(self) -> web.RequestHandler:
-        return _Connection(self, loop=self._loop, **self._kwargs)
+def _keep_rate(rate: TokenBucket) -> None:
+    """Only what was verified counts, or anybody could use up what a source may send."""
+    seconds = math.ceil(rate.take(time.monotonic()))
+    if seconds:
+        raise TooManyRequests("the source sends more than its rate", seconds)
 
 
-class _Connection(web.RequestHandler):
-    """aiohttp's connection, which would quote what it cannot read and leave a traceback of it."""
-
-    __slots__ = ()
-
-    def handle_error(
-        self,
-        request: web.BaseRequest,
-        status: int = 500,
-        exc: BaseException | None = None,
-        message: str | None = None,
-    ) -> web.StreamResponse:
-        """See aiohttp's RequestHandler. Errors of ours do not come here."""
-        server = self._manager
-        if status >= 500 or request.writer.output_size > 0 or not isinstance(server, _Server):
-            return super().handle_error(request, status, exc, message)
-        return server.receiver.not_http(request, status)
+def _no_room(bodies: ByteBudget) -> str:
+    return f"the bodies that are being read take {bodies.held} of {bodies.limit} bytes"
 
 
 async def _go_on(request: web.BaseRequest) -> None:

@@ -51,6 +51,8 @@ class Outcome:
     how: Literal["returned", "failed", "stopped", "put back"]
     value: Any = None
     error: ExcInfo | None = None
+    overdue_since: int | None = None
+    """For runs of other workers: to be written only if no heartbeat has come since this time."""
 
 
 class Books:
@@ -132,7 +134,8 @@ class Books:
         and kept in case it has to be sent again."""
         job, execution = outcome.job, outcome.execution
         try:
-            return self._writer.part(job, execution, lambda pipe: self._write(pipe, outcome))
+            part = self._writer.part(job, execution, lambda pipe: self._write(pipe, outcome))
+            return part._replace(overdue_since=outcome.overdue_since or 0)
         except Exception as error:
             failed = Outcome(job, execution, "failed", error=(type(error), error, None))
             return self._writer.part(job, execution, lambda pipe: self._write(pipe, failed))

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import socket
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from ipaddress import IPv4Network, IPv6Network
 
 import aiohttp
-from aiohttp import hdrs
+from aiohttp import AddrInfoType, hdrs
 from yarl import URL
 
+from config.networks import parse_address
 from relay import __version__
 from relay.planning import Call
+from workers.destinations import refusal
 from workers.errors import CallFailed, DeployFailed
 from workers.verdict import Answer
 
@@ -38,7 +43,8 @@ class Client:
         """Make the call and return the platform's answer, whatever its status.
 
         ``total`` bounds the whole call and ``connect`` the connection, in seconds. Raises
-        CallFailed where no complete answer came, DeployFailed where the URL cannot be called.
+        CallFailed where no complete answer came, DeployFailed where the URL cannot be called or
+        its address is not allowed.
         """
         headers = {
             **call.headers,
@@ -50,6 +56,12 @@ class Client:
         try:
             async with asyncio.timeout(total):
                 return await self._follow(call, headers, limits)
+        except aiohttp.InvalidURL:
+            raise DeployFailed(_NO_URL) from None
+        except aiohttp.ClientConnectorError as error:
+            if isinstance(error.os_error, _Refused):
+                raise DeployFailed(error.os_error.why) from None
+            raise CallFailed(_reason(error)) from None
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise CallFailed(_reason(error)) from None
 
@@ -75,10 +87,15 @@ class Client:
 
 
 @asynccontextmanager
-async def open_client() -> AsyncIterator[Client]:
-    """A client for as long as the block lasts. Whoever uses it bounds the calls at one time."""
+async def open_client(
+    allowed: Sequence[IPv4Network | IPv6Network] = (),
+) -> AsyncIterator[Client]:
+    """A client for as long as the block lasts. Whoever uses it bounds the calls at one time.
+
+    ``allowed`` are networks that are called though they are not public.
+    """
     async with aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0),
+        connector=aiohttp.TCPConnector(limit=0, socket_factory=_only_to(allowed)),
         cookie_jar=aiohttp.DummyCookieJar(),
         auto_decompress=False,
     ) as session:
@@ -89,6 +106,41 @@ async def open_client() -> AsyncIterator[Client]:
         yield Client(session)
 
 
+class _Refused(OSError):
+    """A connection that is not made. All of them read the same: of several that are equal aiohttp
+    passes the first one on, of several that differ none."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(errno.EACCES, "address not allowed")
+        self.why = why
+
+
+def _only_to(
+    allowed: Sequence[IPv4Network | IPv6Network],
+) -> Callable[[AddrInfoType], socket.socket]:
+    """Makes the sockets of a connector, unless the address is not allowed.
+
+    This is the one place that sees every address which is really connected to: after the lookup,
+    so that a name cannot say something else the second time, and where the URL has an address in
+    place of a name. aiohttp asks a resolver for names only.
+    """
+
+    def open_socket(info: AddrInfoType) -> socket.socket:
+        family, kind, protocol, _, where = info
+        address = parse_address(str(where[0]))
+        why = "not an address" if address is None else refusal(address, allowed)
+        if why:
+            raise _Refused(
+                f"the target's address is refused: {why}; RELAY_ALLOWED_NETWORKS can allow it"
+            )
+        return socket.socket(family=family, type=kind, proto=protocol)
+
+    return open_socket
+
+
+_NO_URL = "the target's URL is not a URL"
+
+
 def _url(text: str) -> URL:
     """Raises DeployFailed for what cannot be called, without quoting it."""
     try:
@@ -96,9 +148,9 @@ def _url(text: str) -> URL:
         host = (url.host or "").encode("idna")
         port = url.port
     except ValueError:
-        raise DeployFailed("the target's URL is not a URL") from None
+        raise DeployFailed(_NO_URL) from None
     if not host or not port:
-        raise DeployFailed("the target's URL is not a URL")
+        raise DeployFailed(_NO_URL)
     return url
 
 

@@ -136,7 +136,7 @@ async def open_runtime() -> AsyncIterator[Runtime]:
         )
 
     try:
-        async with open_client() as client:
+        async with open_client(settings.allowed_networks) as client:
             yield Runtime(
                 opened,
                 redis,

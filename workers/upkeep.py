@@ -22,6 +22,7 @@ from rq.timeouts import TimerDeathPenalty
 from rq.utils import now
 from rq.worker import BaseWorker, WorkerStatus
 
+from workers.rescue import Rescue
 from workers.running import Flight
 from workers.writing import Part, Writer
 
@@ -60,6 +61,7 @@ class Upkeep:
         queue: Queue,
         *,
         writer: Writer,
+        rescue: Rescue,
         redis: Redis,
         flights: Collection[Flight],
         tempo: Tempo,
@@ -67,6 +69,7 @@ class Upkeep:
         self._worker: Any = worker
         self._queue = queue
         self._writer = writer
+        self._rescue = rescue
         self._heard = time.monotonic()
         self._redis = redis
         self._flights = flights
@@ -88,6 +91,7 @@ class Upkeep:
             asyncio.create_task(self._every(tempo.heartbeat, self._heartbeat)),
             asyncio.create_task(self._every(tempo.schedule, self._threaded(self._schedule))),
             asyncio.create_task(self._every(tempo.maintenance, self._threaded(self._maintain))),
+            asyncio.create_task(self._every(tempo.maintenance, self._look)),
         ]
 
     def stop(self) -> None:
@@ -111,7 +115,7 @@ class Upkeep:
 
     def _threaded(self, step: Callable[[], None]) -> Callable[[], Any]:
         async def run() -> None:
-            if time.monotonic() - self._heard < 2 * self._tempo.heartbeat:
+            if self._is_heard():
                 await asyncio.to_thread(step)
 
         return run
@@ -152,6 +156,13 @@ class Upkeep:
             flight.job.heartbeat(now(), lease, pipe)
 
         return self._writer.part(flight.job, flight.execution, beat)
+
+    async def _look(self) -> None:
+        if self._is_heard():
+            await self._rescue.look()
+
+    def _is_heard(self) -> bool:
+        return time.monotonic() - self._heard < 2 * self._tempo.heartbeat
 
     def _schedule(self) -> None:
         scheduler = self._scheduler

@@ -20,7 +20,8 @@ from redis.exceptions import RedisError
 from rq import Queue
 from rq.exceptions import AbandonedJobError, DeserializationError
 from rq.job import Job
-from rq.registry import clean_registries
+from rq.rate_limit import RateLimitRegistry
+from rq.registry import ReadyJobRegistry
 from rq.timeouts import JobTimeoutException, TimerDeathPenalty
 from rq.utils import now, utcformat
 from rq.worker import BaseWorker
@@ -33,6 +34,7 @@ from workers import ends
 from workers.bookkeeping import LONGEST_PAUSE, Books, Outcome
 from workers.commands import Commands
 from workers.errors import DeployFailed
+from workers.rescue import Rescue
 from workers.running import Flight
 from workers.runtime import Runtime, open_runtime, project
 from workers.taking import MOST, PEEK, Suspended, Taken, Taker
@@ -69,7 +71,6 @@ class RelayWorker(BaseWorker):
         """``queues`` is one queue. ``shutdown_grace`` is the seconds running jobs get to end."""
         self._tempo = tempo or Tempo()
         super().__init__(queues, name, worker_ttl=self._tempo.lease, **options)
-        self.push_exc_handler(self._hear_of_abandoned)  # type: ignore[no-untyped-call]
         self._jobs_in_flight = jobs_in_flight
         self._grace = shutdown_grace
         self._flights: set[Flight] = set()
@@ -88,10 +89,17 @@ class RelayWorker(BaseWorker):
         # RQ asks the server once and remembers; later it would keep the event loop waiting.
         await asyncio.to_thread(queue.get_redis_server_version)
         await asyncio.to_thread(self.register_birth)
-        self._loop = asyncio.get_running_loop()
         writer = Writer(self, queue, redis)
         books = Books(self, queue, writer=writer, answered=runtime.answered)
-        upkeep = Upkeep(self, queue, writer=writer, redis=redis, flights=flights, tempo=tempo)
+        upkeep = Upkeep(
+            self,
+            queue,
+            writer=writer,
+            rescue=Rescue(self, queue, books, redis),
+            redis=redis,
+            flights=flights,
+            tempo=tempo,
+        )
         commands = Commands(
             redis, self.pubsub_channel_name, flights=flights, shut_down=self.shut_down
         )
@@ -136,20 +144,21 @@ class RelayWorker(BaseWorker):
             key = f"relay:maintenance:{queue.name}"
             if self.connection.set(key, self.name, nx=True, ex=MAINTENANCE_LOCK):
                 try:
-                    clean_registries(queue, self._exc_handlers)
+                    # Abandoned runs are another matter: see workers/rescue.py.
+                    queue.finished_job_registry.cleanup()
+                    queue.failed_job_registry.cleanup()
+                    queue.deferred_job_registry.cleanup()
+                    ReadyJobRegistry(queue=queue).cleanup()
+                    for limit in RateLimitRegistry.all(queue.connection):
+                        limit.cleanup()
                     clean_worker_registry(queue)
                     queue.intermediate_queue.cleanup(self, queue)
                 finally:
                     self.connection.delete(key)
 
-    def _hear_of_abandoned(self, job: Job, kind: type[BaseException], *_: Any) -> None:
-        # RQ's maintenance, which finds such jobs, runs in a thread; the audit is the loop's.
-        if kind is AbandonedJobError:
-            self._loop.call_soon_threadsafe(ends.abandoned, job)
-
     def handle_exception(self, job: Job, *exc_info: Any) -> None:
         """Leave a traceback in the diagnostics only where something unforeseen happened."""
-        if not isinstance(exc_info[1], DeployFailed):
+        if not isinstance(exc_info[1], DeployFailed | AbandonedJobError):
             super().handle_exception(job, *exc_info)
 
     @property

@@ -39,9 +39,10 @@ local answers, errors = {{}}, {{}}
 -- and is tried again, rather than have every part refused.
 redis.call('HDEL', worker, '')
 for number, part in ipairs(cmsgpack.unpack(ARGV[1])) do
-  local run, commands = unpack(part)
+  local run, commands, overdue = unpack(part)
   local answer = {GONE}
-  if redis.call('ZSCORE', started, run) then
+  local due = redis.call('ZSCORE', started, run)
+  if due and (overdue == 0 or tonumber(due) <= overdue) then
     for _, command in ipairs(commands) do
       answer = redis.pcall(unpack(command))
       if type(answer) == 'table' and answer.err then
@@ -73,6 +74,8 @@ class Part(NamedTuple):
 
     run: str
     commands: msgspec.Raw
+    overdue_since: int = 0
+    """Unless 0: only if the run's heartbeat was due before this time, in seconds of the epoch."""
 
 
 class Written(NamedTuple):

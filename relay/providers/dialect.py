@@ -41,6 +41,11 @@ class Dialect(Protocol):
         Raises ValueError where there is no usable key, without quoting any.
         """
 
+    def require(self, headers: Headers) -> None:
+        """Refuse a request whose body need not be read, because no body could make it good: what
+        must vouch for it is missing from the headers. Raises relay.errors.Unauthorized.
+        """
+
     def verify(self, headers: Headers, body: bytes, now: float) -> str:
         """A fingerprint of these raw bytes, for which one of the keys vouches.
 

@@ -134,15 +134,13 @@ class Gitea:
         self._secrets = checked_secrets(secrets)
         self._keys = HmacKeys(self._secrets)
 
+    def require(self, headers: Headers) -> None:
+        """See Dialect.require."""
+        self._signature(headers)
+
     def verify(self, headers: Headers, body: bytes, now: float) -> str:
         """See Dialect.verify."""
-        sent = self._header(headers, "Signature")
-        if not sent:
-            sent = headers.get("X-Hub-Signature-256", "").removeprefix("sha256=")
-        if not sent:
-            wanted = f"X-{self.brands[0]}-Signature"
-            raise Unauthorized(f"{wanted} is missing: the webhook has no secret set")
-        signature = self._keys.vouch([from_hex(sent)], body)
+        signature = self._keys.vouch([from_hex(self._signature(headers))], body)
         if not signature:
             raise Unauthorized("no configured secret made this signature")
         return signature.hex()[:FINGERPRINT_LENGTH]
@@ -180,6 +178,15 @@ class Gitea:
             f"X-{brand}-Delivery": delivery_id,
             f"X-{brand}-Signature": hmac.digest(self._secrets[0], body, "sha256").hex(),
         }
+
+    def _signature(self, headers: Headers) -> str:
+        sent = self._header(headers, "Signature")
+        if not sent:
+            sent = headers.get("X-Hub-Signature-256", "").removeprefix("sha256=")
+        if not sent:
+            wanted = f"X-{self.brands[0]}-Signature"
+            raise Unauthorized(f"{wanted} is missing: the webhook has no secret set")
+        return sent
 
     def _header(self, headers: Headers, word: str) -> str:
         for brand in self.brands:

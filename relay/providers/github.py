@@ -107,14 +107,14 @@ class GitHub:
         self._secrets = checked_secrets(secrets)
         self._keys = HmacKeys(self._secrets)
 
+    def require(self, headers: Headers) -> None:
+        """See Dialect.require."""
+        _signature(headers)
+
     def verify(self, headers: Headers, body: bytes, now: float) -> str:
         """See Dialect.verify. SHA-1, which GitHub still sends beside it, is never enough."""
-        sent = headers.get("X-Hub-Signature-256")
-        if sent is None:
-            if "X-Hub-Signature" in headers:
-                raise Unauthorized("only a SHA-1 signature was sent; SHA-256 is required")
-            raise Unauthorized("X-Hub-Signature-256 is missing: the webhook has no secret set")
-        signature = self._keys.vouch([from_hex(sent.removeprefix("sha256="))], body)
+        sent = _signature(headers).removeprefix("sha256=")
+        signature = self._keys.vouch([from_hex(sent)], body)
         if not signature:
             raise Unauthorized("no configured secret made this signature")
         return signature.hex()[:FINGERPRINT_LENGTH]
@@ -151,6 +151,15 @@ class GitHub:
             "X-GitHub-Delivery": delivery_id,
             "X-Hub-Signature-256": f"sha256={hmac.digest(self._secrets[0], body, 'sha256').hex()}",
         }
+
+
+def _signature(headers: Headers) -> str:
+    sent = headers.get("X-Hub-Signature-256")
+    if sent is not None:
+        return sent
+    if "X-Hub-Signature" in headers:
+        raise Unauthorized("only a SHA-1 signature was sent; SHA-256 is required")
+    raise Unauthorized("X-Hub-Signature-256 is missing: the webhook has no secret set")
 
 
 def _translate_push(push: _Push, reads_files: ReadsFiles) -> Push:

@@ -137,19 +137,25 @@ class GitLab:
         self._keys = HmacKeys(self._signing)
         self._tolerance = tolerance
 
+    def require(self, headers: Headers) -> None:
+        """See Dialect.require. A token vouches without a body, so a wrong one ends it here."""
+        if self._signs(headers):
+            return
+        if not self._secrets:
+            raise Unauthorized("webhook-signature is missing: the webhook has no signing token set")
+        if "X-Gitlab-Token" not in headers:
+            raise Unauthorized("X-Gitlab-Token is missing: the webhook has no secret token set")
+        if not any_equal(self._secrets, headers["X-Gitlab-Token"]):
+            raise Unauthorized("X-Gitlab-Token is none of the configured secrets")
+
     def verify(self, headers: Headers, body: bytes, now: float) -> str:
         """See Dialect.verify. A push of GitLab's says nothing that another one, which moves the
         same branch the same way, does not say too. Its id is as good as its body here: either both
         are signed, or whoever has seen the token can make up both.
         """
-        if self._signing and "webhook-signature" in headers:
+        self.require(headers)
+        if self._signs(headers):
             self._verify_signature(headers, body, now)
-        elif not self._secrets:
-            raise Unauthorized("webhook-signature is missing: the webhook has no signing token set")
-        elif "X-Gitlab-Token" not in headers:
-            raise Unauthorized("X-Gitlab-Token is missing: the webhook has no secret token set")
-        elif not any_equal(self._secrets, headers["X-Gitlab-Token"]):
-            raise Unauthorized("X-Gitlab-Token is none of the configured secrets")
         return fingerprint(self.delivery_id(headers).encode(errors="surrogateescape"), body)
 
     def delivery_id(self, headers: Headers) -> str:
@@ -198,6 +204,9 @@ class GitLab:
                 "webhook-signature": f"v1,{base64.b64encode(signature).decode()}",
             }
         return headers
+
+    def _signs(self, headers: Headers) -> bool:
+        return bool(self._signing) and "webhook-signature" in headers
 
     def _verify_signature(self, headers: Headers, body: bytes, now: float) -> None:
         sent_id = headers.get("webhook-id", "")

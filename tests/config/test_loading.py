@@ -211,3 +211,33 @@ def test_any_bytes_are_loaded_or_refused(tmp_path: Path, text: bytes) -> None:
         load(file, environ=ENVIRON)
     except ConfigError as error:
         assert error.problems  # noqa: PT017
+
+
+def test_where_a_source_sends_from_and_how_much(tmp_path: Path) -> None:
+    file = tmp_path / "relay.yaml"
+    more = "networks: [192.30.252.0/22, '2a0a:a440::/29'], rate: 600/m"
+    file.write_text(f"sources: {{git: {{provider: github, secrets: [{{env: A}}], {more}}}}}\n")
+
+    source = load(file, environ=ENVIRON).config.sources["git"]
+
+    assert [str(network) for network in source.networks] == ["192.30.252.0/22", "2a0a:a440::/29"]
+    assert source.rate == (600, 60)
+
+
+@pytest.mark.parametrize(
+    ("key", "mistake"),
+    [
+        (
+            "networks: [10.0.0.0/8, 10.0.0.1/8]",
+            ":3:28: sources.git.networks[1]: '10.0.0.1/8' is not a network such as 10.0.0.0/8 "
+            "or fd00::/8",
+        ),
+        ("networks: 7", ":3:15: sources.git.networks: must be a list"),
+        ("rate: 5", ":3:11: sources.git.rate: not a rate: write 100/s, 600/m or 1000/h"),
+        ("rate: 0/s", ":3:11: sources.git.rate: not a rate: write 100/s, 600/m or 1000/h"),
+    ],
+)
+def test_networks_and_rates_that_are_none(tmp_path: Path, key: str, mistake: str) -> None:
+    text = HEAD.replace("[{env: A}]}", "[{env: A}],\n    " + key + "}")
+
+    assert mistakes(tmp_path, text) == [mistake]

@@ -121,3 +121,22 @@ def test_settings_that_cannot_be(monkeypatch: pytest.MonkeyPatch) -> None:
 
     with pytest.raises(ConfigError, match="RELAY_PORT"):
         load_settings()
+
+
+def test_networks_in_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RELAY_ALLOWED_NETWORKS", "10.0.0.0/8, fd00::/8,192.0.2.1,")
+    monkeypatch.setenv("RELAY_TRUSTED_PROXIES", "")
+
+    settings = load_settings()
+
+    told = [str(network) for network in settings.allowed_networks]
+    assert told == ["10.0.0.0/8", "fd00::/8", "192.0.2.1/32"]
+    assert settings.trusted_proxies == ()
+
+
+@pytest.mark.parametrize("text", ["10.0.0.0/33", "10.0.0.1/8", "everywhere", "10.0.0.0/8 fd00::/8"])
+def test_networks_that_are_none(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setenv("RELAY_ALLOWED_NETWORKS", text)
+
+    with pytest.raises(ConfigError, match=r"RELAY_ALLOWED_NETWORKS: '.*' is not a network such as"):
+        load_settings()

@@ -57,8 +57,8 @@ class Watched:
         """``least`` is the number of replicas without which the master takes no writes."""
         self._folder = folder
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
-        self.servers = [_free_port() for _ in range(3)]
-        self.sentinels = [_free_port() for _ in range(3)]
+        self.servers = [free_port() for _ in range(3)]
+        self.sentinels = [free_port() for _ in range(3)]
         first = self.servers[0]
         for port in self.servers:
             follows = "" if port == first else f"replicaof 127.0.0.1 {first}\n"
@@ -155,7 +155,7 @@ def _await(condition: Callable[[], bool]) -> None:
         time.sleep(0.05)
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port: int = server.getsockname()[1]
         return port

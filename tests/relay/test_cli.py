@@ -222,3 +222,17 @@ def test_help_teaches(folder: Path) -> None:
 
     for command in ("up", "serve", "worker", "check", "explain", "send", "schema", "demo"):
         assert f"\n  {command} " in output
+
+
+def test_check_warns_of_addresses_that_are_not_allowed(folder: Path) -> None:
+    environ = ENVIRON | {"T_HOOK": "http://10.0.0.7/very-secret-3"}
+
+    warned = run(folder, "check", environ=environ)
+    quiet = run(folder, "check", environ=environ | {"RELAY_ALLOWED_NETWORKS": "10.0.0.0/8"})
+
+    assert (warned.exit_code, quiet.exit_code) == (0, 0)
+    assert warned.stderr == (
+        "warning: targets.production: its address is private (10.0.0.0/8), which a worker calls "
+        "only if RELAY_ALLOWED_NETWORKS has it\n"
+    )
+    assert quiet.stderr == ""

@@ -8,9 +8,10 @@ import io
 import json
 import re
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from config.model import Route, Source
 from relay import audit
 from relay.app import senders
 from relay.intake import Intake
+from relay.limits import FREE, ByteBudget
 from relay.receiver import Receiver
 from relay.routing import Router
 from relay.store import connect_async
@@ -66,16 +68,25 @@ async def client(
 
 
 async def build(
-    make: MakeClient, address: str, routes: tuple[Route, ...] = (route(),), *, max_body: int = 4096
+    make: MakeClient,
+    address: str,
+    routes: tuple[Route, ...] = (route(),),
+    *,
+    max_body: int = 4096,
+    bodies: ByteBudget | None = None,
+    trusted: Sequence[str] = (),
+    **keys: Any,
 ) -> AsyncIterator[Client]:
     connection = connect_async(address, timeout=0.5)
     intake = Intake(connection, queue="q", window=60, failure_ttl=60, timeout=0.5)
     receiver = Receiver(
-        senders=senders({"github": source(repos=["acme/*"])}),
+        senders=senders({"github": source(repos=["acme/*"], **keys)}),
         router=Router(routes),
         intake=intake,
         max_body=max_body,
         body_timeout=0.3,
+        bodies=bodies or ByteBudget(max_body),
+        trusted_proxies=[ip_network(text) for text in trusted],
     )
     yield await make(Server(receiver))
     await intake.drain()
@@ -281,18 +292,13 @@ async def test_size_over_the_limit_is_413_while_reading(client: Client) -> None:
         for _ in range(10):
             yield b" " * 1000
 
-    async with client.post(
-        "/hooks/github", data=chunks(), headers={"Content-Type": "application/json"}
-    ) as response:
+    async with client.post("/hooks/github", data=chunks(), headers=github_headers(b"")) as response:
         assert response.status == 413
 
 
 async def test_body_that_does_not_come_is_408(client: Client) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", client.port)
-    writer.write(
-        b"POST /hooks/github HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
-        b"Content-Length: 10\r\n\r\n{"
-    )
+    writer.write(head(b"", Content_Length="10").encode() + b"{")
     status = await reader.readline()
     writer.close()
     await writer.wait_closed()
@@ -493,3 +499,232 @@ async def test_requests_one_behind_the_other_are_answered_in_order(client: Clien
     told = [json.loads(answer.partition("\r\n\r\n")[2])["delivery"] for answer in answers]
     assert told == [f"github--{number}" for number in range(20)]
     writer.close()
+
+
+async def test_without_a_signature_no_body_is_read(
+    audited: io.BytesIO, client: Client, store: redis.Redis
+) -> None:
+    plain = "POST /hooks/github HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+
+    answer = await raw(client, f"{plain}Content-Length: 4096\r\n\r\n")
+
+    assert answer.startswith(b"HTTP/1.1 401 ")
+    assert b"Connection: close" in answer
+    [line] = rejections(audited)
+    assert line["reason"] == "X-Hub-Signature-256 is missing: the webhook has no secret set"
+    assert store.keys("*") == []
+
+
+LARGE = 4 * FREE
+
+
+async def test_bodies_over_the_budget_are_503_and_small_ones_are_taken(
+    aiohttp_client: MakeClient, audited: io.BytesIO, store: redis.Redis, server_socket: Path
+) -> None:
+    bodies = ByteBudget(LARGE)
+    body = github_push(note="x" * LARGE)
+    address = f"unix://{server_socket}"
+    async for client in build(aiohttp_client, address, max_body=2 * LARGE, bodies=bodies):
+        # It sends all but the end, and keeps what it has sent in memory here.
+        _, writer = await asyncio.open_connection("127.0.0.1", client.port)
+        writer.write(head(body, Transfer_Encoding="chunked").encode())
+        writer.write(b"%x\r\n" % len(body) + body[:-1])
+        await until(lambda: bodies.held > LARGE - FREE)
+
+        announced = await raw(client, head(body, Content_Length=str(len(body))))
+        grown = await raw(
+            client, head(body, Transfer_Encoding="chunked"), b"%x\r\n" % len(body) + body[:-1]
+        )
+        small = github_push()
+        code, _ = await post(client, small, github_headers(small))
+        writer.close()
+        await until(lambda: bodies.held == 0)
+        later, _ = await post(client, body, github_headers(body))
+
+    for answer in (announced, grown):
+        assert answer.startswith(b"HTTP/1.1 503 ")
+        assert b"\r\nRetry-After: 5\r\n" in answer
+        assert answer.endswith(b'{"status":"rejected","error":"try again later"}')
+    assert (code, later) == (202, 202)
+    reasons = [line["reason"] for line in rejections(audited) if line["status"] == 503]
+    assert len(reasons) == 2
+    assert all(f" of {LARGE} bytes" in reason for reason in reasons)
+
+
+async def test_the_budget_is_given_back_in_every_ending(
+    aiohttp_client: MakeClient, store: redis.Redis, server_socket: Path
+) -> None:
+    bodies = ByteBudget(4 * LARGE)
+    good, large = github_push(note="x" * LARGE), b"x" * (3 * LARGE)
+    address = f"unix://{server_socket}"
+    async for client in build(aiohttp_client, address, max_body=2 * LARGE, bodies=bodies):
+        chunked = {"Transfer_Encoding": "chunked"}
+        endings = [
+            (head(good, Content_Length=str(len(good))), good, b"202"),
+            (head(large, **chunked), b"%x\r\n" % len(large) + large, b"413"),
+            (head(good, **chunked), b"%x\r\n" % len(good) + good, b"408"),
+            (head(b"", Content_Length=str(len(good))), good, b"401"),
+        ]
+        for first, rest, status in endings:
+            answer = await raw(client, first, rest)
+            assert answer.split()[1] == status
+            assert bodies.held == 0
+
+
+@pytest.mark.parametrize(
+    ("networks", "trusted", "forwarded", "status", "remote"),
+    [
+        (["127.0.0.0/8"], [], [], 202, ""),
+        (["203.0.113.0/24"], [], [], 403, "127.0.0.1"),
+        (["203.0.113.0/24"], [], ["203.0.113.9"], 403, "127.0.0.1"),
+        (["203.0.113.0/24"], ["127.0.0.1"], ["203.0.113.9"], 202, ""),
+        (["203.0.113.0/24"], ["127.0.0.1"], ["203.0.113.9, 198.51.100.7"], 403, "198.51.100.7"),
+        (["203.0.113.0/24"], ["127.0.0.1"], ["203.0.113.9", "198.51.100.7"], 403, "198.51.100.7"),
+        (["203.0.113.0/24"], ["127.0.0.1"], ["203.0.113.9, \xff"], 403, "127.0.0.1"),
+    ],
+)
+async def test_networks_of_a_source(
+    aiohttp_client: MakeClient,
+    audited: io.BytesIO,
+    store: redis.Redis,
+    server_socket: Path,
+    networks: list[str],
+    trusted: list[str],
+    forwarded: list[str],
+    status: int,
+    remote: str,
+) -> None:
+    body = github_push()
+    lines = "".join(f"X-Forwarded-For: {value}\r\n" for value in forwarded)
+    more = f"{lines}Forwarded: for=203.0.113.9\r\nHost:"
+    asked = head(body, Content_Length=str(len(body))).replace("Host:", more)
+    address = f"unix://{server_socket}"
+    async for client in build(aiohttp_client, address, trusted=trusted, networks=networks):
+        answer = await raw(client, asked, body)
+
+    assert int(answer.split()[1]) == status
+    if status == 403:
+        assert answer.endswith(b'{"status":"rejected","error":"not from this address"}')
+        [line] = rejections(audited)
+        assert (line["remote"], line["source"]) == (remote, "github")
+        assert store.keys("*") == []
+
+
+async def test_a_source_over_its_rate_is_429(
+    aiohttp_client: MakeClient, audited: io.BytesIO, store: redis.Redis, server_socket: Path
+) -> None:
+    body = github_push()
+    async for client in build(aiohttp_client, f"unix://{server_socket}", rate="2/h"):
+        for _ in range(5):
+            assert (await post(client, body, github_headers(body, secret="guess")))[0] == 401
+        codes = [(await post(client, body, github_headers(body)))[0] for _ in range(2)]
+        async with client.post(
+            "/hooks/github", data=body, headers=github_headers(body, delivery="third")
+        ) as response:
+            assert response.status == 429
+            assert 1700 < int(response.headers["Retry-After"]) <= 1800
+            assert await response.json() == {"status": "rejected", "error": "too many requests"}
+
+    assert codes == [202, 200]
+    line = rejections(audited)[-1]
+    assert (line["status"], line["delivery"]) == (429, "github--third")
+    assert line["reason"] == "the source sends more than its rate"
+
+
+PUSH = github_push()
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "reason"),
+    [
+        (b"[" * 4000, 400, ""),
+        (b'{"a":' * 600 + b"1" + b"}" * 600, 400, ""),
+        (b'{"ref": NaN}', 400, ""),
+        (b'{"ref": ' + b"9" * 4000 + b"}", 400, ""),
+        (b'{"ref": "\xff\xfe"}', 400, ""),
+        (b'{"ref": "\\ud800"}', 400, ""),
+        (PUSH + b"{}", 400, ""),
+        (PUSH[:-1], 400, ""),
+        # Of a key that comes twice the last one counts, as in the sender's own parsers.
+        (PUSH[:-1] + b', "ref": "refs/heads/topic"}', 200, "does not match branches"),
+        (PUSH[:-1] + b', "deep": ' + b"[" * 900 + b"]" * 900 + b"}", 202, ""),
+        (PUSH[:-1] + b', "deep": ' + b"[" * 1500 + b"]" * 1500 + b"}", 400, ""),
+    ],
+)
+async def test_bodies_made_to_do_harm(
+    audited: io.BytesIO,
+    client: Client,
+    store: redis.Redis,
+    capfd: pytest.CaptureFixture[str],
+    body: bytes,
+    status: int,
+    reason: str,
+) -> None:
+    code, answer = await post(client, body, github_headers(body, delivery="1"))
+
+    assert code == status
+    assert reason in answer.get("reason", "")
+    assert len(store.keys("rq:job:*")) == (status == 202)
+    assert [(line["status"], line["delivery"]) for line in rejections(audited)] == (
+        [(400, "github--1")] if status == 400 else []
+    )
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("more", "sent", "status", "reason"),
+    [
+        ({"Content_Length": str(len(PUSH) + 1)}, PUSH, 408, "not complete after 0.3 s"),
+        ({"Content_Length": "-1"}, PUSH, 400, "not an HTTP request that can be read"),
+        ({"Content_Length": "1e3"}, PUSH, 400, "not an HTTP request that can be read"),
+        (
+            {"Content_Length": "5", "Transfer_Encoding": "chunked"},
+            b"0\r\n\r\n",
+            400,
+            "not an HTTP request that can be read",
+        ),
+        ({"Transfer_Encoding": "chunked"}, b"zz\r\n", 400, ""),
+        ({"Transfer_Encoding": "chunked"}, b"-5\r\n", 400, ""),
+        ({"Transfer_Encoding": "gzip"}, PUSH, 400, ""),
+        (
+            {"Content_Encoding": "gzip", "Content_Length": "5"},
+            b"\x1f\x8b\x08\0\0",
+            415,
+            "compressed",
+        ),
+        ({"Content_Encoding": "br", "Content_Length": "5"}, b"12345", 415, "compressed"),
+    ],
+)
+async def test_bodies_that_are_not_as_announced(
+    audited: io.BytesIO,
+    client: Client,
+    store: redis.Redis,
+    capfd: pytest.CaptureFixture[str],
+    more: dict[str, str],
+    sent: bytes,
+    status: int,
+    reason: str,
+) -> None:
+    answer = await raw(client, head(PUSH, **more), sent)
+
+    assert int(answer.split()[1]) == status
+    lines = rejections(audited)
+    assert lines[0]["status"] == status
+    assert reason in lines[0]["reason"]
+    assert store.keys("*") == []
+    assert capfd.readouterr().err == ""
+
+
+async def test_what_stands_behind_the_announced_end_is_no_part_of_the_body(
+    audited: io.BytesIO, client: Client, store: redis.Redis, capfd: pytest.CaptureFixture[str]
+) -> None:
+    answer = await raw(client, head(PUSH, Content_Length=str(len(PUSH) - 1)), PUSH)
+
+    # What is left over is no request; whether it is read together with the first one is chance.
+    assert answer.split()[1] in (b"400", b"401")
+    assert {line["reason"] for line in rejections(audited)} <= {
+        "no configured secret made this signature",
+        "not an HTTP request that can be read",
+    }
+    assert store.keys("*") == []
+    assert capfd.readouterr().err == ""

@@ -301,6 +301,29 @@ async def test_heartbeat_on_its_way_leaves_a_job_alone_that_was_put_back(
     await connection.aclose()
 
 
+async def test_run_that_is_heard_of_again_is_not_taken_away(
+    crew: Crew, store: redis.Redis, server_socket: Path
+) -> None:
+    worker = crew.start(tempo=Tempo(heartbeat=600))
+    job = crew.add(jobs.hold)
+    await jobs.entered[job.id].wait()
+    [flight] = worker._flights
+    connection = connect_async(f"unix://{server_socket}", timeout=2)
+    writer = Writer(worker, crew.queue, connection)
+    due = int(
+        store.zscore(crew.queue.started_job_registry.key, flight.execution.composite_key) or 0
+    )
+    part = writer.part(job, flight.execution, lambda pipe: pipe.hset(job.key, "status", "failed"))
+
+    written = await writer.write([part._replace(overdue_since=due - 1)], {})
+    assert list(written.answers) == [GONE]
+    assert job.get_status() == JobStatus.STARTED
+    written = await writer.write([part._replace(overdue_since=due)], {})
+    assert list(written.answers) == [0]
+    assert job.get_status() == JobStatus.FAILED
+    await connection.aclose()
+
+
 async def test_the_audit_tells_of_ends_that_jobs_do_not_see(
     crew: Crew, store: redis.Redis, audited: io.BytesIO
 ) -> None:

@@ -1,0 +1,21 @@
+"""The crash campaign in its short form; `make torture` runs the long one."""
+
+from __future__ import annotations
+
+import random
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from tests.faults.campaign import SETTLED, Campaign
+
+
+@pytest.mark.timeout(SETTLED + 120)
+async def test_ten_kills_lose_and_double_nothing() -> None:
+    seed = random.randrange(1_000_000)  # noqa: S311
+    with tempfile.TemporaryDirectory(prefix="relay-", ignore_cleanup_errors=True) as folder:
+        balance = await Campaign(Path(folder), deliveries=300, kills=10, seed=seed).run()
+
+    assert (balance.lost, balance.doubled, balance.unexplained) == ([], [], []), f"seed {seed}"
+    assert balance.acknowledged == 300 == balance.deployed + balance.uncertain, f"seed {seed}"
