@@ -52,6 +52,7 @@ async def project(group: Watched, target: Target, tmp_path: Path) -> AsyncIterat
             "RELAY_REDIS_URL": group.url,
             "RELAY_REDIS_REPLICAS": "1",
             "RELAY_STORE_TIMEOUT": "2s",
+            "RELAY_ALLOWED_NETWORKS": "127.0.0.0/8",
             "RELAY_PORT": "0",
             "TEST_GITHUB_SECRET": GITHUB_SECRET,
             "TEST_GITLAB_SECRET": GITLAB_SECRET,
