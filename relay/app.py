@@ -65,6 +65,7 @@ async def serve(
         window=settings.duplicate_window,
         failure_ttl=settings.dead_letter_ttl,
         timeout=settings.store_timeout,
+        replicas=settings.redis_replicas,
         spool=_spool(settings),
     )
     receiver = Receiver(

@@ -29,7 +29,7 @@ from relay.planning import Recipe, recipes
 from relay.records import JOB_PREFIX
 from relay.reloading import Reloading
 from relay.routing import Router
-from relay.store import connect_async
+from relay.store import connect_async, execute
 from workers.client import Client, open_client
 from workers.deploys import Queued, Wanted, queue_deploys
 
@@ -118,6 +118,7 @@ async def open_runtime() -> AsyncIterator[Runtime]:
     opened = project()
     settings = opened.settings
     redis = connect_async(settings.redis_address(), timeout=settings.store_timeout, repeats=False)
+    replicas, patience = settings.redis_replicas, settings.store_timeout / 2
 
     reloading = Reloading(
         settings,
@@ -130,11 +131,26 @@ async def open_runtime() -> AsyncIterator[Runtime]:
     run = redis.register_script(_RUN)
 
     async def send(batch: Sequence[Command]) -> Sequence[Any]:
-        return cast(list[Any], await run(args=[pack(batch)]))
+        packed = pack(batch)
+        if replicas:
+            [answers] = await execute(
+                redis,
+                lambda pipe: pipe.eval(_RUN, 0, packed),
+                replicas=replicas,
+                patience=patience,
+            )
+        else:
+            answers = await run(args=[packed])
+        return cast(list[Any], answers)
 
     async def queue(batch: Sequence[Wanted]) -> Sequence[list[Queued]]:
         return await queue_deploys(
-            redis, batch, queue=settings.queue, failure_ttl=settings.dead_letter_ttl
+            redis,
+            batch,
+            queue=settings.queue,
+            failure_ttl=settings.dead_letter_ttl,
+            replicas=replicas,
+            patience=patience,
         )
 
     try:
