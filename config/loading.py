@@ -18,6 +18,7 @@ from yarl import URL
 from config.collector import collector_paused
 from config.errors import ConfigError, Problem
 from config.model import RelayConfig, Route, SecretRef, Source, Strict, Target
+from config.origin import Origin, Stamps, stamp
 from config.positions import Keys, Places, read
 from config.preset import presets
 from config.secret_values import MissingSecret, resolve
@@ -31,10 +32,11 @@ MIN_SECRET_PART = 12
 
 
 class Loaded(NamedTuple):
-    """A valid relay.yaml, and where its parts stand in the file."""
+    """A valid relay.yaml, where its parts stand in the file, and which file it was."""
 
     config: RelayConfig
     places: Places
+    origin: Origin
 
 
 def load(
@@ -42,18 +44,23 @@ def load(
     *,
     secrets_of: Collection[Section] = ("sources", "targets"),
     environ: Mapping[str, str] = os.environ,
+    stamps: Stamps | None = None,
 ) -> Loaded:
     """Read, check and complete a relay.yaml.
 
     ``secrets_of`` names the sections whose secrets this process needs; those of others are not
-    looked up. Raises ConfigError with every mistake.
+    looked up. ``stamps`` is given every file that is looked at, also where the file is refused.
+    Raises ConfigError with every mistake.
     """
     with collector_paused():
-        return _load(path, secrets_of, environ)
+        return _load(path, secrets_of, environ, {} if stamps is None else stamps)
 
 
-def _load(path: Path, secrets_of: Collection[Section], environ: Mapping[str, str]) -> Loaded:
-    document, places, problems = read(path)
+def _load(
+    path: Path, secrets_of: Collection[Section], environ: Mapping[str, str], stamps: Stamps
+) -> Loaded:
+    stamps[path] = stamp(path)
+    document, places, problems, version = read(path)
     if not isinstance(document, dict):
         raise ConfigError([places.problem((), "the file must hold sources, targets and routes")])
     gathered = _gather_options(document, places, problems)
@@ -61,13 +68,13 @@ def _load(path: Path, secrets_of: Collection[Section], environ: Mapping[str, str
         config = RelayConfig.model_validate(gathered)
     except ValidationError as error:
         problems += _translate(error, gathered, places)
-        problems += _check_the_rest(error, gathered, places, secrets_of, environ)
+        problems += _check_the_rest(error, gathered, places, secrets_of, environ, stamps)
         raise ConfigError(_sorted(problems)) from None
     problems += _cross_check(config, places, range(len(config.routes)), {})
-    problems += _load_secrets(config, places, secrets_of, environ)
+    problems += _load_secrets(config, places, secrets_of, environ, stamps)
     if problems:
         raise ConfigError(_sorted(problems))
-    return Loaded(config, places)
+    return Loaded(config, places, Origin(version, stamps))
 
 
 def secret_refs(
@@ -103,6 +110,7 @@ def _check_the_rest(
     places: Places,
     sections: Collection[Section],
     environ: Mapping[str, str],
+    stamps: Stamps,
 ) -> list[Problem]:
     """What else is wrong, beyond the entries that pydantic has refused already."""
     broken = {issue["loc"][:2] for issue in error.errors(include_url=False)}
@@ -122,7 +130,7 @@ def _check_the_rest(
         return []
     return [
         *_cross_check(config, places, indexes, document),
-        *_load_secrets(config, places, sections, environ),
+        *_load_secrets(config, places, sections, environ, stamps),
     ]
 
 
@@ -322,8 +330,11 @@ def _load_secrets(
     places: Places,
     sections: Collection[Section],
     environ: Mapping[str, str],
+    stamps: Stamps,
 ) -> Iterator[Problem]:
     for path, ref in secret_refs(config, sections):
+        if ref.file is not None and ref.file not in stamps:
+            stamps[ref.file] = stamp(ref.file)
         try:
             value = resolve(ref, environ, form=_form(path))
         except MissingSecret as error:

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from config.errors import ConfigError, Problem
+from config.origin import version_of
 
 MAX_BYTES = 10 * 1024 * 1024
 """Bytes of a relay.yaml at most."""
@@ -82,8 +83,8 @@ def render(path: Keys) -> str:
     return text
 
 
-def read(path: Path) -> tuple[Any, Places, list[Problem]]:
-    """The document of a file, the places in it, and keys that stand twice.
+def read(path: Path) -> tuple[Any, Places, list[Problem], str]:
+    """The document of a file, the places in it, keys that stand twice, and the file's version.
 
     Raises ConfigError where there is no document to speak of.
     """
@@ -109,7 +110,7 @@ def read(path: Path) -> tuple[Any, Places, list[Problem]]:
         places = Places(str(path), root)
         problems: list[Problem] = []
         _walk(root, (), places, problems, set())
-        return loader.construct_document(root), places, problems
+        return loader.construct_document(root), places, problems, version_of(raw)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         line, column = (mark.line + 1, mark.column + 1) if mark else (0, 0)

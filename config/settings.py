@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
-from urllib.parse import quote
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
-from redis.connection import parse_url as _parse_url
 
 from config.errors import ConfigError, Problem
 from config.model import LONGEST, parse_duration
 from config.networks import Network
+from config.redis_url import parse, passwords
 
 _SECRETS_DIR = Path("/run/secrets")
 _MEBIBYTE = 1024 * 1024
@@ -35,13 +34,7 @@ Networks = Annotated[tuple[Network, ...], NoDecode, BeforeValidator(_listed)]
 
 
 def _redis_url(url: SecretStr) -> SecretStr:
-    try:
-        _parse_url(url.get_secret_value())  # type: ignore[no-untyped-call]
-    except ValueError:
-        raise ValueError(
-            "not a redis://, rediss:// or unix:// URL; a password's special characters must be "
-            "percent-encoded"
-        ) from None
+    parse(url.get_secret_value())
     return url
 
 
@@ -65,7 +58,10 @@ class Settings(BaseSettings):
     processes: Annotated[int, Field(ge=1, le=256)] = 1
     """Receiver processes that share the port; more than one needs Linux or a BSD."""
     redis_url: Annotated[SecretStr, AfterValidator(_redis_url)] | None = None
-    """redis://, rediss:// or unix:// URL; left out: the server that `up` runs in data_dir."""
+    """redis://, rediss://, unix:// or redis+sentinel:// URL; left out: the server that `up` runs in
+    data_dir."""
+    redis_replicas: Annotated[int, Field(ge=0, le=16)] = 0
+    """Replicas that must have a delivery before it is acknowledged, a note before its call."""
     data_dir: Path = Path("relay-data")
     """Where the embedded server keeps its socket and its append-only file, and receivers their
     spool."""
@@ -102,6 +98,8 @@ class Settings(BaseSettings):
     """Seconds that requests and calls in flight get to finish on SIGTERM."""
     allowed_networks: Networks = ()
     """Networks that targets may be in though they are not public, such as 10.0.0.0/8."""
+    reload_interval: Annotated[float, BeforeValidator(parse_duration), Field(ge=0, le=LONGEST)] = 2
+    """Seconds between two looks at relay.yaml and its secrets; 0: only SIGHUP reads them again."""
     log_format: Literal["json", "console"] = "json"
     """One JSON object a line, or coloured lines for people."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -114,9 +112,8 @@ class Settings(BaseSettings):
         return f"unix://{self.embedded_socket}"
 
     def secret_values(self) -> frozenset[str]:
-        """What must not be written anywhere: the password to Redis, as it is and as it is sent."""
-        password = _parse_url(self.redis_address()).get("password")  # type: ignore[no-untyped-call]
-        return frozenset({password, quote(password, safe="")} if password else ())
+        """What must not be written anywhere: passwords to Redis, as they are and as sent."""
+        return passwords(self.redis_address())
 
     @property
     def spool_folder(self) -> Path:

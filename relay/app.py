@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import errno
 import functools
 import gc
-import signal
 import socket
 from collections.abc import Mapping
 
 from aiohttp import web
 
+from config.loading import Loaded
 from config.model import RelayConfig, Source
+from config.origin import Origin
 from config.patterns import PatternSet
 from config.settings import Settings
 from relay.audit import log
@@ -22,7 +24,9 @@ from relay.intake import Intake
 from relay.limits import ByteBudget, TokenBucket
 from relay.providers import DIALECTS
 from relay.receiver import Receiver, Sender
+from relay.reloading import Reloading
 from relay.routing import REPOSITORIES_REMEMBERED, Router
+from relay.signals import on_signals
 from relay.spool import SUFFIX, Spool
 from relay.store import connect_async
 
@@ -47,7 +51,9 @@ def senders(sources: Mapping[str, Source]) -> dict[str, Sender]:
     }
 
 
-async def serve(settings: Settings, config: RelayConfig, *, share_port: bool = False) -> None:
+async def serve(
+    settings: Settings, config: RelayConfig, origin: Origin, *, share_port: bool = False
+) -> None:
     """Receive webhooks until SIGTERM or SIGINT; then finish what is in flight and return.
 
     ``share_port`` lets other processes of the same user listen on the same port.
@@ -59,6 +65,7 @@ async def serve(settings: Settings, config: RelayConfig, *, share_port: bool = F
         window=settings.duplicate_window,
         failure_ttl=settings.dead_letter_ttl,
         timeout=settings.store_timeout,
+        replicas=settings.redis_replicas,
         spool=_spool(settings),
     )
     receiver = Receiver(
@@ -74,14 +81,27 @@ async def serve(settings: Settings, config: RelayConfig, *, share_port: bool = F
             keep_alive=settings.keep_alive,
             most=most_connections(settings.max_connections),
         ),
+        config=origin.version,
     )
 
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+    def renewed(loaded: Loaded) -> Receiver:
+        new = dataclasses.replace(
+            receiver,
+            senders=senders(loaded.config.sources),
+            router=Router(loaded.config.routes),
+            config=loaded.origin.version,
+        )
+        gc.freeze()
+        return new
 
-    runner = web.ServerRunner(receiver.server(), shutdown_timeout=settings.shutdown_grace)
+    reloading = Reloading(
+        settings, receiver, origin, process="receiver", secrets_of=["sources"], make=renewed
+    )
+    stop = asyncio.Event()
+    on_signals(stop=stop.set, reload=reloading.hurry)
+
+    server = receiver.server(lambda: reloading.current)
+    runner = web.ServerRunner(server, shutdown_timeout=settings.shutdown_grace)
     await runner.setup()
     # relay.yaml and the modules stay; the collector need not look through them again and again.
     gc.freeze()
@@ -94,10 +114,13 @@ async def serve(settings: Settings, config: RelayConfig, *, share_port: bool = F
         url=f"http://{host}:{port}/hooks/",
         sources=sorted(config.sources),
         routes=len(config.routes),
+        config=origin.version,
     )
+    watching = asyncio.create_task(reloading.run())
     try:
         await stop.wait()
     finally:
+        watching.cancel()
         await runner.cleanup()
         await intake.stop()
         await redis.aclose()

@@ -23,6 +23,9 @@ from relay.output import Output
 
 MASK = "****"
 
+RETIRED = 256
+"""Secrets no longer in use that are still masked; each costs a search in every line."""
+
 Level = Literal["debug", "info", "warning", "error"]
 Style = Literal["json", "console"]
 Render = Callable[[Any, str, MutableMapping[str, Any]], bytes]
@@ -51,10 +54,23 @@ _output = Output(_standard_output())
 class Redactor:
     """Replaces every known secret in a text; the last line of defence, not the first."""
 
-    def __init__(self, secrets: Collection[str]) -> None:
+    def __init__(self, secrets: Collection[str] = ()) -> None:
+        self._current: frozenset[str] = frozenset()
+        self._retired: list[str] = []
+        self.exchange(secrets)
+
+    def exchange(self, secrets: Collection[str]) -> None:
+        """Mask ``secrets`` from now on, and those masked so far too: what was rotated must not show
+        up later. Of them the ``RETIRED`` latest are kept."""
+        current = frozenset(secrets)
+        gone = self._current - current
+        kept = [secret for secret in self._retired if secret not in current and secret not in gone]
+        self._retired = [*kept, *sorted(gone)][-RETIRED:]
+        self._current = current
         # Longest first, so that a secret within another one leaves no remainder.
-        self._secrets = sorted(secrets, key=len, reverse=True)
-        self._written = tuple(orjson.dumps(secret)[1:-1] for secret in self._secrets)
+        ordered = sorted({*current, *self._retired}, key=len, reverse=True)
+        self._written = tuple(orjson.dumps(secret)[1:-1] for secret in ordered)
+        self._secrets = ordered
 
     def __call__(self, text: str) -> str:
         for secret in self._secrets:
@@ -81,6 +97,9 @@ class Redactor:
         if isinstance(value, list | tuple | set | frozenset):
             return [self._value(item) for item in value]
         return value
+
+
+_redact = Redactor()
 
 
 class _Diagnostics(logging.Formatter):
@@ -125,7 +144,8 @@ def configure(
 
     ``secrets`` are masked wherever they would appear. ``stream`` is standard output if left out.
     """
-    redact = Redactor(secrets)
+    global _redact
+    _redact = redact = Redactor(secrets)
     _output.stream = stream or _standard_output()
     render = _json_renderer(redact) if style == "json" else _console_renderer(redact)
     structlog.configure(
@@ -140,6 +160,11 @@ def configure(
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(max(_LEVELS[level], logging.WARNING) if level != "debug" else logging.DEBUG)
+
+
+def mask(secrets: Collection[str]) -> None:
+    """Mask other secrets from now on, and the former ones too."""
+    _redact.exchange(secrets)
 
 
 def bound() -> structlog.typing.FilteringBoundLogger:

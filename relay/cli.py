@@ -118,10 +118,10 @@ def serve(
     One process uses one core. With several, the kernel spreads the connections over them.
     """
     settings = load_settings(config=config, host=host, port=port, processes=processes)
-    relay_config = load(settings.config, secrets_of=["sources"]).config
+    relay_config, _, origin = load(settings.config, secrets_of=["sources"])
     _configure_audit(settings, relay_config)
     if settings.processes == 1:
-        uvloop.run(app.serve(settings, relay_config, share_port=share_port))
+        uvloop.run(app.serve(settings, relay_config, origin, share_port=share_port))
     else:
         uvloop.run(run_receivers(settings, _environ(settings)))
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import resource
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
@@ -29,11 +30,12 @@ class Bounds:
     """Connections at a time."""
 
 
-class Answering(Protocol):
-    """What a server of connections is the server of."""
+Handle = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+"""What answers a request."""
 
-    async def handle(self, request: web.BaseRequest) -> web.Response:
-        """Answer a request."""
+
+class Answering(Protocol):
+    """What answers whoever sends no request."""
 
     def not_http(self, request: web.BaseRequest, status: int) -> web.Response:
         """Answer what aiohttp could not read."""
@@ -45,9 +47,9 @@ class Answering(Protocol):
 class Server(web.Server):
     """aiohttp's server, with bounds."""
 
-    def __init__(self, receiver: Answering, bounds: Bounds) -> None:
+    def __init__(self, receiver: Answering, bounds: Bounds, handle: Handle) -> None:
         super().__init__(
-            receiver.handle,
+            handle,
             access_log=None,
             auto_decompress=False,
             keepalive_timeout=bounds.keep_alive,

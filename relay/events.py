@@ -163,3 +163,5 @@ class Delivery(msgspec.Struct, frozen=True, omit_defaults=True):
     received_at: float
     """Seconds since the Unix epoch."""
     event: Event
+    config: str = ""
+    """Version of the relay.yaml that the receiver had."""

@@ -46,7 +46,7 @@ from relay.records import (
     shared_fields,
 )
 from relay.spool import Spool
-from relay.store import faults_the_command, name_of
+from relay.store import execute, faults_the_command, name_of
 
 Verdict = Literal["queued", "requeued", "duplicate", "spooled"]
 
@@ -87,6 +87,8 @@ for number, delivery in ipairs(batch) do
                unpack(shared))
     verdict = 'queued'
   elseif redis.call('HGET', job, 'receipt') == ours then
+    -- Written once more, since replicas are waited for only after a write.
+    redis.call('HSET', job, 'receipt', ours)
     verdict = 'queued'
   elseif may_run_again(prefix, job, status) then
     redis.call('ZREM', finished, id)
@@ -164,14 +166,18 @@ class Intake:
         failure_ttl: float,
         timeout: float,
         spool: Spool | None = None,
+        replicas: int = 0,
     ) -> None:
         """``window``, ``failure_ttl`` and ``timeout`` are seconds.
 
-        Without a ``spool`` nothing is accepted while Redis takes nothing.
+        Without a ``spool`` nothing is accepted while Redis takes nothing. A delivery counts as
+        stored when so many ``replicas`` have it too.
         """
+        self._redis = redis
         self._queue = queue
         self._window = int(window)
         self._timeout = timeout
+        self._replicas = replicas
         self._lifetimes = Lifetimes(JOB_TIMEOUT, result=self._window, failure=int(failure_ttl))
         self._script = redis.register_script(_STORE)
         self._keys = [
@@ -301,18 +307,16 @@ class Intake:
         """What Redis says of deliveries. An empty batch finds out whether it would take one: the
         script writes the queue's name, which is there already. Raises RedisUnavailable and
         BatchRefused."""
+        args: list[str | bytes | int] = [
+            JOB_PREFIX,
+            self._window,
+            len(RETRY_INTERVALS),
+            pack(shared_fields(queue=self._queue, lifetimes=self._lifetimes)),
+            pack(packed),
+        ]
         try:
             async with asyncio.timeout(self._timeout):
-                answers = await self._script(
-                    keys=self._keys,
-                    args=[
-                        JOB_PREFIX,
-                        self._window,
-                        len(RETRY_INTERVALS),
-                        pack(shared_fields(queue=self._queue, lifetimes=self._lifetimes)),
-                        pack(packed),
-                    ],
-                )
+                answers = await self._run(args)
         except (RedisError, OSError, TimeoutError) as error:
             if faults_the_command(error):
                 raise BatchRefused(f"Redis refuses it ({error})") from None
@@ -321,6 +325,17 @@ class Intake:
             Stored(cast(Verdict, verdict.decode()), known_as.decode())
             for verdict, known_as in zip(answers[::2], answers[1::2], strict=True)
         ]
+
+    async def _run(self, args: list[str | bytes | int]) -> list[bytes]:
+        if not self._replicas:
+            return cast(list[bytes], await self._script(keys=self._keys, args=args))
+        [answers] = await execute(
+            self._redis,
+            lambda pipe: pipe.eval(_STORE, len(self._keys), *self._keys, *args),
+            replicas=self._replicas,
+            patience=self._timeout / 2,
+        )
+        return cast(list[bytes], answers)
 
     def _say(self, verdict: Verdict, known_as: str, fields: Mapping[str, Any]) -> None:
         if verdict == "duplicate":

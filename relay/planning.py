@@ -146,12 +146,15 @@ def rehearse(loaded: Loaded) -> list[Problem]:
     before a deploy depends on it."""
     config = loaded.config
     problems: list[Problem] = []
+    kinds: dict[str, set[On]] = {}
+    for route in config.routes:
+        for name in route.deploy:
+            kinds.setdefault(name, set()).update(route.on)
     for name, target in config.targets.items():
         preset = presets()[target.preset]
-        kinds = {kind for route in config.routes if name in route.deploy for kind in route.on}
         try:
             recipe = Recipe(name, target, preset)
-            for kind in sorted(kinds or preset.kinds):
+            for kind in sorted(kinds.get(name) or preset.kinds):
                 recipe.plan(
                     _EXAMPLES[kind],
                     route="example",

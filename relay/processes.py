@@ -13,6 +13,7 @@ from config.settings import Settings
 from relay.app import listen
 from relay.audit import log
 from relay.embedded import NoEmbeddedServer, in_use, server_command, wait_until_ready
+from relay.signals import on_signals
 from relay.supervisor import ChildDied, Supervisor
 
 # -P keeps folders named relay or config in the working directory out of the way.
@@ -33,8 +34,8 @@ async def run_all(
     ``environ`` is added to the children's environment. ``meanwhile`` runs beside them, and when it
     returns false everything is stopped. Raises ChildDied, NoEmbeddedServer.
     """
-    stop = _stop_on_signals()
     supervisor = _supervisor(settings, on_line)
+    stop = _stop_on_signals(supervisor)
     try:
         address = await _start_server(settings, supervisor, stop)
         children = {**environ, "RELAY_REDIS_URL": address}
@@ -50,8 +51,8 @@ async def run_all(
 
 async def run_receivers(settings: Settings, environ: Mapping[str, str]) -> None:
     """Run several receivers on one port until SIGTERM or SIGINT. Raises ChildDied."""
-    stop = _stop_on_signals()
     supervisor = _supervisor(settings, None)
+    stop = _stop_on_signals(supervisor)
     try:
         with _one_port(settings) as same:
             await _start_receivers(settings, supervisor, {**environ, **same})
@@ -60,11 +61,13 @@ async def run_receivers(settings: Settings, environ: Mapping[str, str]) -> None:
         await supervisor.stop()
 
 
-def _stop_on_signals() -> asyncio.Event:
+def _stop_on_signals(supervisor: Supervisor) -> asyncio.Event:
     stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+
+    def reload() -> None:
+        supervisor.pass_on(signal.SIGHUP, ("worker", "receiver"))
+
+    on_signals(stop=stop.set, reload=reload)
     return stop
 
 

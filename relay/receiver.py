@@ -91,11 +91,16 @@ class Receiver:
     bodies: ByteBudget
     trusted_proxies: Sequence[IPv4Network | IPv6Network] = ()
     bounds: Bounds = field(default_factory=Bounds)
+    config: str = ""
+    """Version of the relay.yaml that senders and routes come from."""
     log: FilteringBoundLogger = field(default_factory=audit.bound)
 
-    def server(self) -> web.Server:
-        """An aiohttp server of it, for a runner."""
-        return Server(self, self.bounds)
+    def server(self, current: Callable[[], Receiver] | None = None) -> web.Server:
+        """An aiohttp server of it, for a runner. ``current`` says who answers a request instead,
+        where relay.yaml has been read again."""
+        # A connection keeps the function it began with; a request keeps the receiver.
+        handle = self.handle if current is None else lambda request: current().handle(request)
+        return Server(self, self.bounds, handle)
 
     async def handle(self, request: web.BaseRequest) -> web.Response:
         """Answer a request. The one place where an error becomes an HTTP answer."""
@@ -159,7 +164,9 @@ class Receiver:
                 # It may quote a header, which no signature covers and which need not be UTF-8.
                 reason = event.reason.encode(errors="replace").decode()
                 return self._ignored(reason, {"delivery": known_as, "source": source})
-            delivery = Delivery(id=known_as, source=source, received_at=now, event=event)
+            delivery = Delivery(
+                id=known_as, source=source, received_at=now, event=event, config=self.config
+            )
             fields = delivery_fields(delivery)
             self.log.info("delivery.received", bytes=len(body), **fields)
             del body

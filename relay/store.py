@@ -2,21 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import redis
 import redis.asyncio
+import redis.asyncio.sentinel
+import redis.sentinel
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError, ResponseError
 from redis.retry import Retry
 
+from config.redis_url import Sentinels, parse
 from relay.errors import StoreUnavailable
 
 CONNECT_TIMEOUT = 5
 """Seconds to wait for a connection to Redis."""
+
+SENTINEL_TIMEOUT = 1
+"""Seconds to wait for one sentinel at most; all of them fit into the time of one command."""
+
+
+class TooFewReplicas(RedisError):
+    """Redis has what was written, but not enough replicas have confirmed it in time."""
+
+
+class _Watched(redis.asyncio.Redis):
+    """A client of the Redis that sentinels name. It also closes its connections to them."""
+
+    async def aclose(self, close_connection_pool: bool | None = None) -> None:
+        await super().aclose(close_connection_pool)
+        pool: Any = self.connection_pool
+        await pool.sentinel_manager.aclose()
 
 
 def connect_async(url: str, *, timeout: float, repeats: bool = True) -> redis.asyncio.Redis:
@@ -24,14 +44,31 @@ def connect_async(url: str, *, timeout: float, repeats: bool = True) -> redis.as
 
     With ``repeats`` a command whose connection broke is sent once more, which hides a restart of
     Redis from those who may be executed twice; beyond that errors are the caller's to judge.
+
+    Sentinels are asked for each new connection. A Redis that has become a replica answers a write
+    with READONLY, which redis-py makes a broken connection.
     """
-    return redis.asyncio.Redis.from_url(
-        url,
-        socket_timeout=timeout,
-        socket_connect_timeout=min(timeout, CONNECT_TIMEOUT),
-        retry=AsyncRetry(NoBackoff(), int(repeats), supported_errors=(RedisConnectionError,)),
-        health_check_interval=0,
+    options: dict[str, Any] = {
+        "socket_timeout": timeout,
+        "socket_connect_timeout": min(timeout, CONNECT_TIMEOUT),
+        "retry": AsyncRetry(NoBackoff(), int(repeats), supported_errors=(RedisConnectionError,)),
+        "health_check_interval": 0,
+    }
+    parsed = parse(url)
+    if not isinstance(parsed, Sentinels):
+        return redis.asyncio.Redis.from_url(url, **options)
+    asked: Any = redis.asyncio.sentinel.Sentinel(  # type: ignore[no-untyped-call]
+        parsed.addresses,
+        sentinel_kwargs={
+            **parsed.sentinel_options,
+            **_brief(parsed, timeout),
+            "retry": AsyncRetry(NoBackoff(), 1, supported_errors=(RedisConnectionError,)),
+        },
     )
+    client: redis.asyncio.Redis = asked.master_for(
+        parsed.service, redis_class=_Watched, **parsed.options, **options
+    )
+    return client
 
 
 @contextmanager
@@ -49,11 +86,60 @@ def asked(url: str) -> Iterator[redis.Redis]:
 
 def connect(url: str) -> redis.Redis:
     """A blocking client, as rq's own worker and registries need it."""
-    return redis.Redis.from_url(
-        url,
-        socket_connect_timeout=CONNECT_TIMEOUT,
-        retry=Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,)),
+    retry = Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,))
+    options: dict[str, Any] = {"socket_connect_timeout": CONNECT_TIMEOUT, "retry": retry}
+    parsed = parse(url)
+    if not isinstance(parsed, Sentinels):
+        return redis.Redis.from_url(url, **options)
+    asked: Any = redis.sentinel.Sentinel(  # type: ignore[no-untyped-call]
+        parsed.addresses,
+        sentinel_kwargs={
+            **parsed.sentinel_options,
+            **_brief(parsed, CONNECT_TIMEOUT),
+            "retry": retry,
+        },
     )
+    client: redis.Redis = asked.master_for(parsed.service, **parsed.options, **options)
+    return client
+
+
+async def execute(
+    client: redis.asyncio.Redis,
+    fill: Callable[[Any], object],
+    *,
+    replicas: int,
+    patience: float,
+) -> list[Any]:
+    """The answers to the commands that ``fill`` puts into a pipeline, run as one transaction, once
+    that many replicas have confirmed them. They must write something.
+
+    ``patience`` is the seconds replicas get for it. Raises redis.exceptions.RedisError, and
+    TooFewReplicas if Redis has run the commands, but too few have confirmed them.
+    """
+    if not replicas:
+        async with client.pipeline(transaction=True) as pipe:
+            fill(pipe)
+            return await pipe.execute()
+    # WAIT is about the writes of its own connection and does not wait within a transaction, so
+    # both travel in one pipeline. https://redis.io/docs/latest/commands/wait/
+    async with client.pipeline(transaction=False) as pipe:
+        pipe.execute_command("MULTI")
+        fill(pipe)
+        pipe.execute_command("EXEC")
+        pipe.execute_command("WAIT", replicas, max(1, int(patience * 1000)))
+        *_, answers, confirmed = await pipe.execute()
+    for answer in answers:
+        if isinstance(answer, Exception):
+            raise answer
+    if confirmed < replicas:
+        raise TooFewReplicas(f"{confirmed} of {replicas} replicas have it")
+    return list(answers)
+
+
+def _brief(sentinels: Sentinels, timeout: float) -> dict[str, float]:
+    """A sentinel that does not answer must not take the time in which another one would."""
+    seconds = min(SENTINEL_TIMEOUT, timeout / (len(sentinels.addresses) + 1))
+    return {"socket_timeout": seconds, "socket_connect_timeout": seconds}
 
 
 def faults_the_command(error: Exception) -> bool:

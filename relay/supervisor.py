@@ -8,7 +8,7 @@ import ctypes
 import os
 import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from config.errors import RelayError
@@ -61,7 +61,7 @@ class Supervisor:
             # Ctrl-C in a terminal goes to the whole foreground group; the children must get their
             # signals from here, one after the other.
             start_new_session=True,
-            preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+            preexec_fn=_before_exec,
         )
         child = _Child(name, process)
         if process.stdout is not None and self._on_line is not None:
@@ -94,6 +94,12 @@ class Supervisor:
                 together.append(self._children.pop())
             await asyncio.gather(*map(self._stop, together))
 
+    def pass_on(self, number: signal.Signals, names: Collection[str]) -> None:
+        """Send a signal to the children of these names that run."""
+        for child in self._children:
+            if child.name in names and child.process.returncode is None:
+                child.process.send_signal(number)
+
     async def _stop(self, child: _Child) -> None:
         if child.process.returncode is None:
             child.process.terminate()
@@ -121,5 +127,8 @@ def _kill_session(pid: int) -> None:
         return
 
 
-def _die_with_parent() -> None:
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+def _before_exec() -> None:
+    # A child that has not come so far as to handle it must not die of a signal passed on.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

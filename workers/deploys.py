@@ -37,6 +37,7 @@ from relay.records import (
     Lifetimes,
     job_fields,
 )
+from relay.store import execute
 
 BOOKKEEPING = 30
 """Seconds that a deploy job may take beyond its call."""
@@ -195,11 +196,18 @@ class Wanted(NamedTuple):
 
 
 async def queue_deploys(
-    redis: Redis, batch: Sequence[Wanted], *, queue: str, failure_ttl: float
+    redis: Redis,
+    batch: Sequence[Wanted],
+    *,
+    queue: str,
+    failure_ttl: float,
+    replicas: int = 0,
+    patience: float = 0,
 ) -> list[list[Queued]]:
     """Queue each deploy unless it is a duplicate, and note their ids at their delivery's job.
 
-    All of it happens in one transaction. Raises redis.exceptions.RedisError.
+    All of it happens in one transaction, which so many ``replicas`` have ``patience`` seconds to
+    confirm. Raises redis.exceptions.RedisError.
     """
     keys = [f"{QUEUE_PREFIX}{queue}", QUEUES_KEY, RateLimitRegistry.rl_keys_key]
     keys.append(ScheduledJobRegistry.key_template.format(queue))
@@ -227,11 +235,13 @@ async def queue_deploys(
                 len(fields),
                 *fields,
             )
-    async with redis.pipeline(transaction=True) as pipe:
+
+    def fill(pipe: Any) -> None:
         pipe.eval(_QUEUE_DEPLOYS, len(keys), *keys, *args)
         for name, concurrency in bounds.items():
             fill_slots(pipe, limit_key(name), concurrency)
-        answers: list[bytes] = (await pipe.execute())[0]
+
+    answers: list[bytes] = (await execute(redis, fill, replicas=replicas, patience=patience))[0]
     told = iter(zip(answers[::2], answers[1::2], strict=True))
     return [
         [

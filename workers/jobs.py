@@ -80,8 +80,9 @@ async def _deliver(delivery: Delivery, fields: dict[str, Any]) -> list[str]:
         if is_replay(delivery.id):
             old, by = await rt.send("HMGET", key, REPLAY_OF_FIELD, REQUESTED_BY_FIELD)
             log.info("delivery.replayed", replay_of=_text(old), by=_text(by), **fields)
+        project = await rt.reloading.catch_up(delivery.config, delivery.received_at)
         wanted: list[tuple[Deploy, Target]] = []
-        for decision in rt.project.router.candidates(delivery.event, delivery.source):
+        for decision in project.router.candidates(delivery.event, delivery.source):
             route = decision.route
             if not decision.matched:
                 log.debug("route.skipped", route=route.name, reason=decision.reason, **fields)
@@ -96,7 +97,7 @@ async def _deliver(delivery: Delivery, fields: dict[str, Any]) -> list[str]:
             wanted += [
                 (
                     Deploy(delivery.id, delivery.source, route.name, name, delivery.event),
-                    rt.project.targets[name],
+                    project.targets[name],
                 )
                 for name in route.deploy
             ]

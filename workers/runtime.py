@@ -12,22 +12,24 @@ import functools
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import structlog
 from redis.asyncio import Redis
 
-from config.loading import load, secret_values
+from config.loading import Loaded, load, secret_values
 from config.model import Target
+from config.origin import Origin
 from config.settings import Settings, load_settings
 from relay import audit
 from relay.batching import GroupCommit
 from relay.packing import pack
 from relay.planning import Recipe, recipes
 from relay.records import JOB_PREFIX
+from relay.reloading import Reloading
 from relay.routing import Router
-from relay.store import connect_async
+from relay.store import connect_async, execute
 from workers.client import Client, open_client
 from workers.deploys import Queued, Wanted, queue_deploys
 
@@ -51,9 +53,10 @@ return answers
 
 @dataclass(frozen=True, slots=True)
 class Project:
-    """An operator's decisions, compiled: what is read once, before any job runs."""
+    """An operator's decisions, compiled."""
 
     settings: Settings
+    origin: Origin
     router: Router
     targets: Mapping[str, Target]
     recipes: Mapping[str, Recipe]
@@ -61,9 +64,10 @@ class Project:
 
 @dataclass(frozen=True, slots=True)
 class Runtime:
-    """A project and the connections that jobs share."""
+    """A project and the connections that jobs share. A job ends with the project it began with."""
 
     project: Project
+    reloading: Reloading[Project]
     redis: Redis
     client: Client
     commands: GroupCommit[Command, Any]
@@ -82,7 +86,7 @@ _shared: ContextVar[Runtime | None] = ContextVar("shared_runtime", default=None)
 
 @functools.cache
 def project() -> Project:
-    """The project that the environment names; read once a process.
+    """The project that the environment names, as it is when the process begins.
 
     Sets up the audit where nobody has yet, as under a stock ``rq worker``. Raises ConfigError.
     """
@@ -95,10 +99,15 @@ def project() -> Project:
             level=settings.log_level,
             secrets=secret_values(config) | settings.secret_values(),
         )
+    return _compiled(settings, loaded)
+
+
+def _compiled(settings: Settings, loaded: Loaded) -> Project:
     return Project(
         settings=settings,
-        router=Router(config.routes),
-        targets=config.targets,
+        origin=loaded.origin,
+        router=Router(loaded.config.routes),
+        targets=loaded.config.targets,
         recipes=recipes(loaded),
     )
 
@@ -109,21 +118,46 @@ async def open_runtime() -> AsyncIterator[Runtime]:
     opened = project()
     settings = opened.settings
     redis = connect_async(settings.redis_address(), timeout=settings.store_timeout, repeats=False)
+    replicas, patience = settings.redis_replicas, settings.store_timeout / 2
 
+    reloading = Reloading(
+        settings,
+        opened,
+        opened.origin,
+        process="worker",
+        secrets_of=["targets"],
+        make=functools.partial(_compiled, settings),
+    )
     run = redis.register_script(_RUN)
 
     async def send(batch: Sequence[Command]) -> Sequence[Any]:
-        return cast(list[Any], await run(args=[pack(batch)]))
+        packed = pack(batch)
+        if replicas:
+            [answers] = await execute(
+                redis,
+                lambda pipe: pipe.eval(_RUN, 0, packed),
+                replicas=replicas,
+                patience=patience,
+            )
+        else:
+            answers = await run(args=[packed])
+        return cast(list[Any], answers)
 
     async def queue(batch: Sequence[Wanted]) -> Sequence[list[Queued]]:
         return await queue_deploys(
-            redis, batch, queue=settings.queue, failure_ttl=settings.dead_letter_ttl
+            redis,
+            batch,
+            queue=settings.queue,
+            failure_ttl=settings.dead_letter_ttl,
+            replicas=replicas,
+            patience=patience,
         )
 
     try:
         async with open_client(settings.allowed_networks) as client:
             yield Runtime(
                 opened,
+                reloading,
                 redis,
                 client,
                 GroupCommit(send, most=MAX_TOGETHER),
@@ -148,7 +182,8 @@ async def runtime() -> AsyncIterator[Runtime]:
     """What this worker shares between jobs, or else a runtime for this job alone."""
     common = _shared.get()
     if common is not None:
-        yield common
+        latest = common.reloading.current
+        yield common if latest is common.project else replace(common, project=latest)
         return
     async with open_runtime() as own:
         try:

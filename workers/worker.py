@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -29,6 +28,7 @@ from rq.worker_registration import clean_worker_registry
 
 from relay.audit import log
 from relay.errors import StoreUnavailable
+from relay.signals import on_signals
 from relay.store import CONNECT_TIMEOUT, connect, connect_async
 from workers import ends
 from workers.bookkeeping import LONGEST_PAUSE, Books, Outcome
@@ -110,7 +110,12 @@ class RelayWorker(BaseWorker):
                     await commands.listening.wait()
             taker = Taker(self, queue, redis=redis, waiting=waiting, ttl=tempo.lease)
             taking = asyncio.create_task(self._take(taker, books, runtime))
-            log.info("worker.started", worker=self.name, queue=queue.name)
+            log.info(
+                "worker.started",
+                worker=self.name,
+                queue=queue.name,
+                config=runtime.project.origin.version,
+            )
             await self._stopping.wait()
             beside.append(asyncio.create_task(self._announce_end(runtime)))
             await _cancel([taking])
@@ -286,11 +291,13 @@ async def _cancel(tasks: list[asyncio.Task[Any]]) -> None:
 
 
 async def _work(worker: RelayWorker) -> None:
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, worker.shut_down)
     async with open_runtime() as runtime:
-        await worker.run(runtime)
+        on_signals(stop=worker.shut_down, reload=runtime.reloading.hurry)
+        watching = asyncio.create_task(runtime.reloading.run())
+        try:
+            await worker.run(runtime)
+        finally:
+            watching.cancel()
 
 
 def work() -> None:

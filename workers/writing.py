@@ -35,6 +35,9 @@ local function fill_slots(KEYS, ARGV)
 end
 local worker, executions, started = unpack(KEYS)
 local answers, errors = {{}}, {{}}
+-- Changes nothing. Where Redis takes no writes at all (READONLY, NOREPLICAS), this fails as a whole
+-- and is tried again, rather than have every part refused.
+redis.call('HDEL', worker, '')
 for number, part in ipairs(cmsgpack.unpack(ARGV[1])) do
   local run, commands, overdue = unpack(part)
   local answer = {GONE}

@@ -50,7 +50,7 @@ class Served:
 
     def __init__(self, **bounds: Any) -> None:
         self.receiver = Receiver()
-        self.server = Server(self.receiver, Bounds(**bounds))
+        self.server = Server(self.receiver, Bounds(**bounds), self.receiver.handle)
         self.runner = web.ServerRunner(self.server)
         self.writers: list[asyncio.StreamWriter] = []
 

@@ -212,3 +212,18 @@ async def test_note_that_was_taken_in_silence_holds_nothing_back(
     [again] = lines(audited, "deploy.retry_scheduled")
     assert again["reason"] == "internal error (TimeoutError), see the diagnostics"
     assert lines(audited, "deploy.failed") == []
+
+
+async def test_outcome_waits_while_a_master_without_replicas_refuses_writes(
+    crew: Crew, store: redis.Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    crew.start()
+    job = crew.add(jobs.hold)
+    await until(lambda: jobs.order)
+    store.config_set("min-replicas-to-write", 1)
+    try:
+        jobs.gates["gate"].set()
+        await until(lambda: "outcomes not written yet (NOREPLICAS" in caplog.text)
+    finally:
+        store.config_set("min-replicas-to-write", 0)
+    await crew.reaches(job, JobStatus.FINISHED)
