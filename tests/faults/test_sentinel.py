@@ -140,7 +140,7 @@ async def test_replicas_that_do_not_confirm(project: Relay, target: Target, grou
         group.pause(port)
 
     assert (await project.push(delivery="2", note="2"))[0] == 503
-    [refused] = receiver.find("delivery.rejected")
+    [refused] = await receiver.wait_for("delivery.rejected")
     assert refused["reason"] == "Redis takes nothing (TooFewReplicas)"
     for port in replicas:
         group.resume(port)
