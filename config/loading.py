@@ -17,11 +17,12 @@ from yarl import URL
 
 from config.collector import collector_paused
 from config.errors import ConfigError, Problem
-from config.model import RelayConfig, Route, SecretRef, Source, Strict, Target
+from config.model import RelayConfig, Route, SecretRef
 from config.origin import Origin, Stamps, stamp
 from config.positions import Keys, Places, read
 from config.preset import presets
 from config.secret_values import MissingSecret, resolve
+from config.values import Strict
 from config.wording import sentence
 
 Section = Literal["sources", "targets"]
@@ -354,7 +355,7 @@ def _refs(path: tuple[str | int, ...], value: object) -> Iterator[tuple[Keys, Se
     """References below a value. Options stand beside the other keys in the file."""
     if isinstance(value, SecretRef):
         yield path, value
-    elif isinstance(value, Source | Target | Strict):
+    elif isinstance(value, Strict):
         for name in type(value).model_fields:
             below = path if name == "options" else (*path, name)
             yield from _refs(below, getattr(value, name))

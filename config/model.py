@@ -6,15 +6,12 @@ whole file: positions of mistakes, names that refer to each other, presets and s
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     PrivateAttr,
     SecretStr,
@@ -22,8 +19,20 @@ from pydantic import (
     model_validator,
 )
 
+from config.hours import Hours
 from config.networks import Network
-from config.patterns import Flavour, check_pattern
+from config.values import (
+    DURATION_SCHEMA,
+    LIST_SCHEMA,
+    Duration,
+    Name,
+    PathPatterns,
+    Rate,
+    RateLimit,
+    Strict,
+    TextPatterns,
+    one_or_many,
+)
 
 ProviderName = Literal["github", "gitlab", "gitea", "forgejo", "gogs"]
 On = Literal["push", "tag", "pull_request", "delete"]
@@ -46,105 +55,6 @@ DEPLOYING_ACTIONS: tuple[ActionName, ...] = (
     "ready_for_review",
 )
 """What a pull request route reacts to unless it says otherwise: the code under review is new."""
-
-_UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3_600, "d": 86_400}
-
-
-LONGEST = 3_650 * 86_400
-"""Seconds that anything may last, ten years."""
-
-
-def parse_duration(value: Any) -> Any:
-    """Seconds from a number or from text such as ``10s``, ``5m``, ``1.5h`` or ``3d``.
-
-    Raises ValueError for other text, for more than twelve digits, and for true and false.
-    """
-    refusal = "not a duration: write a number of seconds, or 10s, 5m, 2h, 3d"
-    if isinstance(value, bool):
-        raise ValueError(refusal)  # noqa: TRY004 - pydantic reports nothing else
-    if not isinstance(value, str):
-        return value
-    found = re.fullmatch(r"\s*([0-9]{1,12}(?:\.[0-9]{1,6})?)\s*(ms|s|m|h|d)?\s*", value)
-    if not found:
-        raise ValueError(refusal)
-    return float(found[1]) * _UNITS[found[2] or "s"]
-
-
-class RateLimit(NamedTuple):
-    """At most ``most`` within ``seconds``."""
-
-    most: int
-    seconds: float
-
-
-def parse_rate(value: Any) -> Any:
-    """A rate from text such as ``100/s``, ``600/m`` or ``1000/h``. Raises ValueError for other."""
-    found = re.fullmatch(r"\s*([1-9][0-9]{0,8})\s*/\s*(s|m|h|d)\s*", str(value))
-    if not found:
-        raise ValueError("not a rate: write 100/s, 600/m or 1000/h")
-    return RateLimit(int(found[1]), _UNITS[found[2]])
-
-
-def _one_or_many(value: Any) -> Any:
-    return [value] if isinstance(value, str) else value
-
-
-def _patterns(flavour: Flavour) -> AfterValidator:
-    def check(patterns: tuple[str, ...]) -> tuple[str, ...]:
-        for pattern in patterns:
-            try:
-                check_pattern(pattern.removeprefix("!"), flavour)
-            except ValueError as error:
-                raise ValueError(f"pattern {pattern!r}: {error}") from None
-        return patterns
-
-    return AfterValidator(check)
-
-
-_LIST_SCHEMA = {
-    "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]
-}
-_DURATION_SCHEMA = {
-    "anyOf": [
-        {"type": "number", "minimum": 0},
-        {"type": "string", "pattern": r"^\s*\d+(\.\d+)?\s*(ms|s|m|h|d)?\s*$"},
-    ]
-}
-Duration = Annotated[
-    float,
-    BeforeValidator(parse_duration),
-    Field(ge=0, le=LONGEST),
-    WithJsonSchema(_DURATION_SCHEMA),
-]
-Rate = Annotated[
-    RateLimit,
-    BeforeValidator(parse_rate),
-    WithJsonSchema({"type": "string", "pattern": r"^\s*[1-9]\d{0,8}\s*/\s*(s|m|h|d)\s*$"}),
-]
-PathPatterns = Annotated[
-    tuple[str, ...],
-    BeforeValidator(_one_or_many),
-    Field(min_length=1),
-    _patterns("path"),
-    WithJsonSchema(_LIST_SCHEMA),
-]
-TextPatterns = Annotated[
-    tuple[str, ...],
-    BeforeValidator(_one_or_many),
-    Field(min_length=1),
-    _patterns("text"),
-    WithJsonSchema(_LIST_SCHEMA),
-]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9]+(?:(?:_+|-)[A-Za-z0-9]+)*$", max_length=64)]
-"""A name that can stand in a URL, in a Redis key and in front of ``--`` in a job id."""
-
-
-class Strict(BaseModel):
-    """Unknown keys are refused, and nothing changes after loading."""
-
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, use_attribute_docstrings=True, populate_by_name=True
-    )
 
 
 class SecretRef(Strict):
@@ -201,7 +111,7 @@ class Source(Strict):
     repos: PathPatterns = ("**",)
     """Repositories this source may speak for; events of others are ignored."""
     networks: Annotated[
-        tuple[Network, ...], BeforeValidator(_one_or_many), WithJsonSchema(_LIST_SCHEMA)
+        tuple[Network, ...], BeforeValidator(one_or_many), WithJsonSchema(LIST_SCHEMA)
     ] = ()
     """Networks that its webhooks come from; from anywhere if left out."""
     rate: Rate | None = None
@@ -267,6 +177,29 @@ class Debounce(Strict):
     """Seconds after the first of those that wait, when the newest goes all the same."""
 
 
+def _required_alone(value: Any) -> Any:
+    if isinstance(value, str) and value != "required":
+        raise ValueError("write required, or {expires: 3d}")
+    return {} if value == "required" else value
+
+
+class Approval(Strict):
+    """That a person must say yes to each deploy."""
+
+    expires: Annotated[Duration, Field(gt=0)] = 604_800
+    """Seconds after which a deploy fails that nobody has approved."""
+
+
+MOST_CALLS = 100_000
+"""Calls of one interval that a target's rate counts at most; each is kept in Redis so long."""
+
+
+def _check_rates(rates: tuple[RateLimit, ...]) -> tuple[RateLimit, ...]:
+    if any(rate.most > MOST_CALLS for rate in rates):
+        raise ValueError(f"a rate counts {MOST_CALLS} calls at most")
+    return rates
+
+
 class Target(Strict):
     """A deploy hook: a preset, its URL, and what differs from the preset."""
 
@@ -300,10 +233,10 @@ class Target(Strict):
         WithJsonSchema(
             {
                 "anyOf": [
-                    _DURATION_SCHEMA,
+                    DURATION_SCHEMA,
                     {
                         "type": "object",
-                        "properties": {"quiet": _DURATION_SCHEMA, "cap": _DURATION_SCHEMA},
+                        "properties": {"quiet": DURATION_SCHEMA, "cap": DURATION_SCHEMA},
                         "required": ["quiet"],
                         "additionalProperties": False,
                     },
@@ -314,6 +247,34 @@ class Target(Strict):
     """A duration, or quiet and cap. Only the newest is deployed, as with supersede."""
     breaker: Breaker | None = Breaker()
     """null switches it off."""
+    rate: Annotated[
+        tuple[Rate, ...],
+        BeforeValidator(one_or_many),
+        AfterValidator(_check_rates),
+        Field(max_length=10),
+        WithJsonSchema(LIST_SCHEMA),
+    ] = ()
+    """Calls to this target in any such interval at most, over all workers: 10/m, 500/30d."""
+    hours: Hours | None = None
+    """When it may be called; at any time if left out."""
+    approval: Annotated[
+        Approval | None,
+        BeforeValidator(_required_alone),
+        WithJsonSchema(
+            {
+                "anyOf": [
+                    {"const": "required"},
+                    {
+                        "type": "object",
+                        "properties": {"expires": DURATION_SCHEMA},
+                        "additionalProperties": False,
+                    },
+                    {"type": "null"},
+                ]
+            }
+        ),
+    ] = None
+    """required: each deploy waits until somebody approves it."""
     options: dict[str, Scalar | SecretRef] = Field(default_factory=dict)
     """What the preset lets a target choose; in the file these keys stand beside the others."""
 
@@ -336,7 +297,7 @@ class Route(Strict):
     repo: PathPatterns
     on: Annotated[
         tuple[On, ...],
-        BeforeValidator(_one_or_many),
+        BeforeValidator(one_or_many),
         Field(min_length=1),
         WithJsonSchema(
             {
@@ -351,8 +312,8 @@ class Route(Strict):
             }
         ),
     ]
-    deploy: Annotated[tuple[str, ...], BeforeValidator(_one_or_many), Field(min_length=1)]
-    sources: Annotated[tuple[str, ...], BeforeValidator(_one_or_many)] | None = None
+    deploy: Annotated[tuple[str, ...], BeforeValidator(one_or_many), Field(min_length=1)]
+    sources: Annotated[tuple[str, ...], BeforeValidator(one_or_many)] | None = None
     """Only events from these sources; from any if left out."""
     branches: PathPatterns | None = None
     """Branch that was pushed or deleted, or that asks to be merged. Tags are not concerned."""
@@ -362,7 +323,7 @@ class Route(Strict):
     paths: PathPatterns | None = None
     """At least one changed file must match. Where the list is incomplete, the event passes."""
     actions: Annotated[
-        tuple[ActionName, ...], BeforeValidator(_one_or_many), Field(min_length=1)
+        tuple[ActionName, ...], BeforeValidator(one_or_many), Field(min_length=1)
     ] = DEPLOYING_ACTIONS
     labels: TextPatterns | None = None
     """At least one label of the pull request must match, and none behind ``!``."""

@@ -10,7 +10,8 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Field
 
-from config.model import On, Scalar, Strict, Success, Text
+from config.model import On, Scalar, Success, Text
+from config.values import Strict
 
 
 class Option(Strict):

@@ -10,9 +10,9 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, Validati
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from config.errors import ConfigError, Problem
-from config.model import LONGEST, parse_duration
 from config.networks import Network
 from config.redis_url import parse, passwords
+from config.values import LONGEST, parse_duration
 
 _SECRETS_DIR = Path("/run/secrets")
 _MEBIBYTE = 1024 * 1024

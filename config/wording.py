@@ -7,7 +7,19 @@ from typing import Any
 
 from pydantic_core import ErrorDetails
 
-from config.model import RelayConfig, RetryPolicy, Route, SecretRef, Source, Success, Target
+from config.hours import Hours
+from config.model import (
+    Approval,
+    Breaker,
+    Debounce,
+    RelayConfig,
+    RetryPolicy,
+    Route,
+    SecretRef,
+    Source,
+    Success,
+    Target,
+)
 from config.positions import Keys
 from config.preset import presets
 
@@ -25,6 +37,16 @@ _TYPES: Mapping[str, str] = {
     "list_type": "must be a list",
     "path_type": "must be a path",
 }
+
+_PARTS: Mapping[Any, type[Any]] = {
+    "approval": Approval,
+    "breaker": Breaker,
+    "debounce": Debounce,
+    "hours": Hours,
+    "retry": RetryPolicy,
+    "success": Success,
+}
+"""Keys of a target that have keys of their own."""
 
 
 def sentence(issue: ErrorDetails, path: Keys, document: Any) -> tuple[str, Iterable[str]]:
@@ -57,10 +79,9 @@ def _literals(expected: str) -> list[str]:
 def _known_keys(path: Keys, document: Any) -> list[str]:
     """The keys that may stand where an unknown one was found."""
     parent = tuple(path[:-1])
-    if parent[-1:] == ("retry",):
-        model: type[Any] = RetryPolicy
-    elif parent[-1:] == ("success",):
-        model = Success
+    model: type[Any]
+    if len(parent) == 3 and parent[0] == "targets" and parent[2] in _PARTS:
+        model = _PARTS[parent[2]]
     elif len(parent) == 0:
         model = RelayConfig
     elif len(parent) == 2 and parent[0] == "sources":

@@ -24,7 +24,13 @@ from rq.registry import (
 
 from config.patterns import PatternSet
 from relay.reading import End, Record, Task, epoch, read_argument, read_end, record
-from relay.records import CANCELLED_BY_FIELD, DEPLOYS_FIELD, JOB_PREFIX, QUEUE_PREFIX
+from relay.records import (
+    CANCELLED_BY_FIELD,
+    DEPLOYS_FIELD,
+    JOB_PREFIX,
+    QUEUE_PREFIX,
+    WAITING_FIELD,
+)
 from relay.statuses import STATUSES, Kind, Status, status_of, with_deploys
 
 PAGE = 500
@@ -41,7 +47,10 @@ MOST_RUNS = 10
 
 RESULTS_PREFIX = f"{RQ_KEY_PREFIX}:results:"
 
-_BRIEF = ("status", "created_at", "description", CANCELLED_BY_FIELD, DEPLOYS_FIELD)
+_BRIEF = (
+    *("status", "created_at", "description"),
+    *(CANCELLED_BY_FIELD, DEPLOYS_FIELD, WAITING_FIELD),
+)
 
 _Place = Literal["set", "head", "tail"]
 """A sorted set with its newest at the end, or a list with its newest at one of its ends."""
@@ -79,6 +88,7 @@ class _Brief(NamedTuple):
     created_at: str
     cancelled: bool
     deploys: Sequence[str]
+    waits: bool
 
 
 class Archive:
@@ -140,7 +150,7 @@ class Archive:
                 ]
             # Deliveries are put to the end of the queue, deploys to its front.
             places.append((f"{QUEUE_PREFIX}{self._queue}", "head" if is_deploy else "tail"))
-        if "retrying" in statuses:
+        if "retrying" in statuses or ("waiting" in statuses and is_deploy):
             places.append((self._scheduled, "set"))
         if "running" in statuses:
             places.append((StartedJobRegistry.key_template.format(self._queue), "set"))
@@ -214,6 +224,7 @@ class Archive:
         return {
             brief.id: status_of(
                 brief.status,
+                waits=brief.waits,
                 held=ends.get(brief.id, unknown).held,
                 superseded="superseded_by" in ends.get(brief.id, unknown).value,
                 cancelled=brief.cancelled,
@@ -281,7 +292,12 @@ def _repo(description: bytes | None) -> str:
 
 
 def _brief(id_: str, values: Sequence[bytes | None]) -> _Brief:
-    status, created_at, _, cancelled, deploys = (value or b"" for value in values)
+    status, created_at, _, cancelled, deploys, waiting = (value or b"" for value in values)
     return _Brief(
-        id_, status.decode(), created_at.decode(), bool(cancelled), deploys.decode().split()
+        id_,
+        status.decode(),
+        created_at.decode(),
+        bool(cancelled),
+        deploys.decode().split(),
+        bool(waiting),
     )

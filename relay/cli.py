@@ -258,10 +258,10 @@ def targets() -> None:
 def list_targets(config: Path | None) -> None:
     """Say how each target stands, and how many deploys are called and wait there."""
     settings = load_settings(config=config)
-    names = list(load(settings.config, secrets_of=()).config.targets)
+    known = load(settings.config, secrets_of=()).config.targets
     with asked(settings.redis_address()) as redis:
-        rows = overview(redis, names, settings.queue)
-    width = max((len(name) for name in names), default=0)
+        rows = overview(redis, known, settings.queue)
+    width = max((len(name) for name in known), default=0)
     for row in rows:
         click.echo(f"{row.name:{width}}  {row.calling} calling  {row.waiting} waiting  {row.state}")
 

@@ -18,9 +18,9 @@ import msgspec
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from config.model import parse_duration
 from config.patterns import PatternSet
 from config.settings import Settings, load_settings
+from config.values import parse_duration
 from relay import audit
 from relay.archive import Archive, Filter
 from relay.cancelling import cancel

@@ -21,6 +21,7 @@ from rq.results import Result
 
 from relay.events import MAX_EVENT, Event, PullRequest
 from relay.records import (
+    APPROVED_BY_FIELD,
     ATTEMPTS_FIELD,
     CANCELLED_BY_FIELD,
     DEPLOYS_FIELD,
@@ -28,6 +29,7 @@ from relay.records import (
     REPLAY_OF_FIELD,
     REPLAYED_BY_FIELD,
     REQUESTED_BY_FIELD,
+    WAITING_FIELD,
 )
 from relay.statuses import ACTIVE, Kind, Status
 
@@ -69,8 +71,10 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     attempts: int = 0
     created_at: str = ""
     ended_at: str = ""
+    waits_for: str = ""
+    """What ``deploy.waiting`` told last: its reason, and until when, if that is known."""
     next_at: str = ""
-    """When it runs again by itself."""
+    """When its next attempt is made."""
     deploys: Sequence[str] = ()
     superseded_by: str = ""
     replay_of: str = ""
@@ -78,6 +82,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     requested_by: str = ""
     """Who asked for this replay."""
     cancelled_by: str = ""
+    approved_by: str = ""
 
 
 class Task(msgspec.Struct, frozen=True):
@@ -128,6 +133,7 @@ def record(
         attempts=int(text(ATTEMPTS_FIELD) or 0) if kind == "deploy" else runs,
         created_at=text("created_at"),
         ended_at="" if status in ACTIVE else text("ended_at"),
+        waits_for=text(WAITING_FIELD).strip() if status == "waiting" else "",
         next_at=iso(due) if due is not None and status == "retrying" else "",
         deploys=text(DEPLOYS_FIELD).split(),
         superseded_by=str(end.value.get("superseded_by", "")),
@@ -135,6 +141,7 @@ def record(
         replayed_by=text(REPLAYED_BY_FIELD),
         requested_by=text(REQUESTED_BY_FIELD),
         cancelled_by=text(CANCELLED_BY_FIELD),
+        approved_by=text(APPROVED_BY_FIELD),
     )
 
 

@@ -32,6 +32,13 @@ DEPLOYS_FIELD = "deploys"
 ATTEMPTS_FIELD = "attempts"
 """Our field of a deploy's job: the number of its last call that has begun."""
 
+WAITING_FIELD = "waiting"
+"""Our field of a deploy's job: what it waits for, and until when, as the audit was told last; empty
+once it is called."""
+
+APPROVED_BY_FIELD = "approved_by"
+"""Our field of a deploy's job that somebody approved: who."""
+
 REPLAY_OF_FIELD = "replay_of"
 REQUESTED_BY_FIELD = "requested_by"
 """Our fields of a replay: the id of the job that it repeats, and who asked for it."""

@@ -50,8 +50,13 @@ _WORST_FIRST: tuple[Status, ...] = (
 )
 
 
-def status_of(rq_status: str, *, held: bool, superseded: bool, cancelled: bool) -> Status:
-    """The word for one job. ``held``, ``superseded`` and ``cancelled`` are what its end says."""
+def status_of(
+    rq_status: str, *, waits: bool, held: bool, superseded: bool, cancelled: bool
+) -> Status:
+    """The word for one job. ``waits``: what is scheduled is no further attempt, but waits for what
+    ``deploy.waiting`` told. ``held``, ``superseded`` and ``cancelled`` are what its end says."""
+    if rq_status == "scheduled" and waits:
+        return "waiting"
     if rq_status == "finished":
         if cancelled:
             return "cancelled"

@@ -164,6 +164,8 @@ return answers
 MAX_MOVES = 32
 """Moves of one branch that are remembered, to know an older one that arrives late."""
 
+_IDENTITY_PREFIX = "relay:deploy:"
+
 RATE_PREFIX = f"{RQ_KEY_PREFIX}:rl:"
 
 
@@ -220,7 +222,7 @@ async def queue_deploys(
             identity = deploy_identity(deploy.target, deploy.event)
             fields = deploy_fields(deploy, target, queue, int(failure_ttl))
             bounds[deploy.target] = target.concurrency
-            keys += (f"relay:deploy:{identity}", latest_key(deploy))
+            keys += (f"{_IDENTITY_PREFIX}{identity}", latest_key(deploy))
             args += (
                 f"{deploy.target}--{identity}",
                 transition(deploy.event),
@@ -250,6 +252,11 @@ async def queue_deploys(
         ]
         for _, deploys in batch
     ]
+
+
+def identity_key(deploy: Deploy) -> str:
+    """Where the job of the same deploy is kept: a hash."""
+    return f"{_IDENTITY_PREFIX}{deploy_identity(deploy.target, deploy.event)}"
 
 
 def latest_key(deploy: Deploy) -> str:

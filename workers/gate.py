@@ -11,13 +11,16 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal, NamedTuple
 
-from config.model import Breaker, Debounce
+from config.model import Breaker, Target
 
-Reason = Literal["paused", "platform", "breaker", "probe", "debounce"]
+Reason = Literal["approval", "paused", "hours", "platform", "breaker", "debounce", "probe", "rate"]
 
-PAUSED_LOOK = 60
-"""Seconds after which a deploy looks whether its target is still paused. Resuming wakes it; this is
-for one that was just about to wait."""
+PERSON_LOOK = 60
+"""Seconds after which a deploy that waits for a person looks by itself. Resuming and approving wake
+it; this is for one that was just about to wait."""
+
+HOURS_LOOK = 300
+"""Seconds after which a deploy that waits for an opening looks whether the hours have changed."""
 
 PROBE_LOOK = 5
 """Seconds after which a deploy asks again how the probe has ended."""
@@ -49,6 +52,16 @@ class Newest(NamedTuple):
     """When the first of those was queued that have waited since without a call."""
 
 
+class Request(NamedTuple):
+    """What is known of the deploy that asks."""
+
+    job: str
+    queued: float = 0
+    approved: bool = False
+    newest: Newest | None = None
+    """None where each deploy counts."""
+
+
 class Go(NamedTuple):
     """The call may be made. ``probe``: only if no other call is; it finds out for all."""
 
@@ -69,14 +82,29 @@ class Superseded(NamedTuple):
     by: str
 
 
+class Expired(NamedTuple):
+    """Never: nobody approved it in time."""
+
+    at: float
+
+
 def decide(
-    job: str, newest: Newest | None, debounce: Debounce | None, standing: Standing, now: float
-) -> Go | Wait | Superseded:
-    """What becomes of the deploy ``job``. Without ``newest`` each deploy counts."""
-    if newest is not None and newest.job != job:
+    request: Request, target: Target, standing: Standing, now: float
+) -> Go | Wait | Superseded | Expired:
+    """What becomes of a deploy that would call ``target`` now."""
+    newest, debounce = request.newest, target.debounce
+    if newest is not None and newest.job != request.job:
         return Superseded(newest.job)
+    if target.approval is not None and not request.approved:
+        expires = request.queued + target.approval.expires
+        if now >= expires:
+            return Expired(expires)
+        return Wait("approval", expires, min(expires, now + PERSON_LOOK))
     if standing.paused:
-        return Wait("paused", None, now + PAUSED_LOOK)
+        return Wait("paused", None, now + PERSON_LOOK)
+    opening = now if target.hours is None else target.hours.opening(now)
+    if now < opening:
+        return Wait("hours", opening, min(opening, now + HOURS_LOOK))
     if now < standing.held:
         return Wait("platform", standing.held, standing.held)
     if now < standing.until:
@@ -88,10 +116,13 @@ def decide(
     return Go(probe=standing.until > 0)
 
 
-def said(standing: Standing, now: float) -> str:
+def said(target: Target, standing: Standing, now: float) -> str:
     """How a target stands, in words for an operator."""
     if standing.paused:
         return f"paused since {moment(standing.paused)}"
+    opening = now if target.hours is None else target.hours.opening(now)
+    if now < opening:
+        return f"outside its hours until {moment(opening)}"
     if now < standing.held:
         return f"its platform wants no calls until {moment(standing.held)}"
     if now < standing.until:
@@ -109,7 +140,7 @@ def probing(now: float) -> Wait:
     return Wait("probe", None, now + PROBE_LOOK)
 
 
-def opening(breaker: Breaker, opened: int, now: float) -> float:
-    """How long a breaker that opens now stays open, having opened ``opened`` times in a row."""
+def stays_open(breaker: Breaker, opened: int, now: float) -> float:
+    """Until when a breaker that opens now stays open, having opened ``opened`` times in a row."""
     # The exponent is bounded so that 2**n stays a float whatever the policy says.
     return now + min(breaker.cap, breaker.pause * 2.0 ** min(opened, 64))

@@ -18,19 +18,18 @@ from redis.exceptions import RedisError
 from config.model import Breaker, Target
 from relay.audit import log
 from relay.records import (
+    APPROVED_BY_FIELD,
     ATTEMPTS_FIELD,
     CANCELLED_BY_FIELD,
     JOB_PREFIX,
     REPLAY_OF_FIELD,
     REQUESTED_BY_FIELD,
+    WAITING_FIELD,
 )
 from workers.deploys import BOOKKEEPING, Deploy, latest_key
-from workers.gate import Newest, Standing, moment, opening
+from workers.gate import Newest, Standing, moment, stays_open
 from workers.runtime import CALLING_FIELD, Runtime
 from workers.verdict import Verdict
-
-WAITING_FIELD = "waiting"
-"""Our field of a deploy's job: what it waits for, and until when, as the audit was told last."""
 
 TOO_MANY_REQUESTS = 429
 """The platform is well, but does not want to be called so often."""
@@ -41,7 +40,7 @@ FIELDS = ("paused", "held", "failures", "until", "opened")
 
 _JOB_FIELDS = (
     *(CALLING_FIELD, WAITING_FIELD, ATTEMPTS_FIELD),
-    *(CANCELLED_BY_FIELD, REPLAY_OF_FIELD, REQUESTED_BY_FIELD),
+    *(CANCELLED_BY_FIELD, REPLAY_OF_FIELD, REQUESTED_BY_FIELD, APPROVED_BY_FIELD),
 )
 
 
@@ -58,6 +57,7 @@ class Seen(NamedTuple):
     replay_of: str | None
     requested_by: str
     """Who asked for the replay."""
+    approved_by: str | None
     newest: Newest | None
     standing: Standing
 
@@ -89,7 +89,8 @@ async def look(rt: Runtime, job: str, task: Deploy, target: Target) -> Seen:
     if target.newest_only:
         asked.append(rt.send("HMGET", latest_key(task), "job", "at", "burst"))
     about, standing, *latest = await asyncio.gather(*asked)
-    begun, waiting, attempts, cancelled_by, replay_of, requested_by = map(_text, about)
+    begun, waiting, attempts, *people = map(_text, about)
+    cancelled_by, replay_of, requested_by, approved_by = people
     newest = None
     if latest and latest[0][0]:
         name, at, burst = latest[0]
@@ -104,6 +105,7 @@ async def look(rt: Runtime, job: str, task: Deploy, target: Target) -> Seen:
         cancelled_by,
         replay_of,
         requested_by or "",
+        approved_by,
         newest,
         stands,
     )
@@ -120,6 +122,13 @@ async def take_probe(rt: Runtime, job: str, name: str, target: Target) -> bool:
     """
     seconds = int(target.timeout) + BOOKKEEPING
     return bool(await rt.send("SET", _probe_key(name), job, "NX", "EX", seconds))
+
+
+async def release_probe(rt: Runtime, name: str) -> None:
+    """Let another deploy be the probe, as this one is not called after all. If Redis is away the
+    note of it expires."""
+    with suppress(RedisError, OSError):
+        await rt.send("DEL", _probe_key(name))
 
 
 class Lesson(NamedTuple):
@@ -182,7 +191,7 @@ async def _failed(
         failures = await rt.send("HINCRBY", key, "failures", 1)
         if failures < breaker.failures:
             return
-    until = opening(breaker, opened, time.time())
+    until = stays_open(breaker, opened, time.time())
     # Of the calls that fail at that moment one opens it; a probe has the decision to itself.
     if lesson.probe or await rt.send("HSETNX", key, "until", str(until)):
         await rt.send("HSET", key, "until", str(until), "opened", opened + 1)

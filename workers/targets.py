@@ -6,17 +6,18 @@ Blocking, for the command line. All functions raise redis.exceptions.RedisError.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from redis import Redis
 from rq.rate_limit import RateLimitRegistry
 from rq.registry import ScheduledJobRegistry
 
-from relay.records import JOB_PREFIX
+from config.model import Target
+from relay.records import JOB_PREFIX, WAITING_FIELD
 from workers.deploys import limit_key
 from workers.gate import said
-from workers.standing import FIELDS, WAITING_FIELD, standing_key, standing_of
+from workers.standing import FIELDS, standing_key, standing_of
 
 
 class Overview(NamedTuple):
@@ -30,10 +31,10 @@ class Overview(NamedTuple):
     """Deploys that wait for a slot or for their time."""
 
 
-def overview(redis: Redis, names: Iterable[str], queue: str) -> list[Overview]:
+def overview(redis: Redis, targets: Mapping[str, Target], queue: str) -> list[Overview]:
     """How targets stand at this moment."""
     told, now = [], time.time()
-    for name in names:
+    for name, target in targets.items():
         registry = RateLimitRegistry(limit_key(name), redis)
         with redis.pipeline() as pipe:
             pipe.hmget(standing_key(name), *FIELDS)
@@ -41,7 +42,7 @@ def overview(redis: Redis, names: Iterable[str], queue: str) -> list[Overview]:
             pipe.zcard(registry.rate_limited_key)
             values, calling, waiting = pipe.execute()
         later = sum(1 for _ in _scheduled(redis, name, queue))
-        state = said(standing_of(values), now)
+        state = said(target, standing_of(values), now)
         told.append(Overview(name, state, calling, waiting + later))
     return told
 

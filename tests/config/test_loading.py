@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from config.errors import ConfigError
 from config.loading import load, secret_values
+from config.model import Approval
 
 ENVIRON = {
     "A": "very-secret-a",
@@ -233,11 +234,64 @@ def test_where_a_source_sends_from_and_how_much(tmp_path: Path) -> None:
             "or fd00::/8",
         ),
         ("networks: 7", ":3:15: sources.git.networks: must be a list"),
-        ("rate: 5", ":3:11: sources.git.rate: not a rate: write 100/s, 600/m or 1000/h"),
-        ("rate: 0/s", ":3:11: sources.git.rate: not a rate: write 100/s, 600/m or 1000/h"),
+        ("rate: 5", ":3:11: sources.git.rate: not a rate: write 100/s, 600/m, 1000/h or 500/30d"),
+        ("rate: 0/s", ":3:11: sources.git.rate: not a rate: write 100/s, 600/m, 1000/h or 500/30d"),
     ],
 )
 def test_networks_and_rates_that_are_none(tmp_path: Path, key: str, mistake: str) -> None:
     text = HEAD.replace("[{env: A}]}", "[{env: A}],\n    " + key + "}")
 
     assert mistakes(tmp_path, text) == [mistake]
+
+
+@pytest.mark.parametrize(
+    ("keys", "mistake"),
+    [
+        (
+            "rate: [10/m, 500/mo]",
+            "rate[1]: not a rate: write 100/s, 600/m, 1000/h or 500/30d",
+        ),
+        ("rate: 100001/d", "rate: a rate counts 100000 calls at most"),
+        (
+            "hours: {zone: Berlin, open: sat}",
+            "hours.zone: not a time zone: write UTC, or a name such as Europe/Berlin",
+        ),
+        (
+            "hours: {zone: UTC, open: [sat, mon 9-17]}",
+            "hours.open[1]: not opening hours: write mon-thu 09:00-17:00, 22:00-02:00, or sat,sun",
+        ),
+        (
+            "hours: {zone: UTC, frozen: 2026-12-24}",
+            "hours.frozen: unknown key 'frozen' (did you mean 'freeze'?)",
+        ),
+        ("hours: {zone: UTC}", "hours: say when it is open, or give a freeze"),
+        ("approval: wanted", "approval: write required, or {expires: 3d}"),
+        (
+            "approval: {expires: soon}",
+            "approval.expires: not a duration: write a number of seconds, or 10s, 5m, 2h, 3d",
+        ),
+    ],
+)
+def test_what_holds_deploys_back_is_checked(tmp_path: Path, keys: str, mistake: str) -> None:
+    text = HEAD.replace("url: {env: B}}", "url: {env: B}, " + keys + "}")
+    assert text != HEAD
+
+    [told] = mistakes(tmp_path, text)
+
+    assert told.partition(": targets.web.")[2] == mistake
+
+
+def test_what_holds_deploys_back(tmp_path: Path) -> None:
+    file = tmp_path / "relay.yaml"
+    more = (
+        "rate: [10/m, 500/30d], approval: {expires: 3d}, "
+        "hours: {zone: Europe/Berlin, open: mon-thu 09:00-17:00, freeze: 2026-12-24}"
+    )
+    file.write_text(HEAD.replace("url: {env: B}}", "url: {env: B}, " + more + "}"))
+
+    target = load(file, environ=ENVIRON).config.targets["web"]
+
+    assert target.rate == ((10, 60), (500, 30 * 86_400))
+    assert target.approval == Approval(expires=3 * 86_400)
+    assert target.hours is not None
+    assert target.hours.zone.key == "Europe/Berlin"

@@ -10,11 +10,12 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from config.errors import ConfigError
-from config.model import Debounce, Target, parse_duration
+from config.model import Debounce, Target
 from config.patterns import PatternSet, compile_pattern
 from config.preset import presets
 from config.schema import json_schema
 from config.settings import load_settings
+from config.values import parse_duration
 
 
 @pytest.mark.parametrize(

@@ -111,6 +111,8 @@ def test_result_of_an_attempt_that_another_follows() -> None:
         ("rate_limited", "", "waiting"),
         ("started", "", "running"),
         ("scheduled", "", "retrying"),
+        ("scheduled", "waits", "waiting"),
+        ("started", "waits", "running"),
         ("finished", "", "succeeded"),
         ("finished", "superseded", "superseded"),
         ("finished", "cancelled", "cancelled"),
@@ -122,7 +124,7 @@ def test_result_of_an_attempt_that_another_follows() -> None:
     ],
 )
 def test_statuses(rq_status: str, said: str, expected: str) -> None:
-    told = {name: name == said for name in ("held", "superseded", "cancelled")}
+    told = {name: name == said for name in ("waits", "held", "superseded", "cancelled")}
 
     assert status_of(rq_status, **told) == expected
 

@@ -15,6 +15,7 @@ import redis
 from aiohttp import web
 from rq.job import Job, JobStatus
 
+from config.model import Target as ConfiguredTarget
 from config.settings import load_settings
 from relay.events import Delivery, Push
 from relay.records import DELIVERY_JOB
@@ -39,6 +40,9 @@ KEYS
 routes:
   - {name: api, repo: acme/api, on: push, deploy: [api]}
 """
+
+
+API = ConfiguredTarget.model_validate({"preset": "http", "url": "http://a/"})
 
 
 class Desk:
@@ -280,7 +284,7 @@ async def test_a_paused_target_keeps_the_newest_and_calls_it_when_resumed(
     # What waits for something else is not woken by resuming.
     store.hset("rq:job:api--other", "waiting", "breaker 2026-01-01T00:00:00Z")
     store.zadd("rq:scheduled:deploy-relay", {"api--other": 2e10, "web--other": 2e10})
-    [row] = overview(store, ["api"], "deploy-relay")
+    [row] = overview(store, {"api": API}, "deploy-relay")
     assert (row.calling, row.waiting, row.state[:13]) == (0, 2, "paused since ")
 
     assert resume(store, "api", "deploy-relay")
@@ -298,7 +302,7 @@ def test_how_a_target_stands_in_words(store: redis.Redis) -> None:
         store.delete("relay:target:api")
         for field, value in fields.items():
             store.hset("relay:target:api", field, value)
-        [row] = overview(store, ["api"], "deploy-relay")
+        [row] = overview(store, {"api": API}, "deploy-relay")
         return row.state
 
     assert state() == "ready"

@@ -1,0 +1,252 @@
+"""One attempt of a deploy: whether its call may be made, the call, and what its answer means.
+
+Where a deploy stands is kept in its own RQ job: RQ's status and retries, our field ``calling``
+while a call is under way, and ``waiting`` while none may be made.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import random
+import sys
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from rq import Retry
+from rq.job import Job
+
+from config.model import Target
+from relay.audit import log
+from relay.planning import Call, Recipe
+from relay.records import ATTEMPTS_FIELD, JOB_PREFIX, WAITING_FIELD
+from workers.backoff import pause, retry_after
+from workers.deploys import Deploy, identity_key, latest_key
+from workers.errors import CallFailed, DeployFailed, DeployHeld
+from workers.gate import Expired, Request, Superseded, Wait, decide, moment, probing
+from workers.runtime import CALLING_FIELD, Runtime
+from workers.standing import (
+    TOO_MANY_REQUESTS,
+    Lesson,
+    Seen,
+    learn,
+    look,
+    release_probe,
+    take_probe,
+)
+from workers.turns import take_turn
+from workers.verdict import Verdict, judge
+
+UNAVAILABLE = 503
+"""With a Retry-After the platform says, as with 429, that nobody shall call it before."""
+
+_ENDLESS = sys.maxsize
+"""RQ wants to know how often a job may wait."""
+
+
+async def attempt(
+    rt: Runtime, task: Deploy, job: Job, number: int, fields: dict[str, Any]
+) -> dict[str, Any] | Retry:
+    """Make the call of attempt ``number``, unless it has to wait or need not be made any more.
+
+    ``fields`` are the audit's, and get what the call tells. Returns what is known of the deploy, or
+    RQ's Retry where it is to run again. Raises DeployFailed where it is not, and
+    redis.exceptions.RedisError.
+    """
+    target = rt.project.targets.get(task.target)
+    if target is None:
+        raise DeployFailed("relay.yaml no longer has this target")
+    seen = await look(rt, job.id, task, target)
+    if seen.cancelled_by is not None:
+        log.warning("deploy.cancelled", by=seen.cancelled_by, **fields)
+        return {"cancelled_by": seen.cancelled_by}
+    if seen.replay_of is not None and seen.fresh:
+        log.info("deploy.replayed", replay_of=seen.replay_of, by=seen.requested_by, **fields)
+    if seen.approved_by is not None and seen.waiting.startswith("approval"):
+        log.info("deploy.approved", by=seen.approved_by, **fields)
+    this = _Attempt(rt, task, job, target, rt.project.recipes[task.target], seen, number, fields)
+    if seen.begun is not None:
+        this.follow_cut_off(seen.begun)
+    request = Request(job.id, job.created_at.timestamp(), seen.approved_by is not None, seen.newest)
+    decision = decide(request, target, seen.standing, time.time())
+    if isinstance(decision, Superseded):
+        log.info("deploy.superseded", by=decision.by, **fields)
+        return {"superseded_by": decision.by}
+    if isinstance(decision, Expired):
+        raise DeployFailed(f"nobody approved it until {moment(decision.at)}")
+    if isinstance(decision, Wait):
+        return await this.wait(decision)
+    call = this.plan()
+    delay = await this.admission(probe=decision.probe)
+    if delay is not None:
+        return await this.wait(delay)
+    return await this.make(call, probe=decision.probe)
+
+
+@dataclass(slots=True)
+class _Attempt:
+    """What the steps of one attempt have in common."""
+
+    rt: Runtime
+    task: Deploy
+    job: Job
+    target: Target
+    recipe: Recipe
+    seen: Seen
+    number: int
+    fields: dict[str, Any]
+
+    def follow_cut_off(self, begun: int) -> None:
+        """Be the attempt after the one that a crash cut off in its call. Raises DeployFailed where
+        there is to be none."""
+        # Whoever requeues the job has decided; the next run must not stop here again.
+        self.rt.answered.add(self.job.id)
+        self.fields["attempt"] = self.number = begun
+        reason = f"attempt {begun} was cut off before its answer came"
+        self._judge_uncertain(reason)
+        self._check_attempts(reason)
+        self.fields["attempt"] = self.number = begun + 1
+        # An attempt that a crash cut off has not been counted by RQ.
+        self.job.number_of_retries = begun
+
+    def plan(self) -> Call:
+        """The call. Raises RelayError where the recipe does not fit the event."""
+        task = self.task
+        return self.recipe.plan(
+            task.event,
+            route=task.route,
+            delivery=task.delivery,
+            source=task.source,
+            reveal=lambda ref: ref.reveal(),
+        )
+
+    async def admission(self, *, probe: bool) -> Wait | None:
+        """What has to be had for a call: to be the probe where the breaker is open, and a turn."""
+        rt, job, name = self.rt, self.job.id, self.task.target
+        if probe and not await take_probe(rt, job, name, self.target):
+            return probing(time.time())
+        if not self.target.rate:
+            return None
+        turn = await take_turn(
+            rt.redis,
+            name,
+            self.target.rate,
+            # Where only the newest of a branch counts, it inherits the turn of those before it.
+            owner=latest_key(self.task) if self.target.newest_only else job,
+            call=f"{job}#{self.number}",
+            now=time.time(),
+        )
+        if turn is None:
+            return None
+        if probe:
+            await release_probe(rt, name)
+        return Wait("rate", turn, turn)
+
+    async def wait(self, wait: Wait) -> Retry:
+        """Have RQ run the job again when the wait is over. That is no attempt."""
+        until = None if wait.until is None else moment(wait.until)
+        waiting = f"{wait.reason} {until or ''}"
+        if waiting != self.seen.waiting:
+            log.info("deploy.waiting", reason=wait.reason, until=until, **self.fields)
+            key = f"{JOB_PREFIX}{self.job.id}"
+            await self.rt.send("HSET", key, WAITING_FIELD, waiting)
+        await self._stay_known()
+        # RQ counts one more when it takes the Retry; the next run is to be the same attempt.
+        self.job.number_of_retries = (self.job.number_of_retries or 0) - 1
+        # RQ's scheduler drops fractions of the due time.
+        seconds = math.ceil(wait.look) - math.floor(time.time())
+        return Retry(max=_ENDLESS, interval=max(1, seconds))
+
+    async def _stay_known(self) -> None:
+        """Count the window, in which the same deploy is made once, from the last time that this one
+        was seen waiting."""
+        window = max(1, int(self.target.window))
+        known = (identity_key(self.task), latest_key(self.task))
+        await asyncio.gather(*(self.rt.send("EXPIRE", key, window) for key in known))
+
+    async def make(self, call: Call, *, probe: bool) -> dict[str, Any] | Retry:
+        """Make the call and judge its answer."""
+        rt, job, target, recipe = self.rt, self.job, self.target, self.recipe
+        # A note that Redis took without saying so must not outlive a call that was never made.
+        rt.answered.add(job.id)
+        over = (WAITING_FIELD, "") if self.seen.waiting else ()
+        note = (CALLING_FIELD, self.number, ATTEMPTS_FIELD, self.number, *over)
+        await rt.send("HSET", f"{JOB_PREFIX}{job.id}", *note)
+        rt.answered.discard(job.id)
+        log.info("deploy.attempted", method=call.method, **self.fields)
+        # Lines are written when this turn of the event loop ends; the call begins in the next one.
+        await asyncio.sleep(0)
+        started = time.monotonic()
+        asked: float | None = None
+        status: int | None = None
+        try:
+            answer = await rt.client.call(
+                call, idempotency_key=job.id, total=target.timeout, connect=target.connect_timeout
+            )
+        except CallFailed as failure:
+            verdict = Verdict("uncertain" if failure.uncertain else "retry", str(failure))
+        except DeployFailed:
+            rt.answered.add(job.id)
+            if probe:
+                await release_probe(rt, self.task.target)
+            raise
+        else:
+            status = answer.status
+            asked = retry_after(answer.headers.get("Retry-After"), time.time())
+            verdict = judge(answer, recipe.success, recipe.deployment_id)
+        self.fields |= {"status": status, "ms": round((time.monotonic() - started) * 1000, 1)}
+        seconds = _seconds(target.retry.retry_after_cap, asked)
+        if seconds is None:
+            seconds = math.ceil(pause(target.retry, self.number, random.random()))  # noqa: S311
+        throttled = status == TOO_MANY_REQUESTS or (status == UNAVAILABLE and asked is not None)
+        lesson = Lesson(verdict, status, seconds if throttled else None, probe)
+        await learn(rt, self.task.target, target, self.seen.standing, lesson)
+        # From here on nothing is awaited: a run that is cut off now must not look as if never
+        # called.
+        rt.answered.add(job.id)
+
+        if verdict.outcome == "succeeded":
+            log.info("deploy.succeeded", deployment_id=verdict.deployment_id, **self.fields)
+            return {
+                "status": status,
+                "attempt": self.number,
+                "deployment_id": verdict.deployment_id,
+            }
+        if verdict.outcome == "failed":
+            raise DeployFailed(verdict.reason)
+        if verdict.outcome == "uncertain":
+            self._judge_uncertain(verdict.reason)
+        self._check_attempts(verdict.reason)
+        log.warning(
+            "deploy.retry_scheduled",
+            reason=verdict.reason,
+            seconds=seconds,
+            retry_after=asked is not None,
+            **self.fields,
+        )
+        return Retry(max=target.retry.attempts, interval=seconds)
+
+    def _judge_uncertain(self, reason: str) -> None:
+        """Tell of an attempt of which nobody knows whether the platform took it. Raises DeployHeld
+        where such a call is not to be made again."""
+        policy = self.recipe.on_uncertain
+        log.warning("deploy.uncertain", reason=reason, on_uncertain=policy, **self.fields)
+        if policy == "hold":
+            raise DeployHeld(
+                f"{reason}; the platform may have deployed, so it is not called again without a "
+                "human decision"
+            )
+
+    def _check_attempts(self, reason: str) -> None:
+        """Raises DeployFailed where there is no next attempt."""
+        if self.number >= self.target.retry.attempts:
+            raise DeployFailed(f"{reason}; attempt {self.number} was the last")
+
+
+def _seconds(cap: float, asked: float | None) -> int | None:
+    """The pause a platform asked for, up to ``cap``, in the whole seconds that RQ counts in.
+
+    RQ's scheduler drops fractions of the due time, so one second more keeps it from being early.
+    """
+    return None if asked is None else math.ceil(min(asked, cap)) + 1
