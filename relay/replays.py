@@ -17,7 +17,7 @@ from redis.asyncio import Redis
 from config.settings import Settings
 from relay.events import Delivery
 from relay.identity import replay_ids
-from relay.intake import JOB_TIMEOUT
+from relay.queueing import JOB_TIMEOUT
 from relay.reading import read_argument
 from relay.records import (
     DELIVERY_JOB,
