@@ -7,10 +7,10 @@ import click
 from relay import __version__
 from relay.commands.demonstration import demonstrate
 from relay.commands.exits import exits
+from relay.commands.operating import operating
 from relay.commands.running import serve, up, worker
 from relay.commands.targets import targets
 from relay.commands.trying import check, explain, schema, send
-from relay.operating import operating
 from relay.replays import replay_deliveries
 from workers.replays import replay_deploys
 
