@@ -1,6 +1,6 @@
 """Which deliveries are the same delivery, and which deploys are the same deploy.
 
-Pure functions; the atomic comparison happens in Redis (relay/intake.py, workers/deploys.py).
+Pure functions; the atomic comparison happens in Redis (relay/queueing.py, workers/deploys.py).
 """
 
 from __future__ import annotations

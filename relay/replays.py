@@ -17,7 +17,7 @@ from redis.asyncio import Redis
 from config.settings import Settings
 from relay.events import Delivery
 from relay.identity import replay_ids
-from relay.intake import JOB_TIMEOUT
+from relay.queueing import JOB_TIMEOUT
 from relay.reading import read_argument
 from relay.records import (
     DELIVERY_JOB,
@@ -42,6 +42,8 @@ REASONS: dict[str, str] = {
     "overtaken": "the newer {other} was queued for the same branch; name it, or --force",
     "target": "relay.yaml no longer has its target",
     "gone": "it has ended already: it is {other} in RQ",
+    "approved": "{other} has approved it already",
+    "unasked": "it waits for no approval",
     "started": "it runs; RQ's send_stop_job_command stops it",
 }
 """Why something was not done. ``other`` is an id or a status."""

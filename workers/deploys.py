@@ -1,7 +1,7 @@
 """Turns the matches of one delivery into deploy jobs, each with its own identity, in one step.
 
 The delivery's job remembers the ids of its deploys, so that the receiver can tell a delivery whose
-deploys failed from one whose deploys succeeded or still run (relay/intake.py).
+deploys failed from one whose deploys succeeded or still run (relay/queueing.py).
 """
 
 from __future__ import annotations

@@ -21,7 +21,8 @@ from relay.audit import delivery_fields
 from relay.errors import AuditUnavailable, BatchRefused
 from relay.events import Delivery, Push
 from relay.forwarding import Forwarder
-from relay.intake import Intake, Record, Stored
+from relay.intake import Intake
+from relay.queueing import Record, Stored
 from relay.spool import ASIDE, Spool
 from relay.store import connect_async
 from tests.harness import until

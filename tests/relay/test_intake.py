@@ -20,7 +20,8 @@ from relay import audit
 from relay.audit import delivery_fields
 from relay.errors import Malformed, StoreUnavailable
 from relay.events import MAX_EVENT, Delivery, Push
-from relay.intake import MAX_BATCH, Intake, Stored, Verdict
+from relay.intake import MAX_BATCH, Intake
+from relay.queueing import Stored, Verdict
 from relay.records import DELIVERY_JOB, RETRY_INTERVALS
 from relay.store import connect_async
 

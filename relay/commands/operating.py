@@ -1,4 +1,4 @@
-"""The commands `deliveries` and `deploys`: list, show, replay, cancel. The same for both kinds."""
+"""The commands `deliveries` and `deploys`: list, show, replay, cancel, and of deploys approve."""
 
 from __future__ import annotations
 
@@ -6,11 +6,8 @@ import asyncio
 import os
 import pwd
 import sys
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
-from functools import wraps
 from typing import Any
 
 import click
@@ -18,39 +15,42 @@ import msgspec
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from config.patterns import PatternSet
 from config.settings import Settings, load_settings
-from config.values import parse_duration
 from relay import audit
+from relay.approving import approve
 from relay.archive import Archive, Filter
 from relay.cancelling import cancel
+from relay.commands.filters import filtered, filters
 from relay.errors import StoreUnavailable
 from relay.reading import Record
 from relay.replays import REASONS, Done, Wish
-from relay.statuses import REPLAYABLE, STATUSES, Kind, Status
+from relay.statuses import REPLAYABLE, Kind, Status
 from relay.store import connect_async
 from relay.tables import brief, sheet, table
 
 PLURALS: dict[Kind, str] = {"delivery": "deliveries", "deploy": "deploys"}
 
-MOST = 10_000
-"""Jobs of one command, at most."""
-
 Act = Callable[[Redis, Settings, Sequence[Wish]], Awaitable[list[Done]]]
-Option = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON, one object a line.")
+_DRY_RUN = click.option("--dry-run", is_flag=True, help="Only print what would be done.")
+_YES = click.option("--yes", "-y", is_flag=True, help="Do not ask before acting on a filter.")
 
 
 def operating(kind: Kind, replay: Act) -> click.Group:
     """The group of commands for one kind. ``replay`` does what its name says."""
-    group = click.Group(PLURALS[kind], help=f"List, show, replay and cancel {PLURALS[kind]}.")
+    verbs = "List, show, replay" + (", cancel and approve" if kind == "deploy" else " and cancel")
+    group = click.Group(PLURALS[kind], help=f"{verbs} {PLURALS[kind]}.")
     for command in (_list(kind), _show(kind), _replay(kind, replay), _cancel(kind)):
         group.add_command(command)
+    if kind == "deploy":
+        group.add_command(_approve())
     return group
 
 
 def _list(kind: Kind) -> click.Command:
     @click.command("list")
-    @_filters(kind, limit=50)
+    @filters(kind, limit=50)
     @_JSON
     def run(wanted: Filter, limit: int, as_json: bool) -> None:
         """Print the newest, one a line."""
@@ -105,7 +105,7 @@ def _show(kind: Kind) -> click.Command:
 def _replay(kind: Kind, replay: Act) -> click.Command:
     @click.command("replay")
     @click.argument("ids", metavar="[ID]...", nargs=-1)
-    @_filters(kind, limit=1_000)
+    @filters(kind, limit=1_000)
     @click.option("--force", is_flag=True, help="Also what has not failed, or was overtaken.")
     @_DRY_RUN
     @_YES
@@ -137,7 +137,7 @@ def _replay(kind: Kind, replay: Act) -> click.Command:
 def _cancel(kind: Kind) -> click.Command:
     @click.command("cancel")
     @click.argument("ids", metavar="[ID]...", nargs=-1)
-    @_filters(kind, limit=1_000)
+    @filters(kind, limit=1_000)
     @_DRY_RUN
     @_YES
     def run(ids: tuple[str, ...], wanted: Filter, limit: int, dry_run: bool, yes: bool) -> None:
@@ -156,6 +156,20 @@ def _cancel(kind: Kind) -> click.Command:
     return run
 
 
+def _approve() -> click.Command:
+    @click.command("approve")
+    @click.argument("ids", metavar="ID...", nargs=-1, required=True)
+    @_DRY_RUN
+    def run(ids: tuple[str, ...], dry_run: bool) -> None:
+        """Approve deploys whose target has `approval: required`, so that they are called.
+
+        The worker writes the audit line, with the user who ran this.
+        """
+        _act("deploy", approve, "approve", ids, Filter(), 0, dry_run=dry_run, yes=True)
+
+    return run
+
+
 def _act(
     kind: Kind,
     act: Act,
@@ -169,7 +183,7 @@ def _act(
     force: bool = False,
 ) -> None:
     """Do it to the ids, or to what the filter finds once a person has said yes."""
-    is_filtered = bool(click.get_current_context().meta.get(_FILTERED))
+    is_filtered = filtered()
     if bool(ids) == is_filtered:
         raise click.UsageError("give either IDs or a filter such as --status, --repo or --since")
     user = _user()
@@ -215,8 +229,9 @@ def _act(
 def _tell(
     kind: Kind, verb: str, user: str, results: Sequence[Done], known: dict[str, Record]
 ) -> None:
-    """Say what was done. The audit of a replay is the worker's, who makes it; that of what was
-    cancelled is ours, as no worker sees it, and does not mix with what the command prints."""
+    """Say what was done. The audit of a replay or an approval is the worker's, who goes by it; that
+    of what was cancelled is ours, as no worker sees it, and does not mix with what the command
+    prints."""
     if verb == "cancel":
         stderr = sys.stderr.buffer
         audit.configure(stream=getattr(stderr, "raw", stderr), style=load_settings().log_format)
@@ -226,6 +241,8 @@ def _tell(
         elif verb == "cancel":
             audit.log.info(f"{kind}.cancelled", by=user, **_about(kind, known[done.id]))
             click.echo(f"{done.id} is cancelled")
+        elif verb == "approve":
+            click.echo(f"{done.id} is approved")
         else:
             click.echo(f"{done.id} is replayed as {done.new}")
 
@@ -269,67 +286,3 @@ async def _archive() -> AsyncIterator[tuple[Archive, Redis, Settings]]:
         raise StoreUnavailable(f"Redis is not reachable ({type(error).__name__})") from None
     finally:
         await redis.aclose()
-
-
-_FILTERED = "relay.filtered"
-_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON, one object a line.")
-_DRY_RUN = click.option("--dry-run", is_flag=True, help="Only print what would be done.")
-_YES = click.option("--yes", "-y", is_flag=True, help="Do not ask before acting on a filter.")
-
-
-def _filters(kind: Kind, *, limit: int) -> Option:
-    """The options that choose jobs; the command gets them as ``wanted`` and ``limit``."""
-    name = "source" if kind == "delivery" else "target"
-    options = (
-        click.option("--status", "statuses", multiple=True, type=click.Choice(STATUSES)),
-        click.option("--repo", "repos", multiple=True, help="Name or glob, as in relay.yaml."),
-        click.option(f"--{name}", "names", multiple=True, help=f"Name of a {name}."),
-        click.option("--since", default="", help="Created since: 2h, 3d, or an ISO 8601 time."),
-        click.option("--limit", type=click.IntRange(1, MOST), default=limit, show_default=True),
-    )
-
-    def wrap(command: Callable[..., Any]) -> Callable[..., Any]:
-        # Options below this one are kept on the function by click.
-        @wraps(command)
-        @click.pass_context
-        def run(
-            context: click.Context,
-            /,
-            statuses: tuple[Status, ...],
-            repos: tuple[str, ...],
-            names: tuple[str, ...],
-            since: str,
-            **others: Any,
-        ) -> Any:
-            context.meta[_FILTERED] = bool(statuses or repos or names or since)
-            wanted = Filter(frozenset(statuses), _patterns(repos), frozenset(names), _since(since))
-            return command(wanted=wanted, **others)
-
-        for option in reversed(options):
-            run = option(run)
-        return run
-
-    return wrap
-
-
-def _patterns(repos: tuple[str, ...]) -> PatternSet | None:
-    try:
-        return PatternSet(repos, "path", ignore_case=True) if repos else None
-    except ValueError as error:
-        raise click.BadParameter(str(error), param_hint="--repo") from None
-
-
-def _since(text: str) -> float:
-    if not text:
-        return 0
-    try:
-        return time.time() - float(parse_duration(text))
-    except ValueError:
-        pass
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise click.BadParameter(
-            "write 30m, 2h, 3d, or a time such as 2026-01-31T12:00Z", param_hint="--since"
-        ) from None
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()

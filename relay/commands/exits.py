@@ -1,0 +1,29 @@
+"""How a command ends that cannot do what it was asked."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from functools import wraps
+from typing import ParamSpec, TypeVar
+
+import click
+
+from config.errors import RelayError
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def exits(command: Callable[P, R]) -> Callable[P, R]:
+    """The one place where an error becomes an exit code."""
+
+    @wraps(command)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return command(*args, **kwargs)
+        except RelayError as error:
+            click.echo(str(error), err=True)
+            sys.exit(1)
+
+    return run

@@ -1,0 +1,27 @@
+"""What commands do before their own work: read relay.yaml thoroughly, set up the audit."""
+
+from __future__ import annotations
+
+from config.errors import ConfigError
+from config.loading import Loaded, load, secret_values
+from config.model import RelayConfig
+from config.settings import Settings
+from relay import audit
+from relay.planning import rehearse
+
+
+def ready(settings: Settings, *, secrets: bool = True) -> Loaded:
+    """relay.yaml, checked as thoroughly as can be without calling anyone."""
+    loaded = load(settings.config, secrets_of=("sources", "targets") if secrets else ())
+    problems = rehearse(loaded)
+    if problems:
+        raise ConfigError(problems)
+    return loaded
+
+
+def configure_audit(settings: Settings, config: RelayConfig) -> None:
+    audit.configure(
+        style=settings.log_format,
+        level=settings.log_level,
+        secrets=secret_values(config) | settings.secret_values(),
+    )

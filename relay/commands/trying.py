@@ -1,0 +1,152 @@
+"""The commands that try relay.yaml out: check, explain, send, schema."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+import orjson
+
+from config.loading import Loaded, load
+from config.schema import json_schema
+from config.settings import load_settings
+from relay import app
+from relay.commands.exits import exits
+from relay.commands.options import CONFIG
+from relay.commands.preparing import ready
+from relay.events import Ignored
+from relay.explanation import as_text, explanation
+from relay.planning import recipes
+from relay.providers import DIALECTS
+from relay.providers.recognise import event_header
+from relay.routing import Router
+from relay.samples import sample
+from relay.sending import send as send_webhook
+from workers.destinations import literal_refusal
+
+
+@click.command()
+@CONFIG
+@click.option("--no-secrets", is_flag=True, help="Do not look secrets up, as in a CI job.")
+@exits
+def check(config: Path | None, no_secrets: bool) -> None:
+    """Validate relay.yaml; exit 1 and list every mistake with file:line:column."""
+    settings = load_settings(config=config)
+    loaded = ready(settings, secrets=not no_secrets)
+    parts = loaded.config
+    click.echo(
+        f"{settings.config} is valid: {len(parts.sources)} sources, {len(parts.targets)} targets, "
+        f"{len(parts.routes)} routes"
+    )
+    for name, target in parts.targets.items():
+        url = target.url
+        if isinstance(url, str) or url.is_loaded:
+            why = literal_refusal(
+                url if isinstance(url, str) else url.reveal(), settings.allowed_networks
+            )
+            if why:
+                click.echo(
+                    f"warning: targets.{name}: its address is {why}, which a worker calls only "
+                    "if RELAY_ALLOWED_NETWORKS has it",
+                    err=True,
+                )
+
+
+@click.command()
+@CONFIG
+@click.option("--source", help="Source the payload comes from; needed where there are several.")
+@click.option("--event", help="Value of the provider's event header; recognised if left out.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
+@click.argument("payload", type=click.File("rb"))
+@exits
+def explain(
+    config: Path | None, source: str | None, event: str | None, as_json: bool, payload: Any
+) -> None:
+    """Say what a webhook PAYLOAD would cause: every route and why, and the exact calls.
+
+    Nothing is sent and no secret is needed or shown. PAYLOAD is a file with the body, or - for
+    standard input.
+
+    \b
+    deploy-relay explain --source github push.json
+    """
+    settings = load_settings(config=config)
+    loaded = load(settings.config, secrets_of=())
+    name = _source(loaded, source)
+    dialect = DIALECTS[loaded.config.sources[name].provider]
+    body = payload.read()
+    parsed = dialect(["no secret is needed"]).parse(event_header(dialect.name, body, event), body)
+    if isinstance(parsed, Ignored):
+        told = {"ignored": parsed.reason}
+        click.echo(orjson.dumps(told) if as_json else f"ignored: {parsed.reason}")
+        return
+    told_all = explanation(Router(loaded.config.routes), recipes(loaded), parsed, name)
+    click.echo(orjson.dumps(told_all, option=orjson.OPT_INDENT_2) if as_json else as_text(told_all))
+
+
+@click.command()
+@CONFIG
+@click.option("--url", help="Base URL of the receiver [default: http://<host>:<port>].")
+@click.option("--kind", type=click.Choice(["push", "tag", "pull_request"]), default="push")
+@click.option("--repo", default="acme/web", show_default=True, help="For a sample payload.")
+@click.option("--branch", default="main", show_default=True, help="For a sample payload.")
+@click.option("--sha", default="", help="For a sample payload; made up if left out.")
+@click.option("--delivery", default="", help="Delivery id; made up if left out.")
+@click.argument("source")
+@click.argument("payload", type=click.File("rb"), required=False)
+@exits
+def send(
+    config: Path | None,
+    url: str | None,
+    kind: str,
+    repo: str,
+    branch: str,
+    sha: str,
+    delivery: str,
+    source: str,
+    payload: Any,
+) -> None:
+    """Sign a PAYLOAD as the provider of SOURCE would, post it, and print the answer.
+
+    The first secret of the source in relay.yaml signs. Without a PAYLOAD a small sample is sent.
+    Exit 0 if the answer is 2xx.
+
+    \b
+    deploy-relay send github --repo acme/web --branch main
+    """
+    settings = load_settings(config=config)
+    loaded = load(settings.config, secrets_of=["sources"])
+    _source(loaded, source)
+    dialect = app.senders(loaded.config.sources)[source].dialect
+    body = (
+        payload.read()
+        if payload is not None
+        else orjson.dumps(sample(dialect.name, kind, repo=repo, branch=branch, sha=sha))
+    )
+    base = url or f"http://{settings.host}:{settings.port}"
+    reply = asyncio.run(
+        send_webhook(f"{base}/hooks/{source}", dialect, body, kind=kind, delivery_id=delivery)
+    )
+    click.echo(f"{reply.status} {reply.body}")
+    if not 200 <= reply.status < 300:
+        sys.exit(1)
+
+
+@click.command()
+def schema() -> None:
+    """Print the JSON Schema of relay.yaml, for editors."""
+    click.echo(orjson.dumps(json_schema(), option=orjson.OPT_INDENT_2))
+
+
+def _source(loaded: Loaded, name: str | None) -> str:
+    known = list(loaded.config.sources)
+    if name is None and len(known) == 1:
+        return known[0]
+    if name is None:
+        raise click.UsageError(f"say which source it comes from: --source {' | '.join(known)}")
+    if name not in known:
+        raise click.UsageError(f"no source {name!r} in relay.yaml; there are {', '.join(known)}")
+    return name
