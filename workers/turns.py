@@ -1,8 +1,8 @@
 """Turns: a target's calls within its rates, counted in Redis over all workers.
 
-The sorted set ``relay:turns:<target>`` has the calls of the longest interval with their time, and
-who waits with the time of the turn that was promised. Seconds since the Unix epoch, of the caller's
-clock.
+The sorted set ``relay:calls:<target>`` has the calls of the longest interval with their time, and
+``relay:turns:<target>`` who waits, with the time that was promised. Seconds since the Unix epoch,
+of the caller's clock.
 """
 
 from __future__ import annotations
@@ -14,26 +14,45 @@ from redis.asyncio import Redis
 
 from config.values import RateLimit
 
+FORGOTTEN = 86_400
+"""Seconds after its turn when one that has not come is given up."""
+
 # A call may be made while fewer than `most` others were made within `seconds` before it, for each
-# rate. Who comes new stands behind all the others, those too that wait for their turn; so each gets
-# a time of its own, and a thousand that wait do not all ask again whenever one call is free. Whose
-# turn has come is let in by what was really called, since turns come late or are not used.
+# rate: that alone decides. Who comes new also stands behind those that wait, unless their turn has
+# passed by a minute: those may have been cancelled. A promise is the time when the last place
+# behind all of them is free, so that a thousand that wait do not all ask again for each free one.
+# Whoever comes late for its turn, because the queue is long, need not stand behind anybody again.
 _TAKE = """
-local turns, owner, call, now, longest = KEYS[1], ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
-redis.call('ZREMRANGEBYSCORE', turns, '-inf', now - longest)
+local calls, turns, owner, call, now, longest = KEYS[1], KEYS[2], ARGV[1], ARGV[2],
+                                                tonumber(ARGV[3]), tonumber(ARGV[4])
 local turn = tonumber(redis.call('ZSCORE', turns, owner) or nil)
-if turn and turn > now then return string.format('%.6f', turn) end
-redis.call('ZREM', turns, owner)
-local at = now
-for rate = 5, #ARGV, 2 do
-  local most, seconds = tonumber(ARGV[rate]), tonumber(ARGV[rate + 1])
-  local before = redis.call('ZREVRANGEBYSCORE', turns, turn and now or '+inf', '-inf',
-                            'WITHSCORES', 'LIMIT', most - 1, 1)
-  if before[2] then at = math.max(at, tonumber(before[2]) + seconds) end
+if turn and turn > now then return string.format('%.17g', turn) end
+
+local function last_but(key, count)
+  local found = redis.call('ZREVRANGE', key, count - 1, count - 1, 'WITHSCORES')
+  return tonumber(found[2]) or 0
 end
-redis.call('ZADD', turns, at, at > now and owner or call)
-redis.call('EXPIRE', turns, math.ceil(at - now) + longest)
-return at > now and string.format('%.6f', at) or ''
+
+redis.call('ZREM', turns, owner)
+redis.call('ZREMRANGEBYSCORE', turns, '-inf', now - ARGV[5])
+redis.call('ZREMRANGEBYSCORE', calls, '-inf', now - longest)
+local others = redis.call('ZCOUNT', turns, now - 60, '+inf')
+local free, place = now, now
+for rate = 6, #ARGV, 2 do
+  local most, seconds = tonumber(ARGV[rate]), tonumber(ARGV[rate + 1])
+  free = math.max(free, last_but(calls, most) + seconds)
+  local before = others < most and last_but(calls, most - others) or last_but(turns, most)
+  place = math.max(place, before + seconds)
+end
+place = math.max(place, free)
+if free <= now and (turn or place <= now) then
+  redis.call('ZADD', calls, now, call)
+  redis.call('EXPIRE', calls, longest)
+  return ''
+end
+redis.call('ZADD', turns, place, owner)
+redis.call('EXPIRE', turns, math.ceil(place - now) + ARGV[5])
+return string.format('%.17g', place)
 """
 
 
@@ -48,6 +67,9 @@ async def take_turn(
     longest = max(rate.seconds for rate in rates)
     numbers = [number for rate in rates for number in (rate.most, rate.seconds)]
     told: Any = await redis.eval(
-        _TAKE, 1, f"relay:turns:{target}", owner, call, repr(now), int(longest), *numbers
+        _TAKE,
+        *(2, f"relay:calls:{target}", f"relay:turns:{target}"),
+        *(owner, call, repr(now), int(longest), FORGOTTEN),
+        *numbers,
     )
     return float(told) if told else None

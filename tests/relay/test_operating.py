@@ -378,6 +378,35 @@ def test_cancelled_deploy_gives_its_slot_to_the_next(yard: Yard) -> None:
     assert second.get_status() == JobStatus.QUEUED
 
 
+def test_approve_says_what_it_did_and_what_it_could_not(yard: Yard) -> None:
+    asks, other = yard.match("a"), yard.match("b", "api", repo="acme/api")
+    for job in (asks, other):
+        yard.store.lrem(f"rq:queue:{QUEUE}", 0, job.id)
+        yard.store.hset(job.key, "status", "scheduled")
+        yard.store.zadd(ScheduledJobRegistry.key_template.format(QUEUE), {job.id: 4e9})
+    yard.store.hset(asks.key, "waiting", "approval 2096-10-02T07:06:40Z")
+    yard.store.hset(other.key, "waiting", "paused ")
+
+    listed = yard.run("deploys", "list", "--status", "waiting").stdout
+    assert "for approval until 2096-10-02T07:06:40Z" in listed
+    assert "for paused" in listed
+    dry = yard.run("deploys", "approve", asks.id, "--dry-run").stdout
+    assert dry.startswith(f"would approve  {asks.id}  waiting")
+    told = yard.run("deploys", "approve", asks.id, other.id, "api--none", code=1)
+    again = yard.run("deploys", "approve", asks.id, code=1)
+
+    assert told.stdout == f"{asks.id} is approved\n"
+    assert f"{other.id}: it waits for no approval" in told.stderr
+    assert "api--none: there is no such deploy" in told.stderr
+    assert "has approved it already" in again.stderr
+    due = yard.store.zscore(ScheduledJobRegistry.key_template.format(QUEUE), asks.id)
+    assert due is not None
+    assert due < 3e9
+    assert yard.run("deploys", "approve", code=2).output
+    assert "approved_by" in yard.run("deploys", "show", asks.id).stdout
+    assert yard.run("deliveries", "approve", "x", code=2).output
+
+
 def test_redis_that_is_away(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RELAY_REDIS_URL", "redis://:password@127.0.0.1:1")
 

@@ -26,7 +26,7 @@ from relay.events import Delivery, Push
 from relay.records import DELIVERY_JOB, DEPLOY_JOB
 from tests.harness import Target, until
 from tests.workers import jobs
-from tests.workers.conftest import Crew
+from tests.workers.crew import Crew
 from workers.deploys import Deploy
 from workers.runtime import Runtime
 from workers.taking import _TAKE

@@ -24,7 +24,7 @@ from relay.replays import Wish, replay_deliveries
 from relay.store import connect_async
 from tests.harness import RELAY_YAML, Relay, Target, sha_of, until
 from tests.workers import jobs
-from tests.workers.conftest import Crew
+from tests.workers.crew import Crew
 from workers.replays import replay_deploys
 
 

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import io
-import json
 import sys
 import time
 from typing import Any
 
-import msgspec
 import pytest
 import redis
 from aiohttp import web
@@ -17,89 +14,15 @@ from rq.job import Job, JobStatus
 
 from config.model import Target as ConfiguredTarget
 from config.settings import load_settings
-from relay.events import Delivery, Push
-from relay.records import DELIVERY_JOB
 from relay.replays import Wish
 from relay.store import connect_async
-from tests.harness import PATIENCE, Answer, Target, sha_of, until
-from tests.workers.conftest import Crew
+from tests.harness import PATIENCE, Target, sha_of, until
+from tests.workers.desk import Desk, answering, shas
 from workers import gate
 from workers.replays import replay_deploys
 from workers.targets import overview, pause, resume
 
-YAML = """\
-sources:
-  github: {provider: github, secrets: [{env: TEST_GITHUB_SECRET}]}
-targets:
-  api:
-    preset: http
-    url: {env: TEST_API_URL}
-    json: {sha: "{{ event.sha }}"}
-    retry: {attempts: 2, base: 10ms}
-KEYS
-routes:
-  - {name: api, repo: acme/api, on: push, deploy: [api]}
-"""
-
-
 API = ConfiguredTarget.model_validate({"preset": "http", "url": "http://a/"})
-
-
-class Desk:
-    """A crew with one target, whose deploys are ordered here."""
-
-    def __init__(self, crew: Crew, audited: io.BytesIO) -> None:
-        self.crew = crew
-        self._audited = audited
-
-    def lines(self, *events: str, **fields: Any) -> list[dict[str, Any]]:
-        told = [json.loads(line) for line in self._audited.getvalue().splitlines()]
-        return [line for line in told if line["event"] in events and fields.items() <= line.items()]
-
-    async def push(self, after: str, *, before: str = "", branch: str = "main") -> str:
-        """The id of the deploy of a push, whose commits are words."""
-        ref = f"refs/heads/{branch}"
-        event = Push("acme/api", ref, sha_of(before or f"before {after}"), sha_of(after))
-        delivery = Delivery(f"github--{after}", "github", 0, event)
-        self.crew.queue.enqueue_job(
-            Job.create(
-                DELIVERY_JOB,
-                (msgspec.json.encode(delivery).decode(),),
-                id=delivery.id,
-                connection=self.crew.store,
-            )
-        )
-        await self.told("deploy.queued", sha=sha_of(after))
-        return str(self.lines("deploy.queued", sha=sha_of(after))[0]["deploy"])
-
-    async def told(self, *events: str, count: int = 1, **fields: Any) -> list[dict[str, Any]]:
-        """The audit lines, once there are so many."""
-        await until(lambda: len(self.lines(*events, **fields)) >= count)
-        return self.lines(*events, **fields)
-
-
-@pytest.fixture
-def keys() -> str:
-    return ""
-
-
-@pytest.fixture
-def desk(crew: Crew, audited: io.BytesIO, relay: Any, keys: str) -> Desk:
-    relay.write(YAML.replace("KEYS\n", keys))
-    return Desk(crew, audited)
-
-
-def answering(status: int, **headers: str) -> Answer:
-    async def answer(_: web.Request) -> web.StreamResponse:
-        return web.Response(
-            status=status, headers={k.replace("_", "-"): v for k, v in headers.items()}
-        )
-
-    return answer
-
-
-def shas(target: Target) -> list[str]:
-    return [json.loads(body)["sha"] for *_, body in target.calls]
 
 
 @pytest.fixture

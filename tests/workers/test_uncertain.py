@@ -16,7 +16,7 @@ from rq.job import Job, JobStatus
 from relay.events import Push
 from relay.records import DEPLOY_JOB, HELD_ERROR
 from tests.harness import RELAY_YAML, Relay, Target
-from tests.workers.conftest import Crew
+from tests.workers.crew import Crew
 from workers.deploys import Deploy
 from workers.errors import DeployHeld
 

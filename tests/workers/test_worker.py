@@ -28,7 +28,7 @@ from relay.records import DELIVERY_JOB
 from relay.store import connect_async
 from tests.harness import until
 from tests.workers import jobs
-from tests.workers.conftest import QUICK, Crew
+from tests.workers.crew import QUICK, Crew
 from workers.upkeep import Tempo
 from workers.worker import RelayWorker
 from workers.writing import GONE, Writer

@@ -1,0 +1,251 @@
+"""What makes a deploy wait by the target's own rules: rates, hours, a person's approval."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from datetime import UTC, datetime, timedelta
+
+import pytest
+import redis
+from rq.job import Job, JobStatus
+
+from config.model import Target as ConfiguredTarget
+from config.settings import load_settings
+from relay.approving import approve
+from relay.archive import Archive, Filter
+from relay.replays import Done, Wish
+from relay.store import connect_async
+from tests.harness import Relay, Target, sha_of, until
+from tests.workers.desk import YAML, Desk, answering, shas
+from workers import gate
+from workers.runtime import project
+from workers.targets import overview
+
+SCHEDULED = "rq:scheduled:deploy-relay"
+
+
+async def approved(desk: Desk, *ids: str, by: str = "lead", dry: bool = False) -> list[Done]:
+    async with connect_async(desk.crew.url, timeout=5) as server:
+        return await approve(server, load_settings(), [Wish(id_, by, dry=dry) for id_ in ids])
+
+
+async def rests(desk: Desk, store: redis.Redis, deploy: str) -> Job:
+    job = Job.fetch(deploy, connection=store)
+    await desk.crew.reaches(job, JobStatus.SCHEDULED)
+    return job
+
+
+@pytest.mark.parametrize("keys", ["    rate: [2/2s, 100/d]\n"])
+async def test_no_more_calls_than_the_rate_allows_and_in_the_order_of_arrival(
+    desk: Desk, target: Target, store: redis.Redis
+) -> None:
+    desk.crew.start()
+
+    words = "abcde"
+    for word in words:
+        await desk.push(word, branch=word)
+    ends = await desk.told("deploy.succeeded", count=len(words))
+
+    assert {line["attempt"] for line in ends} == {1}
+    moments = [moment for moment, *_ in target.calls]
+    # A moment is taken when the request arrives, and turns are counted before it is sent.
+    assert all(last - first > 1.9 for first, last in zip(moments, moments[2:], strict=False))
+    waiting = desk.lines("deploy.waiting", sha=sha_of("e"))
+    assert {line["reason"] for line in waiting} == {"rate"}
+    assert waiting[0]["until"] is not None
+    assert store.zcard("relay:calls:api") == len(words)
+    assert store.zcard("relay:turns:api") == 0
+
+
+@pytest.mark.parametrize("keys", ["    rate: 1/h\n    supersede: true\n"])
+async def test_the_newest_of_a_branch_inherits_the_turn(
+    desk: Desk, target: Target, store: redis.Redis
+) -> None:
+    desk.crew.start()
+    await desk.push("a")
+    await desk.told("deploy.succeeded")
+    older = await desk.push("b", before="a")
+    [waiting] = await desk.told("deploy.waiting", deploy=older)
+    await rests(desk, store, older)
+
+    newer = await desk.push("c", before="b")
+
+    [inherits] = await desk.told("deploy.waiting", deploy=newer)
+    assert inherits["until"] == waiting["until"]
+    await desk.told("deploy.superseded", deploy=older, by=newer)
+    assert len(target.calls) == 1
+
+
+@pytest.mark.parametrize(
+    "keys", ["    rate: 1/h\n    breaker: {failures: 1, pause: 1s, cap: 1s}\n"]
+)
+async def test_a_probe_that_has_no_turn_lets_others_be_the_probe(
+    desk: Desk, target: Target, store: redis.Redis
+) -> None:
+    target.answers = [answering(500)]
+    desk.crew.start()
+    await desk.push("a", branch="a")
+    await desk.told("target.opened")
+
+    deploy = await desk.push("b", branch="b")
+
+    await desk.told("deploy.waiting", deploy=deploy, reason="rate")
+    await rests(desk, store, deploy)
+    await until(lambda: store.keys("relay:probe:*") == [])
+    assert len(target.calls) == 1
+
+
+@pytest.mark.parametrize("keys", ["    breaker: {failures: 1}\n"])
+async def test_a_probe_whose_address_is_refused_lets_others_be_the_probe(
+    desk: Desk, store: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RELAY_ALLOWED_NETWORKS", "")
+    store.hset("relay:target:api", mapping={"until": time.time() - 1, "opened": 1})
+    desk.crew.start()
+
+    await desk.push("a")
+
+    [failed] = await desk.told("deploy.failed")
+    assert failed["reason"].startswith("the target's address is refused: loopback")
+    assert store.keys("relay:probe:*") == []
+
+
+def closed_now() -> str:
+    """A freeze of this day and the next one."""
+    today = datetime.now(UTC).date()
+    return f"{today - timedelta(1)} to {today + timedelta(1)}"
+
+
+HOURS = f"    hours: {{zone: UTC, freeze: {closed_now()}}}\n"
+
+
+@pytest.mark.parametrize("keys", [HOURS + "    supersede: true\n"])
+async def test_in_a_freeze_deploys_wait_and_say_until_when(
+    desk: Desk,
+    relay: Relay,
+    target: Target,
+    store: redis.Redis,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(gate, "HOURS_LOOK", 1)
+    over = datetime.now(UTC).date() + timedelta(2)
+    worker = desk.crew.start()
+
+    first = await desk.push("b", before="a")
+    [waiting] = await desk.told("deploy.waiting", deploy=first)
+    newest = await desk.push("c", before="b")
+    await desk.told("deploy.superseded", deploy=first, by=newest)
+    await desk.told("deploy.waiting", deploy=newest)
+    job = await rests(desk, store, newest)
+
+    assert (waiting["reason"], waiting["until"]) == ("hours", f"{over}T00:00:00Z")
+    configured = ConfiguredTarget.model_validate(
+        {"preset": "http", "url": "http://a/", "hours": {"zone": "UTC", "freeze": closed_now()}}
+    )
+    [row] = overview(store, {"api": configured}, "deploy-relay")
+    assert row.state == f"outside its hours until {over}T00:00:00Z"
+    async with connect_async(desk.crew.url, timeout=5) as server:
+        archive = Archive(server, "deploy-relay")
+        found = await archive.find("deploy", Filter(frozenset({"waiting"})), 9)
+        [record] = await archive.read("deploy", found.ids)
+        assert (await archive.find("deploy", Filter(frozenset({"retrying"})), 9)).ids == []
+    assert (record.id, record.status) == (newest, "waiting")
+    assert record.waits_for == f"hours {over}T00:00:00Z"
+
+    # Hours that were changed meanwhile count from the next look on.
+    worker.shut_down()
+    await desk.crew.ended(worker)
+    relay.write(YAML.replace("KEYS\n", "    supersede: true\n"))
+    project.cache_clear()
+    desk.crew.start()
+    [succeeded] = await desk.told("deploy.succeeded")
+
+    assert (succeeded["deploy"], succeeded["attempt"]) == (newest, 1)
+    assert shas(target) == [sha_of("c")]
+    assert len(desk.lines("deploy.waiting", deploy=newest)) == 1
+    job.refresh()  # type: ignore[no-untyped-call]
+    assert job.get_status() == JobStatus.FINISHED
+
+
+@pytest.mark.parametrize("keys", ["    approval: required\n    window: 1000s\n"])
+async def test_a_deploy_waits_until_somebody_approves_it(
+    desk: Desk, target: Target, store: redis.Redis
+) -> None:
+    desk.crew.start()
+    deploy, other = await desk.push("a", branch="a"), await desk.push("b", branch="b")
+    [waiting] = await desk.told("deploy.waiting", deploy=deploy)
+    await rests(desk, store, deploy)
+    job = await rests(desk, store, other)
+    expires = job.created_at + timedelta(days=7, seconds=1)
+    assert waiting["reason"] == "approval"
+    assert waiting["until"][:16] == f"{expires:%Y-%m-%dT%H:%M}"
+
+    # It is not forgotten that it waits, however long: a second webhook is a duplicate.
+    identities = store.keys("relay:deploy:*")
+    [identity] = [key for key in identities if store.hget(key, "job") == deploy.encode()]
+    store.expire(identity, 5)
+    store.zadd(SCHEDULED, {deploy: 0})
+    await until(lambda: store.ttl(identity) > 900)
+    await rests(desk, store, deploy)
+
+    assert await approved(desk, deploy, dry=True) == [Done(deploy)]
+    assert await approved(desk, deploy, "api--unknown", by="lead") == [
+        Done(deploy),
+        Done("api--unknown", refusal="unknown"),
+    ]
+
+    [succeeded] = await desk.told("deploy.succeeded")
+    assert (succeeded["deploy"], succeeded["attempt"]) == (deploy, 1)
+    [line] = desk.lines("deploy.approved")
+    assert (line["deploy"], line["by"]) == (deploy, "lead")
+    assert shas(target) == [sha_of("a")]
+    assert job.get_status() == JobStatus.SCHEDULED
+    assert await approved(desk, deploy) == [Done(deploy, refusal="gone", other="finished")]
+
+
+@pytest.mark.parametrize("keys", ["    approval: {expires: 1s}\n"])
+async def test_a_deploy_that_nobody_approves_in_time_fails(desk: Desk, target: Target) -> None:
+    desk.crew.start()
+
+    deploy = await desk.push("a")
+
+    [failed] = await desk.told("deploy.failed")
+    [waiting] = desk.lines("deploy.waiting")
+    assert failed["deploy"] == deploy
+    assert failed["reason"] == f"nobody approved it until {waiting['until']}"
+    assert target.calls == []
+    assert await approved(desk, deploy) == [Done(deploy, refusal="gone", other="failed")]
+
+
+async def test_only_what_waits_for_it_is_approved(
+    desk: Desk, target: Target, store: redis.Redis
+) -> None:
+    store.hset("relay:target:api", "paused", time.time())
+    desk.crew.start()
+    deploy = await desk.push("a")
+    await rests(desk, store, deploy)
+
+    assert await approved(desk, deploy) == [Done(deploy, refusal="unasked")]
+    assert await approved(desk, "github--a") == [Done("github--a", refusal="unknown")]
+    assert store.hget(f"rq:job:{deploy}", "approved_by") is None
+
+
+@pytest.mark.parametrize("keys", ["    approval: required\n"])
+async def test_who_approved_first_is_told_to_the_second(
+    desk: Desk, target: Target, store: redis.Redis
+) -> None:
+    store.hset("relay:target:api", "paused", time.time())
+    desk.crew.start()
+    deploy = await desk.push("a")
+    await rests(desk, store, deploy)
+
+    first, second = await asyncio.gather(
+        approved(desk, deploy, by="one"), approved(desk, deploy, by="two")
+    )
+
+    won, [lost] = (first, second) if not first[0].refusal else (second, first)
+    assert won == [Done(deploy)]
+    assert lost.refusal in ("approved", "unasked")
+    await desk.told("deploy.waiting", deploy=deploy, reason="paused")
+    assert len(desk.lines("deploy.approved")) == 1
