@@ -16,6 +16,8 @@ from typing import Protocol
 
 from aiohttp import web
 
+from relay.errors import Overloaded
+
 OTHER_FILES = 64
 """File descriptors that a receiver needs besides its connections, and some to spare."""
 
@@ -78,7 +80,7 @@ class Server(web.Server):
         if found is newest:
             found.turn_away(503, f"all {self.bounds.most} connections are busy")
         else:
-            found.force_close()
+            found.make_way()
 
 
 _NEVER_SPOKE, _IDLE, _READS_BODY, _BUSY = range(4)
@@ -142,6 +144,14 @@ class Connection(web.RequestHandler):
             return _IDLE
         request = self._current_request
         return _BUSY if request is None or request.content.is_eof() else _READS_BODY
+
+    def make_way(self) -> None:
+        """Close at once. Who reads a body from it is told why, rather than that the body ended."""
+        if self.patience() == _READS_BODY and self._current_request is not None:
+            self._current_request.content.set_exception(
+                Overloaded("the body was cut off to make room for another connection")
+            )
+        self.force_close()
 
     def turn_away(self, status: int, reason: str) -> None:
         """Answer without having read a request, and close."""

@@ -80,6 +80,10 @@ def asked(url: str) -> Iterator[redis.Redis]:
     try:
         with connect(url) as client:
             yield client
+    except TooFewReplicas as error:
+        raise StoreUnavailable(
+            f"Redis has it, but only {error}: a failover may undo it, so run this again"
+        ) from None
     except RedisError as error:
         raise StoreUnavailable(f"Redis does not answer ({type(error).__name__})") from None
 
@@ -116,18 +120,36 @@ async def execute(
     ``patience`` is the seconds replicas get for it. Raises redis.exceptions.RedisError, and
     TooFewReplicas if Redis has run the commands, but too few have confirmed them.
     """
+    async with client.pipeline(transaction=not replicas) as pipe:
+        _write(pipe, fill, replicas, patience)
+        return _confirmed(await pipe.execute(), replicas)
+
+
+def execute_blocking(
+    client: redis.Redis, fill: Callable[[Any], object], *, replicas: int, patience: float
+) -> list[Any]:
+    """As ``execute``, with a blocking client."""
+    with client.pipeline(transaction=not replicas) as pipe:
+        _write(pipe, fill, replicas, patience)
+        return _confirmed(pipe.execute(), replicas)
+
+
+def _write(pipe: Any, fill: Callable[[Any], object], replicas: int, patience: float) -> None:
     if not replicas:
-        async with client.pipeline(transaction=True) as pipe:
-            fill(pipe)
-            return await pipe.execute()
+        fill(pipe)
+        return
     # WAIT is about the writes of its own connection and does not wait within a transaction, so
     # both travel in one pipeline. https://redis.io/docs/latest/commands/wait/
-    async with client.pipeline(transaction=False) as pipe:
-        pipe.execute_command("MULTI")
-        fill(pipe)
-        pipe.execute_command("EXEC")
-        pipe.execute_command("WAIT", replicas, max(1, int(patience * 1000)))
-        *_, answers, confirmed = await pipe.execute()
+    pipe.execute_command("MULTI")
+    fill(pipe)
+    pipe.execute_command("EXEC")
+    pipe.execute_command("WAIT", replicas, max(1, int(patience * 1000)))
+
+
+def _confirmed(answers: list[Any], replicas: int) -> list[Any]:
+    if not replicas:
+        return answers
+    *_, answers, confirmed = answers
     for answer in answers:
         if isinstance(answer, Exception):
             raise answer

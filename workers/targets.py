@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from redis import Redis
 from rq.rate_limit import RateLimitRegistry
@@ -15,6 +15,7 @@ from rq.registry import ScheduledJobRegistry
 
 from config.model import Target
 from relay.records import JOB_PREFIX, WAITING_FIELD
+from relay.store import execute_blocking
 from workers.deploys import limit_key
 from workers.gate import said
 from workers.standing import FIELDS, standing_key, standing_of
@@ -47,19 +48,40 @@ def overview(redis: Redis, targets: Mapping[str, Target], queue: str) -> list[Ov
     return told
 
 
-def pause(redis: Redis, name: str) -> bool:
-    """Have no call begin from now on; false if that was so already."""
-    return bool(redis.hsetnx(standing_key(name), "paused", str(time.time())))
+def pause(redis: Redis, name: str, *, replicas: int = 0, patience: float = 1) -> bool:
+    """Have no call begin from now on; false if that was so already.
+
+    Also raises TooFewReplicas if not so many ``replicas`` have it after ``patience`` seconds.
+    """
+    key = standing_key(name)
+    since = redis.hget(key, "paused")
+    # Written even where it is so already: replicas are waited for only after a write.
+    [added] = execute_blocking(
+        redis,
+        lambda pipe: pipe.hset(key, "paused", since or str(time.time())),
+        replicas=replicas,
+        patience=patience,
+    )
+    return bool(added)
 
 
-def resume(redis: Redis, name: str, queue: str) -> bool:
-    """Let calls begin again, those that waited at once; false if the target was not paused."""
-    if not redis.hdel(standing_key(name), "paused"):
-        return False
+def resume(redis: Redis, name: str, queue: str, *, replicas: int = 0, patience: float = 1) -> bool:
+    """Let calls begin again, those that waited at once; false if the target was not paused.
+
+    Replicas as for ``pause``.
+    """
+    key = standing_key(name)
+
+    def fill(pipe: Any) -> None:
+        # Taking away what is not there would write nothing.
+        pipe.hset(key, "paused", "")
+        pipe.hdel(key, "paused")
+
+    added, _ = execute_blocking(redis, fill, replicas=replicas, patience=patience)
     for job in list(_scheduled(redis, name, queue)):
         if redis.hget(f"{JOB_PREFIX}{job}", WAITING_FIELD) == b"paused ":
             redis.zadd(_scheduled_key(queue), {job: int(time.time())}, xx=True)
-    return True
+    return not added
 
 
 def _scheduled(redis: Redis, name: str, queue: str) -> Iterable[str]:

@@ -1,8 +1,8 @@
 """The worker process: as many jobs as asked for in flight on one event loop.
 
-This file has its life: birth, taking and running, a warm end, death. Beside it taking.py takes
-jobs, running.py runs one, bookkeeping.py writes how it ended, upkeep.py keeps the worker known
-and commands.py obeys.
+This file has its life: birth, taking and running, a warm end, death. Beside it starting.py waits
+for Redis before that, taking.py takes jobs, running.py runs one, bookkeeping.py writes how it
+ended, upkeep.py keeps the worker known and commands.py obeys.
 """
 
 from __future__ import annotations
@@ -13,10 +13,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
-import uvloop
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
-from rq import Queue
 from rq.exceptions import AbandonedJobError, DeserializationError
 from rq.job import Job
 from rq.rate_limit import RateLimitRegistry
@@ -27,16 +25,14 @@ from rq.worker import BaseWorker
 from rq.worker_registration import clean_worker_registry
 
 from relay.audit import log
-from relay.errors import StoreUnavailable
-from relay.signals import on_signals
-from relay.store import CONNECT_TIMEOUT, connect, connect_async
+from relay.store import CONNECT_TIMEOUT, connect_async
 from workers import ends
 from workers.bookkeeping import LONGEST_PAUSE, Books, Outcome
 from workers.commands import Commands
 from workers.errors import DeployFailed
 from workers.rescue import Rescue
 from workers.running import Flight
-from workers.runtime import Runtime, open_runtime, project
+from workers.runtime import Runtime
 from workers.taking import MOST, PEEK, Suspended, Taken, Taker
 from workers.upkeep import Tempo, Upkeep
 from workers.writing import Writer
@@ -288,33 +284,3 @@ async def _cancel(tasks: list[asyncio.Task[Any]]) -> None:
         for task in pending:
             task.cancel()
         _, pending = await asyncio.wait(pending, timeout=0.1)
-
-
-async def _work(worker: RelayWorker) -> None:
-    async with open_runtime() as runtime:
-        on_signals(stop=worker.shut_down, reload=runtime.reloading.hurry)
-        watching = asyncio.create_task(runtime.reloading.run())
-        try:
-            await worker.run(runtime)
-        finally:
-            watching.cancel()
-
-
-def work() -> None:
-    """Run jobs until SIGTERM or SIGINT; jobs that run then get their grace to end.
-
-    Raises ConfigError, and StoreUnavailable where Redis does not answer at the start.
-    """
-    settings = project().settings
-    connection = connect(settings.redis_address())
-    logging.getLogger("rq.worker").setLevel(logging.WARNING)
-    try:
-        worker = RelayWorker(
-            [Queue(settings.queue, connection=connection)],
-            connection=connection,
-            jobs_in_flight=settings.jobs_in_flight,
-            shutdown_grace=settings.shutdown_grace,
-        )
-        uvloop.run(_work(worker))
-    except RedisError as error:
-        raise StoreUnavailable(f"Redis is not reachable ({type(error).__name__})") from None

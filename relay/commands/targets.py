@@ -46,7 +46,12 @@ def pause_target(config: Path | None, name: str) -> None:
     """
     settings = _target(config, name)
     with asked(settings.redis_address()) as redis:
-        done = pause(redis, name)
+        done = pause(
+            redis,
+            name,
+            replicas=settings.redis_replicas,
+            patience=settings.store_timeout / 2,
+        )
     _told("target.paused", name, done, f"{name} is paused already")
 
 
@@ -58,7 +63,13 @@ def resume_target(config: Path | None, name: str) -> None:
     """Let calls to target NAME begin again, first of all those that waited for it."""
     settings = _target(config, name)
     with asked(settings.redis_address()) as redis:
-        done = resume(redis, name, settings.queue)
+        done = resume(
+            redis,
+            name,
+            settings.queue,
+            replicas=settings.redis_replicas,
+            patience=settings.store_timeout / 2,
+        )
     _told("target.resumed", name, done, f"{name} is not paused")
 
 

@@ -49,6 +49,29 @@ async def test_among_slow_connections_a_normal_sender_is_answered(relay: Relay) 
         assert (await relay.push(note="last"))[0] == 202
 
 
+async def test_a_body_that_is_cut_off_to_make_room_is_audited_as_that(relay: Relay) -> None:
+    relay.environ = {**relay.environ, "RELAY_MAX_CONNECTIONS": "1"}
+    receiver = await relay.serve()
+    host, _, port = relay.url.removeprefix("http://").partition(":")
+    body = github_push()
+    reader, writer = await asyncio.open_connection(host, int(port))
+    length = {"Host": "relay", "Content-Length": str(len(body)), "Expect": "100-continue"}
+    lines = "".join(
+        f"{name}: {value}\r\n" for name, value in (github_headers(body) | length).items()
+    )
+    writer.write(f"POST /hooks/github HTTP/1.1\r\n{lines}\r\n".encode())
+    await reader.readuntil(b"\r\n\r\n")
+    writer.write(body[:-1])
+
+    assert (await relay.push(note="another"))[0] == 202
+
+    assert await reader.read() == b""
+    [cut_off] = await receiver.wait_for("delivery.rejected")
+    writer.close()
+    assert cut_off["reason"] == "the body was cut off to make room for another connection"
+    assert (cut_off["status"], cut_off["source"]) == (503, "github")
+
+
 def memory(pid: int) -> int:
     """Bytes of memory that a process has at this moment."""
     status = Path(f"/proc/{pid}/status")

@@ -13,7 +13,6 @@ from click.testing import CliRunner, Result
 
 from relay.cli import main
 from tests.harness import github_push, gitlab_merge_request
-from workers.runtime import project
 
 VALID = """\
 sources:
@@ -169,17 +168,6 @@ def test_send_to_nobody(folder: Path) -> None:
 
     assert result.exit_code == 1
     assert f"no answer from http://127.0.0.1:{port}/hooks/github" in result.output
-
-
-def test_worker_without_redis(folder: Path) -> None:
-    project.cache_clear()
-    address = f"unix://{folder}/nobody.sock"
-
-    result = run(folder, "worker", environ={**ENVIRON, "RELAY_REDIS_URL": address})
-    project.cache_clear()
-
-    assert result.exit_code == 1
-    assert "Redis is not reachable (ConnectionError)\n" in result.output
 
 
 def test_settings_that_cannot_be(folder: Path) -> None:

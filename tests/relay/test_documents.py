@@ -28,7 +28,7 @@ def test_examples_of_the_readme_are_valid(tmp_path: Path) -> None:
 
 def test_every_audit_event_is_documented() -> None:
     documented = (ROOT / "docs" / "audit.md").read_text("utf-8")
-    rooms = [*(ROOT / "relay").glob("*.py"), *(ROOT / "workers").glob("*.py")]
+    rooms = [*(ROOT / "relay").rglob("*.py"), *(ROOT / "workers").rglob("*.py")]
     code = "".join(file.read_text("utf-8") for file in rooms)
     things = "config|delivery|route|deploy|target|process|receiver|worker|relay"
     # Names in the call that writes them, over a line break where there is one.

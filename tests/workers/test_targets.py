@@ -220,6 +220,28 @@ async def test_a_paused_target_keeps_the_newest_and_calls_it_when_resumed(
     assert store.hget(f"rq:job:{newest}", "waiting") == b""
 
 
+def test_a_resume_that_is_repeated_wakes_what_still_waits(store: redis.Redis) -> None:
+    """As after one that too few replicas confirmed."""
+    store.hset("rq:job:api--left", "waiting", "paused ")
+    store.zadd("rq:scheduled:deploy-relay", {"api--left": 2e10})
+
+    assert not resume(store, "api", "deploy-relay")
+
+    due = store.zscore("rq:scheduled:deploy-relay", "api--left")
+    assert due is not None
+    assert due <= time.time()
+    assert not store.exists("relay:target:api")
+
+
+def test_a_pause_that_is_repeated_keeps_its_beginning(store: redis.Redis) -> None:
+    assert pause(store, "api")
+    since = store.hget("relay:target:api", "paused")
+
+    assert not pause(store, "api")
+
+    assert store.hget("relay:target:api", "paused") == since
+
+
 def test_how_a_target_stands_in_words(store: redis.Redis) -> None:
     def state(**fields: float) -> str:
         store.delete("relay:target:api")
