@@ -25,6 +25,7 @@ from workers.backoff import pause, retry_after
 from workers.deploys import Deploy, identity_key, latest_key
 from workers.errors import CallFailed, DeployFailed, DeployHeld
 from workers.gate import Expired, Request, Superseded, Wait, decide, moment, probing
+from workers.line import InLine
 from workers.runtime import CALLING_FIELD, Runtime
 from workers.standing import (
     TOO_MANY_REQUESTS,
@@ -68,7 +69,13 @@ async def attempt(
     this = _Attempt(rt, task, job, target, rt.project.recipes[task.target], seen, number, fields)
     if seen.begun is not None:
         this.follow_cut_off(seen.begun)
-    request = Request(job.id, job.created_at.timestamp(), seen.approved_by is not None, seen.newest)
+    request = Request(
+        job.id,
+        job.created_at.timestamp(),
+        approved=seen.approved_by is not None,
+        newest=seen.newest,
+        ahead=seen.ahead,
+    )
     decision = decide(request, target, seen.standing, time.time())
     if isinstance(decision, Superseded):
         log.info("deploy.superseded", by=decision.by, **fields)
@@ -148,15 +155,18 @@ class _Attempt:
         until = None if wait.until is None else moment(wait.until)
         waiting = f"{wait.reason} {until or ''}"
         if waiting != self.seen.waiting:
-            log.info("deploy.waiting", reason=wait.reason, until=until, **self.fields)
+            behind = {"behind": wait.behind} if wait.behind else {}
+            log.info("deploy.waiting", reason=wait.reason, until=until, **behind, **self.fields)
             key = f"{JOB_PREFIX}{self.job.id}"
             await self.rt.send("HSET", key, WAITING_FIELD, waiting)
         await self._stay_known()
         # RQ counts one more when it takes the Retry; the next run is to be the same attempt.
         self.job.number_of_retries = (self.job.number_of_retries or 0) - 1
         # RQ's scheduler drops fractions of the due time.
-        seconds = math.ceil(wait.look) - math.floor(time.time())
-        return Retry(max=_ENDLESS, interval=max(1, seconds))
+        seconds = max(1, math.ceil(wait.look) - math.floor(time.time()))
+        if self.target.concurrency == 1:
+            return InLine(_ENDLESS, seconds, self.seen.rank, wait.place)
+        return Retry(max=_ENDLESS, interval=seconds)
 
     async def _stay_known(self) -> None:
         """Count the window, in which the same deploy is made once, from the last time that this one

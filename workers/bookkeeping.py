@@ -20,11 +20,13 @@ from rq.callbacks import execute_stopped_callback
 from rq.executions import Execution
 from rq.job import Job, JobStatus
 from rq.job_lifecycle import format_exc_info
+from rq.rate_limit import RateLimitRegistry
 from rq.results import Result
 from rq.utils import now
 from rq.worker import BaseWorker
 
 from relay.batching import GroupCommit
+from workers.line import InLine
 from workers.runtime import CALLING_FIELD
 from workers.writing import GONE, Part, Writer, Written
 
@@ -33,6 +35,9 @@ MAX_TOGETHER = 64
 
 LONGEST_PAUSE = 5
 """Seconds between two attempts to reach Redis, at most."""
+
+MOST_IN_ORDER = 999_999
+"""Jobs that are due in the same second and still run in order."""
 
 STOPPED = "Job stopped by user."
 
@@ -168,6 +173,8 @@ class Books:
             worker.increment_total_working_time(job.ended_at - job.started_at, pipe)
         if outcome.how != "returned":
             self._write_failure(pipe, outcome, times)
+        elif isinstance(outcome.value, InLine):
+            self._write_in_line(pipe, job, outcome.value, times)
         elif isinstance(outcome.value, Retry):
             self._write_retry(pipe, job, outcome.value, times)
         else:
@@ -187,6 +194,18 @@ class Books:
         job.set_status(JobStatus.STOPPED if stopped else JobStatus.FAILED, pipeline=pipe)
         reason = STOPPED if outcome.error is None else format_exc_info(outcome.error)
         job._handle_failure(reason, pipe, **times)
+
+    def _write_in_line(self, pipe: Any, job: Job, retry: InLine, times: dict[str, Any]) -> None:
+        if retry.place is None:
+            self._write_retry(pipe, job, retry, times)
+            # RQ counts in seconds, and its scheduler takes what is due in the order of its time.
+            registry = self._queue.scheduled_job_registry.key
+            pipe.zincrby(registry, min(retry.rank, MOST_IN_ORDER) * 1e-6, job.id)
+            return
+        job._status = JobStatus.RATE_LIMITED
+        retries = (job.number_of_retries or 0) + 1
+        pipe.hset(job.key, mapping={"status": job._status.value, "number_of_retries": retries})
+        RateLimitRegistry.from_job(job).add_to_rate_limited(job.id, pipe, retry.place)
 
     def _write_retry(self, pipe: Any, job: Job, retry: Retry, times: dict[str, Any]) -> None:
         self._worker.increment_failed_job_count(pipe)

@@ -38,6 +38,7 @@ from relay.records import (
     job_fields,
 )
 from relay.store import execute
+from workers.line import LINE_KEPT, line_key
 
 BOOKKEEPING = 30
 """Seconds that a deploy job may take beyond its call."""
@@ -59,13 +60,13 @@ BOOKKEEPING = 30
 _QUEUE_DEPLOYS = """
 local queue, queues, limits, scheduled = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local prefix, rate_prefix, now = ARGV[1], ARGV[2], tonumber(ARGV[3])
-local most_moves = tonumber(ARGV[4])
+local most_moves, line_kept = tonumber(ARGV[4]), tonumber(ARGV[5])
 local counts = {queued = true, started = true, scheduled = true, deferred = true, created = true,
                 rate_limited = true, ready_to_enqueue = true, finished = true}
 local waits = {rate_limited = true, queued = true, started = true, scheduled = true}
 
 redis.call('SADD', queues, queue)
-local answers, key, arg = {}, 5, 5
+local answers, key, arg = {}, 5, 6
 while key <= #KEYS do
   local delivery, deploys, ids = KEYS[key], tonumber(ARGV[arg]), {}
   local receipt, replay, by, cancelled = unpack(redis.call('HMGET', delivery, 'receipt',
@@ -75,7 +76,7 @@ while key <= #KEYS do
   receipt = receipt or ''
   key, arg = key + 1, arg + 1
   for _ = 1, deploys do
-    local identity, latest = KEYS[key], KEYS[key + 1]
+    local identity, latest, line = KEYS[key], KEYS[key + 1], KEYS[key + 2]
     local name, transition, before, after, window = unpack(ARGV, arg, arg + 4)
     local limit, concurrency, supersede, commit, changed = unpack(ARGV, arg + 5, arg + 9)
     local debounce, count = ARGV[arg + 10], tonumber(ARGV[arg + 11])
@@ -146,13 +147,17 @@ while key <= #KEYS do
       redis.call('SADD', limits, limit)
       redis.call('HSET', rate_prefix .. limit, 'concurrency', concurrency)
       redis.call('ZADD', rate_prefix .. limit .. ':rate_limited', now + key / 1e6, id)
+      if concurrency == '1' then
+        redis.call('ZADD', line, now + key / 1e6, id)
+        redis.call('EXPIRE', line, line_kept)
+      end
       verdict = 'queued'
     end
     answers[#answers + 1] = verdict
     answers[#answers + 1] = id
     if not cancelled then ids[#ids + 1] = id end
     told[id] = true
-    key, arg = key + 2, arg + 12 + count
+    key, arg = key + 3, arg + 12 + count
   end
   if redis.call('EXISTS', delivery) == 1 then
     redis.call('HSET', delivery, 'deploys', table.concat(ids, ' '))
@@ -213,7 +218,10 @@ async def queue_deploys(
     """
     keys = [f"{QUEUE_PREFIX}{queue}", QUEUES_KEY, RateLimitRegistry.rl_keys_key]
     keys.append(ScheduledJobRegistry.key_template.format(queue))
-    args: list[str | bytes | int | float] = [JOB_PREFIX, RATE_PREFIX, time.time(), MAX_MOVES]
+    args: list[str | bytes | int | float] = [
+        *(JOB_PREFIX, RATE_PREFIX, time.time()),
+        *(MAX_MOVES, LINE_KEPT),
+    ]
     bounds: dict[str, int] = {}
     for delivery, deploys in batch:
         keys.append(f"{JOB_PREFIX}{delivery}")
@@ -222,7 +230,11 @@ async def queue_deploys(
             identity = deploy_identity(deploy.target, deploy.event)
             fields = deploy_fields(deploy, target, queue, int(failure_ttl))
             bounds[deploy.target] = target.concurrency
-            keys += (f"{_IDENTITY_PREFIX}{identity}", latest_key(deploy))
+            keys += (
+                f"{_IDENTITY_PREFIX}{identity}",
+                latest_key(deploy),
+                line_key(deploy.target),
+            )
             args += (
                 f"{deploy.target}--{identity}",
                 transition(deploy.event),
@@ -296,6 +308,11 @@ def deploy_fields(
 def limit_key(target: str) -> str:
     """The key of a target's RateLimit, by which rq keeps its calls apart over all workers."""
     return f"target:{target}"
+
+
+def limited_key(target: str) -> str:
+    """Where those are kept that wait to be let in: a sorted set of rq's."""
+    return f"{RATE_PREFIX}{limit_key(target)}:rate_limited"
 
 
 def fill_slots(pipe: Any, limit: str, concurrency: int) -> None:

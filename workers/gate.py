@@ -13,7 +13,9 @@ from typing import Literal, NamedTuple
 
 from config.model import Breaker, Target
 
-Reason = Literal["approval", "paused", "hours", "platform", "breaker", "debounce", "probe", "rate"]
+Reason = Literal[
+    "approval", "paused", "hours", "platform", "breaker", "debounce", "order", "probe", "rate"
+]
 
 PERSON_LOOK = 60
 """Seconds after which a deploy that waits for a person looks by itself. Resuming and approving wake
@@ -52,6 +54,22 @@ class Newest(NamedTuple):
     """When the first of those was queued that have waited since without a call."""
 
 
+LINE_LOOK = 60
+"""Seconds after which a deploy looks whether the one before it is still to come: it may have been
+cancelled."""
+
+
+class Ahead(NamedTuple):
+    """The deploy that comes first where they are made one by one."""
+
+    job: str
+    due: float = 0
+    """When it runs next; 0 where it runs, or is about to."""
+    place: float | None = None
+    """Where the one who asks stands; None unless the first one waits for nothing but to be let in.
+    """
+
+
 class Request(NamedTuple):
     """What is known of the deploy that asks."""
 
@@ -60,6 +78,7 @@ class Request(NamedTuple):
     approved: bool = False
     newest: Newest | None = None
     """None where each deploy counts."""
+    ahead: Ahead | None = None
 
 
 class Go(NamedTuple):
@@ -74,6 +93,10 @@ class Wait(NamedTuple):
     reason: Reason
     until: float | None
     look: float
+    behind: str = ""
+    """The deploy that comes first."""
+    place: float | None = None
+    """Where it stands in the line, if it can give its place at the target to that one at once."""
 
 
 class Superseded(NamedTuple):
@@ -113,6 +136,10 @@ def decide(
         rested = min(newest.at + debounce.quiet, newest.burst + debounce.cap)
         if now < rested:
             return Wait("debounce", rested, rested)
+    if request.ahead is not None:
+        first, due, place = request.ahead
+        look = min(max(due, now) + 1, now + LINE_LOOK)
+        return Wait("order", due if due > now else None, look, first, place)
     return Go(probe=standing.until > 0)
 
 

@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from redis.exceptions import RedisError
+from rq.registry import ScheduledJobRegistry
 
 from config.model import Breaker, Target
 from relay.audit import log
@@ -26,8 +27,9 @@ from relay.records import (
     REQUESTED_BY_FIELD,
     WAITING_FIELD,
 )
-from workers.deploys import BOOKKEEPING, Deploy, latest_key
-from workers.gate import Newest, Standing, moment, stays_open
+from workers.deploys import BOOKKEEPING, Deploy, latest_key, limited_key
+from workers.gate import Ahead, Newest, Standing, moment, stays_open
+from workers.line import look_ahead
 from workers.runtime import CALLING_FIELD, Runtime
 from workers.verdict import Verdict
 
@@ -59,6 +61,9 @@ class Seen(NamedTuple):
     """Who asked for the replay."""
     approved_by: str | None
     newest: Newest | None
+    rank: int
+    """How many stand before it in the line, if there is one."""
+    ahead: Ahead | None
     standing: Standing
 
 
@@ -88,7 +93,8 @@ async def look(rt: Runtime, job: str, task: Deploy, target: Target) -> Seen:
     ]
     if target.newest_only:
         asked.append(rt.send("HMGET", latest_key(task), "job", "at", "burst"))
-    about, standing, *latest = await asyncio.gather(*asked)
+    before = _ahead(rt, job, task.target) if target.concurrency == 1 else _nobody()
+    (rank, first), about, standing, *latest = await asyncio.gather(before, *asked)
     begun, waiting, attempts, *people = map(_text, about)
     cancelled_by, replay_of, requested_by, approved_by = people
     newest = None
@@ -107,8 +113,19 @@ async def look(rt: Runtime, job: str, task: Deploy, target: Target) -> Seen:
         requested_by or "",
         approved_by,
         newest,
+        rank,
+        first,
         stands,
     )
+
+
+async def _ahead(rt: Runtime, job: str, target: str) -> tuple[int, Ahead | None]:
+    scheduled = ScheduledJobRegistry.key_template.format(rt.project.settings.queue)
+    return await look_ahead(rt.redis, target, job, scheduled=scheduled, limited=limited_key(target))
+
+
+async def _nobody() -> tuple[int, None]:
+    return 0, None
 
 
 def _text(value: bytes | None) -> str | None:

@@ -18,6 +18,7 @@ from relay.records import JOB_PREFIX, WAITING_FIELD
 from relay.store import execute_blocking
 from workers.deploys import limit_key
 from workers.gate import said
+from workers.line import in_order
 from workers.standing import FIELDS, standing_key, standing_of
 
 
@@ -78,9 +79,10 @@ def resume(redis: Redis, name: str, queue: str, *, replicas: int = 0, patience: 
         pipe.hdel(key, "paused")
 
     added, _ = execute_blocking(redis, fill, replicas=replicas, patience=patience)
-    for job in list(_scheduled(redis, name, queue)):
+    due = int(time.time())
+    for rank, job in enumerate(in_order(redis, name, list(_scheduled(redis, name, queue)))):
         if redis.hget(f"{JOB_PREFIX}{job}", WAITING_FIELD) == b"paused ":
-            redis.zadd(_scheduled_key(queue), {job: int(time.time())}, xx=True)
+            redis.zadd(_scheduled_key(queue), {job: due + rank * 1e-6}, xx=True)
     return not added
 
 

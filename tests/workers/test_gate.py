@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from config.model import Breaker, Target
 from workers.gate import (
+    Ahead,
     Expired,
     Go,
     Newest,
@@ -75,6 +76,22 @@ def test_a_deploy_that_a_person_must_approve(
 
     assert decision == expected
     assert type(decision) is type(expected)
+
+
+@pytest.mark.parametrize(
+    ("ahead", "expected"),
+    [
+        (Ahead("first"), Wait("order", None, NOW + 1, "first")),
+        (Ahead("first", NOW + 9), Wait("order", NOW + 9, NOW + 10, "first")),
+        (Ahead("first", NOW + 900), Wait("order", NOW + 900, NOW + 60, "first")),
+        (Ahead("first", NOW - 9), Wait("order", None, NOW + 1, "first")),
+        (Ahead("first", place=7), Wait("order", None, NOW + 1, "first", 7)),
+    ],
+)
+def test_who_comes_later_waits_for_the_first(ahead: Ahead, expected: object) -> None:
+    decision = decide(Request("it", ahead=ahead), target(), Standing(until=NOW - 1), NOW)
+
+    assert decision == expected
 
 
 @pytest.mark.parametrize(

@@ -14,13 +14,14 @@ from config.model import Target as ConfiguredTarget
 from config.settings import load_settings
 from relay.approving import approve
 from relay.archive import Archive, Filter
+from relay.cancelling import cancel
 from relay.replays import Done, Wish
 from relay.store import connect_async
 from tests.harness import Relay, Target, sha_of, until
 from tests.workers.desk import YAML, Desk, answering, shas
 from workers import gate
 from workers.runtime import project
-from workers.targets import overview
+from workers.targets import overview, pause, resume
 
 SCHEDULED = "rq:scheduled:deploy-relay"
 
@@ -249,3 +250,81 @@ async def test_who_approved_first_is_told_to_the_second(
     assert lost.refusal in ("approved", "unasked")
     await desk.told("deploy.waiting", deploy=deploy, reason="paused")
     assert len(desk.lines("deploy.approved")) == 1
+
+
+ONE_BY_ONE = "    concurrency: 1\n"
+
+
+@pytest.mark.parametrize("keys", [ONE_BY_ONE])
+async def test_one_by_one_a_retry_comes_before_what_came_later(
+    desk: Desk, target: Target, store: redis.Redis
+) -> None:
+    target.answers = [answering(500)]
+    desk.crew.start()
+
+    first = await desk.push("a")
+    await desk.told("deploy.retry_scheduled", deploy=first)
+    second = await desk.push("b")
+    third = await desk.push("c")
+    await desk.told("deploy.succeeded", count=3)
+
+    assert shas(target) == [sha_of(word) for word in "aabc"]
+    waiting = desk.lines("deploy.waiting", deploy=second)
+    assert {(line["reason"], line["behind"]) for line in waiting} == {("order", first)}
+    assert desk.lines("deploy.succeeded", deploy=third)[0]["attempt"] == 1
+    # Only the last one may still stand in the line, until somebody looks.
+    assert store.zrange("relay:line:api", 0, -1) == [third.encode()]
+
+
+@pytest.mark.parametrize("keys", [ONE_BY_ONE])
+async def test_one_by_one_what_waited_together_goes_in_the_order_of_arrival(
+    desk: Desk, target: Target, store: redis.Redis
+) -> None:
+    pause(store, "api")
+    desk.crew.start()
+    words = "abcdefgh"
+    for word in words:
+        await rests(desk, store, await desk.push(word, branch=word))
+
+    resume(store, "api", "deploy-relay")
+    await desk.told("deploy.succeeded", count=len(words))
+
+    assert shas(target) == [sha_of(word) for word in words]
+
+
+@pytest.mark.parametrize("keys", [ONE_BY_ONE + "    approval: required\n"])
+async def test_one_by_one_who_waits_for_a_person_holds_up_nobody(
+    desk: Desk, target: Target, store: redis.Redis
+) -> None:
+    desk.crew.start()
+    deploys = [await desk.push(word, branch=word) for word in "abc"]
+    for deploy in deploys:
+        await rests(desk, store, deploy)
+
+    await approved(desk, deploys[1])
+
+    [succeeded] = await desk.told("deploy.succeeded")
+    assert succeeded["deploy"] == deploys[1]
+    assert shas(target) == [sha_of("b")]
+
+
+@pytest.mark.parametrize("keys", [ONE_BY_ONE])
+async def test_one_by_one_what_was_cancelled_or_has_failed_holds_up_nobody(
+    desk: Desk, target: Target, store: redis.Redis
+) -> None:
+    target.answers = [answering(404)]
+    desk.crew.start()
+    await desk.push("a")
+    await desk.told("deploy.failed")
+    pause(store, "api")
+    second, third = await desk.push("b"), await desk.push("c")
+    for deploy in (second, third):
+        await rests(desk, store, deploy)
+    async with connect_async(desk.crew.url, timeout=5) as server:
+        await cancel(server, load_settings(), "deploy", [Wish(second, "lead")])
+    resume(store, "api", "deploy-relay")
+
+    [succeeded] = await desk.told("deploy.succeeded")
+    assert succeeded["deploy"] == third
+    assert shas(target) == [sha_of("a"), sha_of("c")]
+    assert desk.lines("deploy.waiting", reason="order") == []
