@@ -1,0 +1,295 @@
+"""What a fault is tried on: receiver, worker and Redis as processes, a platform, and the books.
+
+Each delivery has a commit of its own, by which its way can be followed. At the end every one that
+was acknowledged must have been deployed once, or the audit must say that nobody knows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import random
+import signal
+import socket
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+from aiohttp import web
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from relay.embedded import server_command, wait_until_ready
+from tests.harness import COMMAND, GITHUB_SECRET, github_headers, github_push
+
+PARTS = ("redis", "receiver", "worker")
+
+SETTLED = 300
+"""Seconds after the last fault within which all must have come to an end: what a killed worker
+leaves is found after 50, and RQ waits up to two minutes before a job's third run."""
+
+RESTART = 0.2
+"""Seconds between two looks for what is to be started again."""
+
+NO_ANSWER = 0
+"""The status of a request that got none."""
+
+_YAML = """\
+sources:
+  github: {provider: github, secrets: [{env: TEST_SECRET}]}
+targets:
+  hook: {preset: http, url: {env: TEST_HOOK}, query: {sha: "{{ event.sha }}"}, timeout: 20s}
+routes:
+  - {name: all, repo: acme/web, on: push, deploy: [hook]}
+"""
+
+
+@dataclass(slots=True)
+class Balance:
+    """What came of deliveries, counted by their commits."""
+
+    acknowledged: int = 0
+    deployed: int = 0
+    uncertain: int = 0
+    """Called once or not at all; the audit says that an attempt was cut off and how it went on."""
+    lost: list[str] = field(default_factory=list)
+    doubled: list[str] = field(default_factory=list)
+    """Called more than once, and no line tells why."""
+    unexplained: list[str] = field(default_factory=list)
+    """Acknowledged, and no line of the audit says so."""
+
+    def wrong(self) -> tuple[list[str], list[str], list[str]]:
+        """The first of what must not be: lost, silently doubled, unexplained."""
+        return self.lost[:5], self.doubled[:5], self.unexplained[:5]
+
+    def __str__(self) -> str:
+        return (
+            f"acknowledged {self.acknowledged:,}; deployed {self.deployed:,}, "
+            f"uncertain {self.uncertain:,}; lost {len(self.lost)}, silently doubled "
+            f"{len(self.doubled)}, unexplained {len(self.unexplained)}"
+        )
+
+
+def balance(
+    acknowledged: Iterable[str], calls: Mapping[str, int], lines: Iterable[Mapping[str, Any]]
+) -> Balance:
+    """Balance the books: what was acknowledged, what the platform saw, what the audit says."""
+    said: set[str] = set()
+    open_ends: set[str] = set()
+    for line in lines:
+        # Where Redis took a delivery and the answer was lost, the sender's retry is a duplicate.
+        if line["event"] in ("delivery.queued", "delivery.duplicate"):
+            said.add(line["sha"])
+        elif line["event"] == "deploy.uncertain" or (
+            line["event"] == "deploy.failed" and "cut off" in line["reason"]
+        ):
+            open_ends.add(line["sha"])
+    result = Balance()
+    for sha in acknowledged:
+        number = calls.get(sha, 0)
+        result.acknowledged += 1
+        if sha in open_ends:
+            result.uncertain += 1
+        elif number == 1:
+            result.deployed += 1
+        else:
+            (result.doubled if number else result.lost).append(sha)
+        if sha not in said:
+            result.unexplained.append(sha)
+    return result
+
+
+@dataclass(slots=True)
+class Part:
+    """A process that is started again whenever it has ended, unless it is to be away."""
+
+    name: str
+    command: list[str]
+    output: Path
+    environ: dict[str, str]
+    process: asyncio.subprocess.Process | None = None
+    away: bool = False
+
+    async def start(self) -> None:
+        with self.output.open("ab") as output:
+            self.process = await asyncio.create_subprocess_exec(
+                *self.command,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=output,
+                stderr=asyncio.subprocess.DEVNULL,
+                env={**os.environ, **self.environ},
+            )
+
+    def send(self, number: signal.Signals) -> None:
+        if self.process is not None and self.process.returncode is None:
+            self.process.send_signal(number)
+
+    async def stop(self, number: signal.Signals) -> None:
+        self.send(number)
+        if self.process is not None:
+            await self.process.wait()
+
+
+class Rig:
+    """The processes in a folder of their own, and what the platform saw."""
+
+    def __init__(
+        self, folder: Path, chance: random.Random, environ: Mapping[str, str] | None = None
+    ) -> None:
+        self.calls: Counter[str] = Counter()
+        self.parts: dict[str, Part] = {}
+        self.url = ""
+        self._folder = folder
+        self._chance = chance
+        self._environ = environ or {}
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """All parts run, and are started again, until this is left."""
+        app = web.Application()
+        app.router.add_post("/", self._deploy)
+        runner = web.AppRunner(app, access_log=None)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        self._prepare(f"http://127.0.0.1:{runner.addresses[0][1]}/")
+        for name in PARTS:
+            await self.parts[name].start()
+            if name == "redis":
+                await wait_until_ready(self._folder / "redis.sock")
+        keeping = asyncio.create_task(self._keep_up())
+        try:
+            yield
+        finally:
+            keeping.cancel()
+            for name in reversed(PARTS):
+                await self.parts[name].stop(signal.SIGTERM)
+            await runner.cleanup()
+
+    async def post(self, session: aiohttp.ClientSession, sha: str) -> int:
+        """Send the delivery of a commit once; the status of the answer, or NO_ANSWER."""
+        body = github_push(after=sha, ref=f"refs/heads/{sha[:8]}")
+        headers = github_headers(body, delivery=f"d-{sha}")
+        url = f"{self.url}/hooks/github"
+        try:
+            async with session.post(url, data=body, headers=headers) as response:
+                return response.status
+        except (aiohttp.ClientError, TimeoutError):
+            return NO_ANSWER
+
+    async def settle(self) -> None:
+        """Return once every job has ended, or after SETTLED seconds."""
+        deadline = time.monotonic() + SETTLED
+        async with Redis(unix_socket_path=str(self._folder / "redis.sock")) as redis:
+            while time.monotonic() < deadline:
+                with suppress(RedisError, OSError):
+                    if not await _left(redis):
+                        return
+                await asyncio.sleep(0.5)
+
+    def audit(self, name: str) -> list[dict[str, Any]]:
+        """What a part has said so far."""
+        lines = []
+        for text in self.parts[name].output.read_bytes().splitlines():
+            # A kill may tear the last line of a process.
+            with suppress(ValueError):
+                lines.append(json.loads(text))
+        return lines
+
+    def balance(self, acknowledged: Iterable[str]) -> Balance:
+        """Balance the books of what was acknowledged."""
+        return balance(acknowledged, self.calls, [*self.audit("receiver"), *self.audit("worker")])
+
+    def _prepare(self, hook: str) -> None:
+        config = self._folder / "relay.yaml"
+        config.write_text(_YAML, encoding="utf-8")
+        server = self._folder / "redis.sock"
+        port = _free_port()
+        self.url = f"http://127.0.0.1:{port}"
+        environ = {
+            "RELAY_CONFIG": str(config),
+            "RELAY_REDIS_URL": f"unix://{server}",
+            "RELAY_DATA_DIR": str(self._folder / "data"),
+            "RELAY_PORT": str(port),
+            "RELAY_ALLOWED_NETWORKS": "127.0.0.0/8",
+            "TEST_SECRET": GITHUB_SECRET,
+            "TEST_HOOK": hook,
+            **self._environ,
+        }
+        commands = {
+            "redis": server_command(server, "always"),
+            "receiver": [*COMMAND, "serve"],
+            "worker": [*COMMAND, "worker"],
+        }
+        for name, command in commands.items():
+            self.parts[name] = Part(name, command, self._folder / f"{name}.log", environ)
+
+    async def _deploy(self, request: web.Request) -> web.Response:
+        self.calls[request.query["sha"]] += 1
+        await asyncio.sleep(self._chance.uniform(0, 0.05))
+        return web.Response()
+
+    async def _keep_up(self) -> None:
+        """Start again what has ended, as any service manager does: what was killed, and a worker
+        that did not find Redis."""
+        while True:
+            for part in self.parts.values():
+                ended = part.process is not None and part.process.returncode is not None
+                if ended and not part.away:
+                    await part.start()
+            await asyncio.sleep(RESTART)
+
+
+async def _left(redis: Any) -> int:
+    queue = "deploy-relay"
+    return sum(
+        [
+            await redis.llen(f"rq:queue:{queue}"),
+            await redis.zcard(f"rq:wip:{queue}"),
+            await redis.zcard(f"rq:scheduled:{queue}"),
+            await redis.zcard("rq:rl:target:hook:rate_limited"),
+        ]
+    )
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+        return port
+
+
+def options(description: str | None) -> argparse.ArgumentParser:
+    """The options that the tools of this folder share."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--seed", type=int, default=random.randrange(1_000_000))  # noqa: S311
+    parser.add_argument("--keep", action="store_true", help="keep the logs in any case")
+    return parser
+
+
+def report(run: Callable[[Path], Awaitable[Balance]], *, seed: int, keep: bool) -> None:
+    """Run a tool in a folder and print what came of it; exit code 1 if the books do not balance."""
+    sys.stdout.write(f"seed {seed}\n")
+    with tempfile.TemporaryDirectory(prefix="relay-", ignore_cleanup_errors=True) as name:
+        folder = Path(name)
+
+        async def in_folder() -> Balance:
+            return await run(folder)
+
+        result = asyncio.run(in_folder())
+        sys.stdout.write(f"{result}\n")
+        bad = any(result.wrong())
+        if keep or bad:
+            kept = Path(tempfile.mkdtemp(prefix="faults-"))
+            for log in folder.glob("*.log"):
+                (kept / log.name).write_bytes(log.read_bytes())
+            sys.stdout.write(f"lost, doubled, unexplained: {result.wrong()}\nlogs in {kept}\n")
+    if bad:
+        sys.exit(1)
