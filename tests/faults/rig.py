@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,8 +40,14 @@ leaves is found after 50, and RQ waits up to two minutes before a job's third ru
 RESTART = 0.2
 """Seconds between two looks for what is to be started again."""
 
+SLOW = 15
+"""Seconds that the platform takes for a slow call; less than the target's timeout."""
+
 NO_ANSWER = 0
 """The status of a request that got none."""
+
+PART = "TEST_PART"
+"""The variable that tells a process which part it is."""
 
 _YAML = """\
 sources:
@@ -120,12 +126,13 @@ class Part:
     away: bool = False
 
     async def start(self) -> None:
-        with self.output.open("ab") as output:
+        errors = self.output.with_suffix(".err.log")
+        with self.output.open("ab") as output, errors.open("ab") as diagnostics:
             self.process = await asyncio.create_subprocess_exec(
                 *self.command,
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=output,
-                stderr=asyncio.subprocess.DEVNULL,
+                stderr=diagnostics,
                 env={**os.environ, **self.environ},
             )
 
@@ -143,14 +150,30 @@ class Rig:
     """The processes in a folder of their own, and what the platform saw."""
 
     def __init__(
-        self, folder: Path, chance: random.Random, environ: Mapping[str, str] | None = None
+        self,
+        folder: Path,
+        chance: random.Random,
+        *,
+        environ: Mapping[str, str] | None = None,
+        command: Sequence[str] = COMMAND,
+        workers: int = 1,
+        slow: float = 0,
+        refused: float = 0,
     ) -> None:
+        """``command`` is that of the relay's parts. Of first calls the share ``slow`` takes long
+        and the share ``refused`` is answered with 503."""
         self.calls: Counter[str] = Counter()
+        """Calls that the platform took, by their commit."""
         self.parts: dict[str, Part] = {}
         self.url = ""
         self._folder = folder
         self._chance = chance
         self._environ = environ or {}
+        self._command = command
+        self._workers = ["worker", *(f"worker-{number}" for number in range(2, workers + 1))]
+        self._slow = slow
+        self._refused = refused
+        self._refusals: set[str] = set()
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -161,8 +184,8 @@ class Rig:
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", 0).start()
         self._prepare(f"http://127.0.0.1:{runner.addresses[0][1]}/")
-        for name in PARTS:
-            await self.parts[name].start()
+        for name, part in self.parts.items():
+            await part.start()
             if name == "redis":
                 await wait_until_ready(self._folder / "redis.sock")
         keeping = asyncio.create_task(self._keep_up())
@@ -170,8 +193,8 @@ class Rig:
             yield
         finally:
             keeping.cancel()
-            for name in reversed(PARTS):
-                await self.parts[name].stop(signal.SIGTERM)
+            for part in reversed(self.parts.values()):
+                await part.stop(signal.SIGTERM)
             await runner.cleanup()
 
     async def post(self, session: aiohttp.ClientSession, sha: str) -> int:
@@ -206,7 +229,8 @@ class Rig:
 
     def balance(self, acknowledged: Iterable[str]) -> Balance:
         """Balance the books of what was acknowledged."""
-        return balance(acknowledged, self.calls, [*self.audit("receiver"), *self.audit("worker")])
+        lines = [line for name in ("receiver", *self._workers) for line in self.audit(name)]
+        return balance(acknowledged, self.calls, lines)
 
     def _prepare(self, hook: str) -> None:
         config = self._folder / "relay.yaml"
@@ -226,15 +250,21 @@ class Rig:
         }
         commands = {
             "redis": server_command(server, "always"),
-            "receiver": [*COMMAND, "serve"],
-            "worker": [*COMMAND, "worker"],
+            "receiver": [*self._command, "serve"],
+            **{name: [*self._command, "worker"] for name in self._workers},
         }
         for name, command in commands.items():
-            self.parts[name] = Part(name, command, self._folder / f"{name}.log", environ)
+            log = self._folder / f"{name}.log"
+            self.parts[name] = Part(name, command, log, {**environ, PART: name})
 
     async def _deploy(self, request: web.Request) -> web.Response:
-        self.calls[request.query["sha"]] += 1
-        await asyncio.sleep(self._chance.uniform(0, 0.05))
+        sha = request.query["sha"]
+        if sha not in self._refusals and self._chance.random() < self._refused:
+            self._refusals.add(sha)
+            return web.Response(status=503)
+        self.calls[sha] += 1
+        slow = self._chance.random() < self._slow
+        await asyncio.sleep(SLOW if slow else self._chance.uniform(0, 0.05))
         return web.Response()
 
     async def _keep_up(self) -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.outage import ANSWER, Outage
+from tests.faults.load import ANSWER
+from tests.faults.outage import Outage
 from tests.faults.rig import SETTLED
 
 
@@ -22,7 +23,7 @@ async def test_while_redis_is_stopped_or_killed_all_is_acknowledged_and_nothing_
     assert balance.wrong() == ([], [], []), f"seed {seed}"
     assert balance.acknowledged == balance.deployed + balance.uncertain, f"seed {seed}"
     for phase in ("stopped", "killed"):
-        seen = outage.seen[phase]
+        seen = outage.load.seen[phase]
         assert seen.acknowledged > 40, f"seed {seed}"
         assert seen.statuses.keys() == {202}, f"seed {seed}"
         assert seen.longest < ANSWER, f"seed {seed}"
