@@ -18,10 +18,14 @@ from pathlib import Path
 
 import aiohttp
 
-from tests.faults.rig import PARTS, Balance, Rig, options, report
+from tests.faults.books import Balance
+from tests.faults.rig import Rig
+from tests.faults.tool import options, report
 from tests.harness import sha_of
 
 SENDERS = 16
+
+PARTS = ("redis", "receiver", "worker")
 
 PAUSES = (0.5, 2.5)
 """Seconds between two kills."""

@@ -18,9 +18,11 @@ from pathlib import Path
 
 from redis.asyncio import Redis
 
+from tests.faults.books import Balance
 from tests.faults.clock import FOLDER, move
 from tests.faults.load import Load
-from tests.faults.rig import Balance, Rig, options, report
+from tests.faults.rig import Rig
+from tests.faults.tool import options, report
 
 HOUR = 3600
 

@@ -15,8 +15,10 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+from tests.faults.books import Balance
 from tests.faults.load import Load
-from tests.faults.rig import Balance, Rig, options, report
+from tests.faults.rig import Rig
+from tests.faults.tool import options, report
 
 
 class Outage:

@@ -1,25 +1,21 @@
-"""What a fault is tried on: receiver, worker and Redis as processes, a platform, and the books.
+"""What a fault is tried on: receiver, workers and Redis as processes, and a platform.
 
-Each delivery has a commit of its own, by which its way can be followed. At the end every one that
-was acknowledged must have been deployed once, or the audit must say that nobody knows.
+Each delivery has a commit of its own, by which its way can be followed.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import json
 import os
 import random
 import signal
 import socket
-import sys
-import tempfile
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +25,8 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from relay.embedded import server_command, wait_until_ready
+from tests.faults.books import Balance, balance
 from tests.harness import COMMAND, GITHUB_SECRET, github_headers, github_push
-
-PARTS = ("redis", "receiver", "worker")
 
 SETTLED = 300
 """Seconds after the last fault within which all must have come to an end: what a killed worker
@@ -57,61 +52,6 @@ targets:
 routes:
   - {name: all, repo: acme/web, on: push, deploy: [hook]}
 """
-
-
-@dataclass(slots=True)
-class Balance:
-    """What came of deliveries, counted by their commits."""
-
-    acknowledged: int = 0
-    deployed: int = 0
-    uncertain: int = 0
-    """Called once or not at all; the audit says that an attempt was cut off and how it went on."""
-    lost: list[str] = field(default_factory=list)
-    doubled: list[str] = field(default_factory=list)
-    """Called more than once, and no line tells why."""
-    unexplained: list[str] = field(default_factory=list)
-    """Acknowledged, and no line of the audit says so."""
-
-    def wrong(self) -> tuple[list[str], list[str], list[str]]:
-        """The first of what must not be: lost, silently doubled, unexplained."""
-        return self.lost[:5], self.doubled[:5], self.unexplained[:5]
-
-    def __str__(self) -> str:
-        return (
-            f"acknowledged {self.acknowledged:,}; deployed {self.deployed:,}, "
-            f"uncertain {self.uncertain:,}; lost {len(self.lost)}, silently doubled "
-            f"{len(self.doubled)}, unexplained {len(self.unexplained)}"
-        )
-
-
-def balance(
-    acknowledged: Iterable[str], calls: Mapping[str, int], lines: Iterable[Mapping[str, Any]]
-) -> Balance:
-    """Balance the books: what was acknowledged, what the platform saw, what the audit says."""
-    said: set[str] = set()
-    open_ends: set[str] = set()
-    for line in lines:
-        # Where Redis took a delivery and the answer was lost, the sender's retry is a duplicate.
-        if line["event"] in ("delivery.queued", "delivery.duplicate"):
-            said.add(line["sha"])
-        elif line["event"] == "deploy.uncertain" or (
-            line["event"] == "deploy.failed" and "cut off" in line["reason"]
-        ):
-            open_ends.add(line["sha"])
-    result = Balance()
-    for sha in acknowledged:
-        number = calls.get(sha, 0)
-        result.acknowledged += 1
-        if sha in open_ends:
-            result.uncertain += 1
-        elif number == 1:
-            result.deployed += 1
-        else:
-            (result.doubled if number else result.lost).append(sha)
-        if sha not in said:
-            result.unexplained.append(sha)
-    return result
 
 
 @dataclass(slots=True)
@@ -294,32 +234,3 @@ def _free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port: int = server.getsockname()[1]
         return port
-
-
-def options(description: str | None) -> argparse.ArgumentParser:
-    """The options that the tools of this folder share."""
-    parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--seed", type=int, default=random.randrange(1_000_000))  # noqa: S311
-    parser.add_argument("--keep", action="store_true", help="keep the logs in any case")
-    return parser
-
-
-def report(run: Callable[[Path], Awaitable[Balance]], *, seed: int, keep: bool) -> None:
-    """Run a tool in a folder and print what came of it; exit code 1 if the books do not balance."""
-    sys.stdout.write(f"seed {seed}\n")
-    with tempfile.TemporaryDirectory(prefix="relay-", ignore_cleanup_errors=True) as name:
-        folder = Path(name)
-
-        async def in_folder() -> Balance:
-            return await run(folder)
-
-        result = asyncio.run(in_folder())
-        sys.stdout.write(f"{result}\n")
-        bad = any(result.wrong())
-        if keep or bad:
-            kept = Path(tempfile.mkdtemp(prefix="faults-"))
-            for log in folder.glob("*.log"):
-                (kept / log.name).write_bytes(log.read_bytes())
-            sys.stdout.write(f"lost, doubled, unexplained: {result.wrong()}\nlogs in {kept}\n")
-    if bad:
-        sys.exit(1)
