@@ -109,6 +109,15 @@ async def push(project: Relay, number: int) -> tuple[int, str | None]:
         return response.status, response.headers.get("Retry-After")
 
 
+async def readyz(project: Relay) -> tuple[int, str, str]:
+    async with (
+        aiohttp.ClientSession() as session,
+        session.get(f"{project.url}/readyz") as response,
+    ):
+        answer = await response.json()
+        return response.status, answer["status"], answer["spool"]
+
+
 async def fill(project: Relay, numbers: Iterator[int]) -> list[str]:
     """Deliveries that were acknowledged before the disk was full."""
     acknowledged: list[str] = []
@@ -140,6 +149,8 @@ async def test_a_full_disk_loses_nothing_that_was_acknowledged(
         assert (await push(project, next(numbers)))[0] == 503
     assert entries(opened) <= before + 3
     assert entries(disk / "spool") == 1
+
+    assert await readyz(project) == (503, "not ready", refused["reason"])
 
     if space == "comes back first":
         (disk / "filler").unlink()
