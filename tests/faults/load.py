@@ -61,14 +61,17 @@ class Load:
         """Senders send, once the receiver is ready; afterwards all they sent is acknowledged."""
         limit = aiohttp.ClientTimeout(total=ANSWER)
         async with aiohttp.ClientSession(timeout=limit) as session:
-            probing = asyncio.create_task(self._probe(session))
-            await self.until_ready()
-            sending = [asyncio.create_task(self._send(session)) for _ in range(SENDERS)]
-            await self.until_acknowledged()
-            yield
-            self._over = True
-            await asyncio.gather(*sending)
-            probing.cancel()
+            tasks = [asyncio.create_task(self._probe(session))]
+            try:
+                await self.until_ready()
+                tasks += [asyncio.create_task(self._send(session)) for _ in range(SENDERS)]
+                await self.until_acknowledged()
+                yield
+                self._over = True
+                await asyncio.gather(*tasks[1:])
+            finally:
+                for task in tasks:
+                    task.cancel()
 
     async def until_ready(self) -> None:
         """Return once the receiver writes to Redis."""

@@ -82,6 +82,8 @@ class Part:
 
     async def stop(self, number: signal.Signals) -> None:
         self.send(number)
+        # One that was stopped with SIGSTOP could not end.
+        self.send(signal.SIGCONT)
         if self.process is not None:
             await self.process.wait()
 
