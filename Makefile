@@ -20,6 +20,9 @@ check: $(VENV)/.installed
 torture: $(VENV)/.installed
 	$(BIN)/python -m tests.faults.fuzz
 	$(BIN)/python -m tests.faults.campaign
+	$(BIN)/python -m tests.faults.outage
+	$(BIN)/python -m tests.faults.clocks
+	RELAY_TEST_CONNECTIONS=2000 $(BIN)/pytest -q tests/e2e/test_bounds.py -k slow_connections
 
 bench: $(VENV)/.installed
 	$(BIN)/python -m benchmarks $(if $(QUICK),--quick) $(ARGS)

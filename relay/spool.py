@@ -113,6 +113,7 @@ class Spool:
             except OSError as error:
                 # What an error of fsync leaves of a file cannot be known (fsync(2)): no more of it.
                 self._writing = None
+                self._drop_empty()
                 self._broken_until = time.monotonic() + REMEMBERED
                 self._broken = f"the spool cannot be written ({error.strerror})"
                 raise SpoolUnavailable(self._broken) from None
@@ -181,17 +182,28 @@ class Spool:
             self._writing = file
         return file
 
+    def _drop_empty(self) -> None:
+        """Remove the file that was made for what was refused, or each refusal of a full disk would
+        leave one, and leave it open."""
+        if self._files and self._files[-1].end == START:
+            with suppress(OSError):
+                self._remove(self._files[-1])
+
     def _remove(self, file: _File) -> None:
         self._files.remove(file)
         if self._writing is file:
             self._writing = None
-        if file.aside:
-            aside = file.path.with_suffix(ASIDE)
-            file.path.rename(aside)
-            _diagnostics.error("not all of a spool file could be forwarded; it is kept: %s", aside)
-        else:
-            file.path.unlink(missing_ok=True)
-        file.close()
+        try:
+            if file.aside:
+                aside = file.path.with_suffix(ASIDE)
+                file.path.rename(aside)
+                _diagnostics.error(
+                    "not all of a spool file could be forwarded; it is kept: %s", aside
+                )
+            else:
+                file.path.unlink(missing_ok=True)
+        finally:
+            file.close()
 
 
 class _File:
@@ -267,8 +279,10 @@ class _File:
     def forget(self, done: int) -> None:
         """Note that everything before this position has been forwarded."""
         self.done = done
-        # It is not synced: should it get lost, Redis knows the records by their receipts.
-        os.pwrite(self._number, done.to_bytes(START, "big"), 0)
+        # It is not synced: should it get lost, Redis knows the records by their receipts. For the
+        # same reason it may fail, as it does on a full disk that never writes in place.
+        with suppress(OSError):
+            os.pwrite(self._number, done.to_bytes(START, "big"), 0)
 
     def close(self) -> None:
         """Give the lock back."""

@@ -175,7 +175,7 @@ class Relay:
         assert process.stdout is not None
         assert process.stderr is not None
         running = Process(process)
-        is_ours = command[:3] == COMMAND
+        is_ours = COMMAND[-1] in command
         running.readers += [
             asyncio.create_task(running.read(process.stdout, is_audit=is_ours)),
             asyncio.create_task(running.read(process.stderr, is_audit=False)),

@@ -56,8 +56,9 @@ class Outcome:
     how: Literal["returned", "failed", "stopped", "put back"]
     value: Any = None
     error: ExcInfo | None = None
-    overdue_since: int | None = None
-    """For runs of other workers: to be written only if no heartbeat has come since this time."""
+    still_due: float = 0
+    """For runs of other workers: to be written only if their heartbeat is due at this time, still,
+    in seconds of the epoch; 0 for one's own."""
 
 
 class Books:
@@ -140,7 +141,7 @@ class Books:
         job, execution = outcome.job, outcome.execution
         try:
             part = self._writer.part(job, execution, lambda pipe: self._write(pipe, outcome))
-            return part._replace(overdue_since=outcome.overdue_since or 0)
+            return part._replace(still_due=outcome.still_due)
         except Exception as error:
             failed = Outcome(job, execution, "failed", error=(type(error), error, None))
             return self._writer.part(job, execution, lambda pipe: self._write(pipe, failed))

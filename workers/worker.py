@@ -91,7 +91,7 @@ class RelayWorker(BaseWorker):
             self,
             queue,
             writer=writer,
-            rescue=Rescue(self, queue, books, redis),
+            rescue=Rescue(self, queue, books, redis, silence=1.5 * tempo.heartbeat),
             redis=redis,
             flights=flights,
             tempo=tempo,

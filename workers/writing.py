@@ -39,10 +39,10 @@ local answers, errors = {{}}, {{}}
 -- and is tried again, rather than have every part refused.
 redis.call('HDEL', worker, '')
 for number, part in ipairs(cmsgpack.unpack(ARGV[1])) do
-  local run, commands, overdue = unpack(part)
+  local run, commands, still_due = unpack(part)
   local answer = {GONE}
   local due = redis.call('ZSCORE', started, run)
-  if due and (overdue == 0 or tonumber(due) <= overdue) then
+  if due and (still_due == 0 or tonumber(due) == still_due) then
     for _, command in ipairs(commands) do
       answer = redis.pcall(unpack(command))
       if type(answer) == 'table' and answer.err then
@@ -74,8 +74,8 @@ class Part(NamedTuple):
 
     run: str
     commands: msgspec.Raw
-    overdue_since: int = 0
-    """Unless 0: only if the run's heartbeat was due before this time, in seconds of the epoch."""
+    still_due: float = 0
+    """Unless 0: only if the run's next heartbeat is due at this time, in seconds of the epoch."""
 
 
 class Written(NamedTuple):

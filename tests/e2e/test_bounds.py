@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import io
 import os
+import resource
 import time
+from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -17,10 +19,26 @@ from tests.harness import Relay, Target, github_headers, github_push
 CONNECTIONS = int(os.environ.get("RELAY_TEST_CONNECTIONS", "400"))
 """Of the slow ones; the process of the test needs as many files."""
 
+FILES = 256
+"""That the process of the test may need besides."""
+
 ANSWERED_WITHIN = 5
 """Seconds that a normal sender waits at most."""
 
 MEBIBYTE = 1024 * 1024
+
+
+@pytest.fixture
+def files() -> Iterator[None]:
+    """As many files as the connections need, where the hard limit allows them."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = CONNECTIONS + FILES
+    if hard != resource.RLIM_INFINITY and hard < wanted:
+        pytest.skip(f"needs {wanted} files and may open {hard}")
+    if soft != resource.RLIM_INFINITY:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 async def connect(relay: Relay, first: bytes) -> asyncio.StreamWriter:
@@ -34,6 +52,7 @@ async def close(writer: asyncio.StreamWriter) -> None:
     writer.close()
 
 
+@pytest.mark.usefixtures("files")
 async def test_among_slow_connections_a_normal_sender_is_answered(relay: Relay) -> None:
     relay.environ = {**relay.environ, "RELAY_MAX_CONNECTIONS": "100"}
     await relay.serve()

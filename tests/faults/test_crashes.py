@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.campaign import SETTLED, Campaign
+from tests.faults.campaign import Campaign
+from tests.faults.rig import SETTLED
 
 
 @pytest.mark.timeout(SETTLED + 120)

@@ -255,6 +255,44 @@ def test_a_disk_that_takes_nothing_loses_nothing(
     assert empty(successor(folder)) == [b"1", b"4"]
 
 
+def test_refusals_of_a_full_disk_leave_no_files(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(number: int, data: bytes, offset: int) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    spool = Spool(folder, max_bytes=ROOM)
+    spool.append([b"1"])
+    kept = files(folder)
+    descriptors = Path("/dev/fd")
+    before = len(list(descriptors.iterdir()))
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", fails)
+        for _ in range(20):
+            with pytest.raises(SpoolUnavailable):
+                spool.append([b"2"])
+
+    assert files(folder) == kept
+    assert len(list(descriptors.iterdir())) == before
+    assert empty(spool) == [b"1"]
+
+
+def test_a_position_that_cannot_be_noted_holds_nothing_up(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(number: int, data: bytes, offset: int) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    spool = Spool(folder, max_bytes=ROOM)
+    spool.append([b"1", b"2"])
+    monkeypatch.setattr(os, "pwrite", fails)
+
+    spool.forget(spool.read(1))
+
+    assert empty(spool) == [b"2"]
+    assert files(folder) == []
+
+
 def test_nothing_counts_as_kept_before_it_is_synced(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

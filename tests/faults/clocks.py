@@ -1,0 +1,131 @@
+"""Clocks jump by an hour under load, forth and back, and then the books are balanced.
+
+Receiver and two workers run by a clock that can be moved (tests/faults/clock.py). A Redis whose
+clock jumps is one whose keys have so much less, or more, time to live, so that is what is done to
+it. Some calls take long, so that they are under way when clocks jump, and some are refused at
+first, so that retries wait for their time:
+
+    python -m tests.faults.clocks --seconds 45 --rate 20
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import sys
+from collections import Counter
+from pathlib import Path
+
+from redis.asyncio import Redis
+
+from tests.faults.books import Balance
+from tests.faults.clock import FOLDER, move
+from tests.faults.load import Load
+from tests.faults.rig import Rig
+from tests.faults.tool import options, report
+
+HOUR = 3600
+
+PARTS = ("redis", "receiver", "worker", "worker-2")
+
+JUMPS: dict[str, dict[str, float]] = {
+    "all an hour back": dict.fromkeys(PARTS, -HOUR),
+    "all right again": dict.fromkeys(PARTS, 0),
+    "one worker an hour fast": {"worker-2": HOUR},
+    "Redis an hour fast too": {"redis": HOUR},
+    # Last, since a retry that was to come by a fast clock would wait for an hour by a right one.
+    "all an hour fast": dict.fromkeys(PARTS, HOUR),
+}
+"""Phases, and what is fast in them by how many seconds; what is not named stays as it is."""
+
+# Redis keeps the moment at which a key ends. Seen from a clock that jumps, it is nearer or farther.
+_MOVE_REDIS = """
+for _, key in ipairs(redis.call('KEYS', '*')) do
+  local left = redis.call('PTTL', key)
+  if left >= 0 then redis.call('PEXPIRE', key, left - ARGV[1] * 1000) end
+end
+"""
+
+
+class Clocks:
+    """One run in a folder of its own."""
+
+    def __init__(self, folder: Path, *, seconds: float, rate: float, seed: int) -> None:
+        """Each phase lasts ``seconds``; ``rate`` is deliveries a second."""
+        chance = random.Random(seed)  # noqa: S311
+        self.events: Counter[str] = Counter()
+        """Lines of all audits, by their event."""
+        self.waiting: dict[str, int] = {}
+        """Retries that waited for their time at the end of each phase."""
+        self._folder = folder
+        self._seconds = seconds
+        self._fast: dict[str, float] = dict.fromkeys(PARTS, 0)
+        self._rig = Rig(
+            folder,
+            chance,
+            environ={FOLDER: str(folder)},
+            command=[sys.executable, "-m", "tests.faults.clock"],
+            workers=2,
+            slow=0.05,
+            refused=0.05,
+        )
+        self.load = Load(self._rig, rate=rate, seed=seed)
+
+    async def run(self) -> Balance:
+        """Send while clocks jump, wait until all has ended, and count."""
+        for part in PARTS:
+            move(self._folder, part, 0)
+        async with self._rig.running():
+            self.load.enter("before")
+            async with self.load.running():
+                for phase, jump in JUMPS.items():
+                    self.load.enter(phase)
+                    await self._jump(jump)
+                    await asyncio.sleep(self._seconds)
+                    await self.load.until_acknowledged()
+                    self.waiting[phase] = await self._scheduled()
+            await self._rig.settle()
+        for part in PARTS[1:]:
+            self.events.update(line["event"] for line in self._rig.audit(part))
+        return self._rig.balance(self.load.acknowledged)
+
+    async def _jump(self, jump: dict[str, float]) -> None:
+        for part, fast in jump.items():
+            if part == "redis":
+                async with self._redis() as redis:
+                    await redis.eval(_MOVE_REDIS, 0, fast - self._fast[part])
+            else:
+                move(self._folder, part, fast)
+            self._fast[part] = fast
+
+    async def _scheduled(self) -> int:
+        async with self._redis() as redis:
+            return int(await redis.zcard("rq:scheduled:deploy-relay"))
+
+    def _redis(self) -> Redis:
+        return Redis(unix_socket_path=str(self._folder / "redis.sock"))
+
+
+def main() -> None:
+    """Have clocks jump; exit code 1 if anything was lost or doubled."""
+    parser = options(__doc__)
+    parser.add_argument("--seconds", type=float, default=45, help="of each phase")
+    parser.add_argument("--rate", type=float, default=20, help="deliveries a second")
+    given = parser.parse_args()
+
+    async def run(folder: Path) -> Balance:
+        clocks = Clocks(folder, seconds=given.seconds, rate=given.rate, seed=given.seed)
+        result = await clocks.run()
+        for phase, seen in clocks.load.seen.items():
+            waiting = clocks.waiting.get(phase, 0)
+            sys.stdout.write(f"{phase}: {seen}, retries waiting at the end {waiting}\n")
+        names = ("deploy.retry_scheduled", "deploy.abandoned", "delivery.abandoned")
+        told = ", ".join(f"{name} {clocks.events[name]:,}" for name in names)
+        sys.stdout.write(f"audit: {told}\n")
+        return result
+
+    report(run, seed=given.seed, keep=given.keep)
+
+
+if __name__ == "__main__":
+    main()

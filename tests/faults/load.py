@@ -1,0 +1,114 @@
+"""Steady load from senders that retry until they are acknowledged, as GitLab does."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import aiohttp
+
+from tests.faults.rig import SETTLED, Rig
+from tests.harness import sha_of
+
+SENDERS = 16
+
+ANSWER = 10
+"""Seconds after which a sender gives up a request, as GitLab does."""
+
+
+@dataclass(slots=True)
+class Seen:
+    """What senders and a probe of /readyz saw in one phase."""
+
+    statuses: Counter[int] = field(default_factory=Counter)
+    acknowledged: int = 0
+    longest: float = 0
+    """Seconds that a sender waited at most for the answer to one request, begun in this phase."""
+    ready: Counter[str] = field(default_factory=Counter)
+
+    def __str__(self) -> str:
+        return (
+            f"acknowledged {self.acknowledged:,}, statuses {dict(self.statuses)}, "
+            f"longest wait {self.longest:.2f} s, readyz {dict(self.ready)}"
+        )
+
+
+class Load:
+    """Senders of deliveries, each with a commit of its own, and a probe of /readyz."""
+
+    def __init__(self, rig: Rig, *, rate: float, seed: int) -> None:
+        """``rate`` is deliveries a second."""
+        self.acknowledged: set[str] = set()
+        self.seen: dict[str, Seen] = {}
+        """By phase."""
+        self._rig = rig
+        self._pause = SENDERS / rate
+        self._shas = (sha_of(f"{seed}-{number}") for number in itertools.count())
+        self._over = False
+        self._now = Seen()
+
+    def enter(self, phase: str) -> None:
+        """What is seen from now on belongs to another phase."""
+        self._now = self.seen[phase] = Seen()
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Senders send, once the receiver is ready; afterwards all they sent is acknowledged."""
+        limit = aiohttp.ClientTimeout(total=ANSWER)
+        async with aiohttp.ClientSession(timeout=limit) as session:
+            tasks = [asyncio.create_task(self._probe(session))]
+            try:
+                await self.until_ready()
+                tasks += [asyncio.create_task(self._send(session)) for _ in range(SENDERS)]
+                await self.until_acknowledged()
+                yield
+                self._over = True
+                await asyncio.gather(*tasks[1:])
+            finally:
+                for task in tasks:
+                    task.cancel()
+
+    async def until_ready(self) -> None:
+        """Return once the receiver writes to Redis."""
+        async with asyncio.timeout(SETTLED):
+            while not self._now.ready["ready"]:  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+
+    async def until_acknowledged(self) -> None:
+        """Return once each sender is likely to have had an answer."""
+        async with asyncio.timeout(SETTLED):
+            enough = self._now.acknowledged + 2 * SENDERS
+            while self._now.acknowledged < enough:  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+
+    async def _send(self, session: aiohttp.ClientSession) -> None:
+        while not self._over:
+            sha = next(self._shas)
+            while True:
+                seen, began = self._now, time.monotonic()
+                status = await self._rig.post(session, sha)
+                seen.statuses[status] += 1
+                seen.longest = max(seen.longest, time.monotonic() - began)
+                if status in (200, 202):
+                    break
+                await asyncio.sleep(0.05)
+            seen.acknowledged += 1
+            self.acknowledged.add(sha)
+            await asyncio.sleep(self._pause)
+
+    async def _probe(self, session: aiohttp.ClientSession) -> None:
+        """Ask /readyz again and again."""
+        while True:
+            status, seen = "no answer", self._now
+            try:
+                async with session.get(f"{self._rig.url}/readyz") as response:
+                    status = str((await response.json())["status"])
+            except (aiohttp.ClientError, TimeoutError):
+                pass
+            seen.ready[status] += 1
+            await asyncio.sleep(0.1)
