@@ -194,7 +194,7 @@ class Intake:
         now = time.time()
         for record, (verdict, known_as) in zip(spooled, stored, strict=True):
             fields = delivery_fields(record.delivery)
-            seconds = round(now - record.delivery.received_at, 3)
+            seconds = max(0, round(now - record.delivery.received_at, 3))
             self._log.info("delivery.forwarded", verdict=verdict, seconds=seconds, **fields)
             self._say(verdict, known_as, fields)
         audit.flush()

@@ -7,7 +7,7 @@ since the Unix epoch. What waits has used up no attempt.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Literal, NamedTuple
 
@@ -53,6 +53,9 @@ class Newest(NamedTuple):
     burst: float = 0
     """When the first of those was queued that have waited since without a call."""
 
+
+CLOCKS_DIFFER = 5
+"""Seconds by which the clocks of two workers may differ without looking like one that was set."""
 
 LINE_LOOK = 60
 """Seconds after which a deploy looks whether the one before it is still to come: it may have been
@@ -116,6 +119,7 @@ def decide(
 ) -> Go | Wait | Superseded | Expired:
     """What becomes of a deploy that would call ``target`` now."""
     newest, debounce = request.newest, target.debounce
+    standing = believable(standing, target, now)
     if newest is not None and newest.job != request.job:
         return Superseded(newest.job)
     if target.approval is not None and not request.approved:
@@ -134,13 +138,24 @@ def decide(
         return Wait("breaker", standing.until, standing.until)
     if newest is not None and debounce is not None:
         rested = min(newest.at + debounce.quiet, newest.burst + debounce.cap)
-        if now < rested:
+        if now < rested and newest.at < now + CLOCKS_DIFFER:
             return Wait("debounce", rested, rested)
     if request.ahead is not None:
         first, due, place = request.ahead
         look = min(max(due, now) + 1, now + LINE_LOOK)
         return Wait("order", due if due > now else None, look, first, place)
     return Go(probe=standing.until > 0)
+
+
+def believable(standing: Standing, target: Target, now: float) -> Standing:
+    """Without what lies further ahead than it can have been put: the clock was set back since."""
+    held = max(target.retry.cap, target.retry.retry_after_cap) + CLOCKS_DIFFER
+    opened = (target.breaker.cap if target.breaker else 0) + CLOCKS_DIFFER
+    return replace(
+        standing,
+        held=standing.held if standing.held <= now + held else 0,
+        until=standing.until if standing.until <= now + opened else now,
+    )
 
 
 def said(target: Target, standing: Standing, now: float) -> str:

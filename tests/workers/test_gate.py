@@ -59,6 +59,26 @@ def test_decision(newest: Newest | None, standing: Standing, expected: object) -
 
 
 @pytest.mark.parametrize(
+    ("newest", "standing", "expected"),
+    [
+        (None, Standing(held=NOW + 3_604), Wait("platform", NOW + 3_604, NOW + 3_604)),
+        (None, Standing(held=NOW + 3_606), Go()),
+        (None, Standing(until=NOW + 1_804), Wait("breaker", NOW + 1_804, NOW + 1_804)),
+        (None, Standing(until=NOW + 1_806), Go(probe=True)),
+        (Newest("it", NOW + 4, NOW - 29), Standing(), Wait("debounce", NOW + 1, NOW + 1)),
+        (Newest("it", NOW + 6, NOW + 6), Standing(), Go()),
+    ],
+)
+def test_times_further_ahead_than_any_clock_put_them_hold_nobody(
+    newest: Newest | None, standing: Standing, expected: object
+) -> None:
+    decision = decide(Request("it", newest=newest), target(), standing, NOW)
+
+    assert decision == expected
+    assert type(decision) is type(expected)
+
+
+@pytest.mark.parametrize(
     ("request_", "standing", "expected"),
     [
         (Request("it", NOW), Standing(), Wait("approval", NOW + 100, NOW + 60)),

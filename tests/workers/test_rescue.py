@@ -21,7 +21,7 @@ from rq.job import JobStatus
 from relay.store import connect_async
 from tests.harness import until
 from tests.workers import jobs
-from tests.workers.conftest import Crew
+from tests.workers.crew import Crew
 from workers import rescue as rescue_module
 from workers.bookkeeping import Books
 from workers.rescue import LONGEST_LEASE, LONGEST_SILENCE, Rescue, Watch
