@@ -151,19 +151,20 @@ class _Attempt:
             log.info("deploy.waiting", reason=wait.reason, until=until, **self.fields)
             key = f"{JOB_PREFIX}{self.job.id}"
             await self.rt.send("HSET", key, WAITING_FIELD, waiting)
-        await self._stay_known()
+        # RQ's scheduler drops fractions of the due time.
+        seconds = max(1, math.ceil(wait.look) - math.floor(time.time()))
+        await self._stay_known(seconds)
         # RQ counts one more when it takes the Retry; the next run is to be the same attempt.
         self.job.number_of_retries = (self.job.number_of_retries or 0) - 1
-        # RQ's scheduler drops fractions of the due time.
-        seconds = math.ceil(wait.look) - math.floor(time.time())
-        return Retry(max=_ENDLESS, interval=max(1, seconds))
+        return Retry(max=_ENDLESS, interval=seconds)
 
-    async def _stay_known(self) -> None:
-        """Count the window, in which the same deploy is made once, from the last time that this one
-        was seen waiting."""
-        window = max(1, int(self.target.window))
-        known = (identity_key(self.task), latest_key(self.task))
-        await asyncio.gather(*(self.rt.send("EXPIRE", key, window) for key in known))
+    async def _stay_known(self, seconds: int) -> None:
+        """Count the window, in which the same deploy is made once and older ones are known as such,
+        from when this one looks again, in so many ``seconds``."""
+        known = seconds + max(1, int(self.target.window))
+        latest = latest_key(self.task)
+        keys = (identity_key(self.task), latest, f"{latest}:moves")
+        await asyncio.gather(*(self.rt.send("EXPIRE", key, known) for key in keys))
 
     async def make(self, call: Call, *, probe: bool) -> dict[str, Any] | Retry:
         """Make the call and judge its answer."""

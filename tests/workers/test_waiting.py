@@ -249,3 +249,24 @@ async def test_who_approved_first_is_told_to_the_second(
     assert lost.refusal in ("approved", "unasked")
     await desk.told("deploy.waiting", deploy=deploy, reason="paused")
     assert len(desk.lines("deploy.approved")) == 1
+
+
+@pytest.mark.parametrize("keys", ["    rate: 1/h\n    window: 100s\n    supersede: true\n"])
+async def test_what_waits_longer_than_its_window_stays_known_until_it_looks_again(
+    desk: Desk, store: redis.Redis
+) -> None:
+    desk.crew.start()
+    await desk.push("a", branch="a")
+    await desk.told("deploy.succeeded")
+
+    deploy = await desk.push("b", branch="b")
+    await rests(desk, store, deploy)
+
+    looks = store.zscore(SCHEDULED, deploy) or 0
+    found = store.keys("relay:deploy:*") + store.keys("relay:latest:*")
+    names = [key if isinstance(key, str) else key.decode() for key in found]
+    known = [name for name in names if store.type(name) == b"hash"]
+    known = [name for name in known if store.hget(name, "job") == deploy.encode()]
+    known += [name for name in names if name.removesuffix(":moves") in known and name not in known]
+    assert len(known) == 3
+    assert all(time.time() + store.ttl(name) > looks + 95 for name in known)
