@@ -13,6 +13,7 @@ import sys
 import time
 from dataclasses import dataclass
 from typing import Any
+from uuid import uuid4
 
 from rq import Retry
 from rq.job import Job
@@ -134,7 +135,8 @@ class _Attempt:
             self.target.rate,
             # Where only the newest of a branch counts, it inherits the turn of those before it.
             owner=latest_key(self.task) if self.target.newest_only else job,
-            call=f"{job}#{self.number}",
+            # Not the attempt's number: whoever requeues a job has it begin at 1 again.
+            call=uuid4().hex,
             now=time.time(),
         )
         if turn is None:

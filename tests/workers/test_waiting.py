@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 import redis
 from rq.job import Job, JobStatus
+from rq.registry import FailedJobRegistry
 
 from config.model import Target as ConfiguredTarget
 from config.settings import load_settings
@@ -270,3 +271,21 @@ async def test_what_waits_longer_than_its_window_stays_known_until_it_looks_agai
     known += [name for name in names if name.removesuffix(":moves") in known and name not in known]
     assert len(known) == 3
     assert all(time.time() + store.ttl(name) > looks + 95 for name in known)
+
+
+@pytest.mark.parametrize("keys", ["    rate: 9/h\n"])
+async def test_a_deploy_that_is_requeued_counts_as_another_call(
+    desk: Desk, target: Target, store: redis.Redis
+) -> None:
+    target.answers = [answering(404)]
+    desk.crew.start()
+    deploy = await desk.push("a")
+    await desk.told("deploy.failed")
+    job = Job.fetch(deploy, connection=store)
+    await desk.crew.reaches(job, JobStatus.FAILED)
+
+    FailedJobRegistry(queue=desk.crew.queue).requeue(deploy)
+
+    await desk.told("deploy.succeeded", deploy=deploy)
+    assert len(target.calls) == 2
+    assert store.zcard("relay:calls:api") == 2
