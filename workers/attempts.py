@@ -25,7 +25,7 @@ from relay.records import ATTEMPTS_FIELD, JOB_PREFIX, WAITING_FIELD
 from workers.backoff import pause, retry_after
 from workers.deploys import Deploy, identity_key, latest_key
 from workers.errors import CallFailed, DeployFailed, DeployHeld
-from workers.gate import Expired, Request, Superseded, Wait, decide, moment, probing
+from workers.gate import Expired, Request, Superseded, Wait, decide, moment, probing, queueing
 from workers.runtime import CALLING_FIELD, Runtime
 from workers.standing import (
     TOO_MANY_REQUESTS,
@@ -143,7 +143,7 @@ class _Attempt:
             return None
         if probe:
             await release_probe(rt, name)
-        return Wait("rate", turn, turn)
+        return queueing(turn, time.time())
 
     async def wait(self, wait: Wait) -> Retry:
         """Have RQ run the job again when the wait is over. That is no attempt."""

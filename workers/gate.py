@@ -22,6 +22,9 @@ it; this is for one that was just about to wait."""
 HOURS_LOOK = 300
 """Seconds after which a deploy that waits for an opening looks whether the hours have changed."""
 
+RATE_LOOK = 300
+"""Seconds after which a deploy that waits for its turn looks whether the rate has changed."""
+
 PROBE_LOOK = 5
 """Seconds after which a deploy asks again how the probe has ended."""
 
@@ -138,6 +141,11 @@ def moment(time: float) -> str:
 def probing(now: float) -> Wait:
     """What becomes of a deploy while another one is the probe."""
     return Wait("probe", None, now + PROBE_LOOK)
+
+
+def queueing(turn: float, now: float) -> Wait:
+    """What becomes of a deploy whose turn comes later."""
+    return Wait("rate", turn, min(turn, now + RATE_LOOK))
 
 
 def stays_open(breaker: Breaker, opened: int, now: float) -> float:

@@ -289,3 +289,29 @@ async def test_a_deploy_that_is_requeued_counts_as_another_call(
     await desk.told("deploy.succeeded", deploy=deploy)
     assert len(target.calls) == 2
     assert store.zcard("relay:calls:api") == 2
+
+
+@pytest.mark.parametrize("keys", ["    rate: 1/d\n"])
+@pytest.mark.parametrize("changed", ["", "    rate: 2/d\n"])
+async def test_a_rate_that_is_changed_counts_from_the_next_look_on(
+    desk: Desk,
+    relay: Relay,
+    store: redis.Redis,
+    monkeypatch: pytest.MonkeyPatch,
+    changed: str,
+) -> None:
+    monkeypatch.setattr(gate, "RATE_LOOK", 1)
+    worker = desk.crew.start()
+    await desk.push("a", branch="a")
+    await desk.told("deploy.succeeded")
+    deploy = await desk.push("b", branch="b")
+    await rests(desk, store, deploy)
+
+    worker.shut_down()
+    await desk.crew.ended(worker)
+    relay.write(YAML.replace("KEYS\n", changed))
+    project.cache_clear()
+    desk.crew.start()
+
+    await desk.told("deploy.succeeded", deploy=deploy)
+    assert len(desk.lines("deploy.waiting", deploy=deploy)) == 1
