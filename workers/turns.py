@@ -13,13 +13,14 @@ from typing import Any
 from redis.asyncio import Redis
 
 from config.values import RateLimit
+from relay.records import TURNS_PREFIX
 
 FORGOTTEN = 86_400
 """Seconds after its turn when one that has not come is given up."""
 
 # A call may be made while fewer than `most` others were made within `seconds` before it, for each
 # rate: that alone decides. Who comes new also stands behind those that wait, unless their turn has
-# passed by a minute: those may have been cancelled. A promise is the time when the last place
+# passed by a minute: those may have ended otherwise. A promise is the time when the last place
 # behind all of them is free, so that a thousand that wait do not all ask again for each free one.
 # Whoever comes late for its turn, because the queue is long, need not stand behind anybody again.
 # Where relay.yaml has got other rates, what was promised by the former ones counts no more.
@@ -72,7 +73,7 @@ async def take_turn(
     numbers = [number for rate in rates for number in (rate.most, rate.seconds)]
     told: Any = await redis.eval(
         _TAKE,
-        *(3, f"relay:calls:{target}", f"relay:turns:{target}", f"relay:rates:{target}"),
+        *(3, f"relay:calls:{target}", TURNS_PREFIX + target, f"relay:rates:{target}"),
         *(owner, call, repr(now), int(longest), FORGOTTEN),
         *numbers,
     )

@@ -15,6 +15,7 @@ from config.model import Target as ConfiguredTarget
 from config.settings import load_settings
 from relay.approving import approve
 from relay.archive import Archive, Filter
+from relay.cancelling import cancel
 from relay.replays import Done, Wish
 from relay.store import connect_async
 from tests.harness import Relay, Target, sha_of, until
@@ -315,3 +316,22 @@ async def test_a_rate_that_is_changed_counts_from_the_next_look_on(
 
     await desk.told("deploy.succeeded", deploy=deploy)
     assert len(desk.lines("deploy.waiting", deploy=deploy)) == 1
+
+
+@pytest.mark.parametrize("keys", ["    rate: 1/d\n"])
+async def test_what_is_cancelled_gives_its_turn_back(desk: Desk, store: redis.Redis) -> None:
+    desk.crew.start()
+    await desk.push("a", branch="a")
+    await desk.told("deploy.succeeded")
+    first = await desk.push("b", branch="b")
+    [waiting] = await desk.told("deploy.waiting", deploy=first)
+    await rests(desk, store, first)
+
+    async with connect_async(desk.crew.url, timeout=5) as server:
+        assert await cancel(server, load_settings(), "deploy", [Wish(first, "ops")]) == [
+            Done(first)
+        ]
+
+    second = await desk.push("c", branch="c")
+    [behind] = await desk.told("deploy.waiting", deploy=second)
+    assert behind["until"] == waiting["until"]
