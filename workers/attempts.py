@@ -12,6 +12,7 @@ import random
 import sys
 import time
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 from uuid import uuid4
 
@@ -69,7 +70,7 @@ async def attempt(
     this = _Attempt(rt, task, job, target, rt.project.recipes[task.target], seen, number, fields)
     if seen.begun is not None:
         this.follow_cut_off(seen.begun)
-    request = Request(job.id, job.created_at.timestamp(), seen.approved_by is not None, seen.newest)
+    request = Request(job.id, _expires(seen.waiting), seen.approved_by is not None, seen.newest)
     decision = decide(request, target, seen.standing, time.time())
     if isinstance(decision, Superseded):
         log.info("deploy.superseded", by=decision.by, **fields)
@@ -245,6 +246,12 @@ class _Attempt:
         """Raises DeployFailed where there is no next attempt."""
         if self.number >= self.target.retry.attempts:
             raise DeployFailed(f"{reason}; attempt {self.number} was the last")
+
+
+def _expires(waiting: str) -> float:
+    """Until when a deploy that was told to wait for approval does so; 0 where it was not."""
+    reason, _, until = waiting.partition(" ")
+    return datetime.fromisoformat(until).timestamp() if reason == "approval" else 0
 
 
 def _seconds(cap: float, asked: float | None) -> int | None:

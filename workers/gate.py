@@ -59,7 +59,8 @@ class Request(NamedTuple):
     """What is known of the deploy that asks."""
 
     job: str
-    queued: float = 0
+    expires: float = 0
+    """Until when it was told to wait for approval; 0 where it has not been asked for yet."""
     approved: bool = False
     newest: Newest | None = None
     """None where each deploy counts."""
@@ -99,7 +100,7 @@ def decide(
     if newest is not None and newest.job != request.job:
         return Superseded(newest.job)
     if target.approval is not None and not request.approved:
-        expires = request.queued + target.approval.expires
+        expires = request.expires or now + target.approval.expires
         if now >= expires:
             return Expired(expires)
         return Wait("approval", expires, min(expires, now + PERSON_LOOK))

@@ -22,7 +22,7 @@ from tests.harness import Relay, Target, sha_of, until
 from tests.workers.desk import YAML, Desk, answering, shas
 from workers import gate
 from workers.runtime import project
-from workers.targets import overview
+from workers.targets import overview, resume
 
 SCHEDULED = "rq:scheduled:deploy-relay"
 
@@ -335,3 +335,44 @@ async def test_what_is_cancelled_gives_its_turn_back(desk: Desk, store: redis.Re
     second = await desk.push("c", branch="c")
     [behind] = await desk.told("deploy.waiting", deploy=second)
     assert behind["until"] == waiting["until"]
+
+
+@pytest.mark.parametrize("keys", ["    approval: {expires: 1s}\n"])
+async def test_an_expired_deploy_that_is_requeued_asks_again(
+    desk: Desk, store: redis.Redis
+) -> None:
+    desk.crew.start()
+    deploy = await desk.push("a")
+    await desk.told("deploy.failed")
+    await desk.crew.reaches(Job.fetch(deploy, connection=store), JobStatus.FAILED)
+
+    FailedJobRegistry(queue=desk.crew.queue).requeue(deploy)
+
+    _, failed = await desk.told("deploy.failed", count=2)
+    first, again = desk.lines("deploy.waiting", deploy=deploy, reason="approval")
+    assert first["until"] < again["until"]
+    assert failed["reason"] == f"nobody approved it until {again['until']}"
+
+
+async def test_a_deploy_older_than_the_approval_that_it_needs_by_now_is_asked_for(
+    desk: Desk, relay: Relay, target: Target, store: redis.Redis
+) -> None:
+    store.hset("relay:target:api", "paused", time.time())
+    worker = desk.crew.start()
+    deploy = await desk.push("a")
+    await rests(desk, store, deploy)
+    worker.shut_down()
+    await desk.crew.ended(worker)
+    store.hset(f"rq:job:{deploy}", "created_at", "2026-01-01T00:00:00.000000Z")
+    relay.write(YAML.replace("KEYS\n", "    approval: required\n"))
+    project.cache_clear()
+
+    store.zadd(SCHEDULED, {deploy: 0})
+    desk.crew.start()
+
+    [waiting] = await desk.told("deploy.waiting", deploy=deploy, reason="approval")
+    assert waiting["until"] > f"{datetime.now(UTC) + timedelta(days=6):%Y-%m-%dT%H:%M:%SZ}"
+    await rests(desk, store, deploy)
+    resume(store, "api", "deploy-relay")
+    assert await approved(desk, deploy) == [Done(deploy)]
+    await desk.told("deploy.succeeded", deploy=deploy)
