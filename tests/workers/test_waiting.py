@@ -376,3 +376,35 @@ async def test_a_deploy_older_than_the_approval_that_it_needs_by_now_is_asked_fo
     resume(store, "api", "deploy-relay")
     assert await approved(desk, deploy) == [Done(deploy)]
     await desk.told("deploy.succeeded", deploy=deploy)
+
+
+@pytest.mark.parametrize("keys", ["    approval: required\n"])
+async def test_an_approval_is_for_all_attempts_and_is_told_once(
+    desk: Desk, target: Target, store: redis.Redis
+) -> None:
+    target.answers = [answering(503)]
+    desk.crew.start()
+    deploy = await desk.push("a")
+    await rests(desk, store, deploy)
+
+    await approved(desk, deploy)
+
+    [succeeded] = await desk.told("deploy.succeeded")
+    assert succeeded["attempt"] == 2
+    assert len(desk.lines("deploy.approved")) == 1
+    assert len(desk.lines("deploy.waiting")) == 1
+
+
+@pytest.mark.parametrize("fraction", [0.001, 0.999])
+async def test_what_waits_looks_no_earlier_than_its_time(
+    desk: Desk, store: redis.Redis, fraction: float
+) -> None:
+    held = int(time.time()) + 100 + fraction
+    store.hset("relay:target:api", "held", held)
+    desk.crew.start()
+
+    deploy = await desk.push("a")
+
+    await rests(desk, store, deploy)
+    looks = store.zscore(SCHEDULED, deploy) or 0
+    assert held <= looks <= held + 3
