@@ -11,11 +11,12 @@ import math
 import random
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 from uuid import uuid4
 
+from redis.exceptions import RedisError
 from rq import Retry
 from rq.job import Job
 
@@ -37,7 +38,7 @@ from workers.standing import (
     release_probe,
     take_probe,
 )
-from workers.turns import take_turn
+from workers.turns import give_back, take_turn
 from workers.verdict import Verdict, judge
 
 UNAVAILABLE = 503
@@ -98,6 +99,9 @@ class _Attempt:
     seen: Seen
     number: int
     fields: dict[str, Any]
+    call: str = field(default_factory=lambda: uuid4().hex)
+    """What the call is counted as. Not the attempt's number: whoever requeues a job has it begin at
+    1 again."""
 
     def follow_cut_off(self, begun: int) -> None:
         """Be the attempt after the one that a crash cut off in its call. Raises DeployFailed where
@@ -136,8 +140,7 @@ class _Attempt:
             self.target.rate,
             # Where only the newest of a branch counts, it inherits the turn of those before it.
             owner=latest_key(self.task) if self.target.newest_only else job,
-            # Not the attempt's number: whoever requeues a job has it begin at 1 again.
-            call=uuid4().hex,
+            call=self.call,
             now=time.time(),
         )
         if turn is None:
@@ -176,7 +179,13 @@ class _Attempt:
         rt.answered.add(job.id)
         over = (WAITING_FIELD, "") if self.seen.waiting else ()
         note = (CALLING_FIELD, self.number, ATTEMPTS_FIELD, self.number, *over)
-        await rt.send("HSET", f"{JOB_PREFIX}{job.id}", *note)
+        try:
+            await rt.send("HSET", f"{JOB_PREFIX}{job.id}", *note)
+        except (RedisError, OSError):
+            await give_back(rt.redis, self.task.target, self.call)
+            if probe:
+                await release_probe(rt, self.task.target)
+            raise
         rt.answered.discard(job.id)
         log.info("deploy.attempted", method=call.method, **self.fields)
         # Lines are written when this turn of the event loop ends; the call begins in the next one.

@@ -8,9 +8,11 @@ The sorted set ``relay:calls:<target>`` has the calls of the longest interval wi
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from redis.asyncio import Redis
+from redis.exceptions import RedisError
 
 from config.values import RateLimit
 from relay.records import TURNS_PREFIX
@@ -78,3 +80,9 @@ async def take_turn(
         *numbers,
     )
     return float(told) if told else None
+
+
+async def give_back(redis: Redis, target: str, call: str) -> None:
+    """Count a call no longer that is not made after all. If Redis is away it stays counted."""
+    with suppress(RedisError, OSError):
+        await redis.zrem(f"relay:calls:{target}", call)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 import redis
@@ -21,7 +22,7 @@ from relay.store import connect_async
 from tests.harness import Relay, Target, sha_of, until
 from tests.workers.desk import YAML, Desk, answering, shas
 from workers import gate
-from workers.runtime import project
+from workers.runtime import CALLING_FIELD, Runtime, project
 from workers.targets import overview, resume
 
 SCHEDULED = "rq:scheduled:deploy-relay"
@@ -408,3 +409,32 @@ async def test_what_waits_looks_no_earlier_than_its_time(
     await rests(desk, store, deploy)
     looks = store.zscore(SCHEDULED, deploy) or 0
     assert held <= looks <= held + 3
+
+
+@pytest.mark.parametrize("keys", ["    rate: 1/h\n    breaker: {failures: 1}\n"])
+async def test_a_call_whose_note_is_not_taken_gives_its_turn_and_the_probe_back(
+    desk: Desk, target: Target, store: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.hset("relay:target:api", mapping={"until": time.time() - 1, "opened": 1})
+    send = Runtime.send
+    refused: list[object] = []
+
+    def sends(self: Runtime, *command: str | bytes | int) -> asyncio.Future[Any]:
+        # As where too few replicas have the note.
+        if CALLING_FIELD in command and command[0] == "HSET" and not refused:
+            refused.append(command)
+            raise redis.exceptions.ConnectionError
+        return send(self, *command)
+
+    monkeypatch.setattr(Runtime, "send", sends)
+    desk.crew.start()
+
+    deploy = await desk.push("a")
+
+    await desk.told("deploy.retry_scheduled", deploy=deploy)
+    await until(lambda: store.keys("relay:calls:*") + store.keys("relay:probe:*") == [])
+    assert target.calls == []
+    await rests(desk, store, deploy)
+    store.zadd(SCHEDULED, {deploy: 0})
+    [succeeded] = await desk.told("deploy.succeeded", "deploy.waiting")
+    assert succeeded["event"] == "deploy.succeeded"
