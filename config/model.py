@@ -187,7 +187,7 @@ class Approval(Strict):
     """That a person must say yes to each deploy."""
 
     expires: Annotated[Duration, Field(gt=0)] = 604_800
-    """Seconds after which a deploy fails that nobody has approved."""
+    """Seconds since it was first asked for after which a deploy fails that nobody has approved."""
 
 
 MOST_CALLS = 100_000

@@ -13,7 +13,7 @@ from rq.registry import CanceledJobRegistry, ScheduledJobRegistry
 from rq.utils import utcformat
 
 from config.settings import Settings
-from relay.records import JOB_PREFIX, QUEUE_PREFIX
+from relay.records import JOB_PREFIX, QUEUE_PREFIX, TURNS_PREFIX
 from relay.replays import Done, Wish
 from relay.statuses import Kind
 
@@ -23,7 +23,7 @@ _CANCEL = f"""
 local function fill_slots(KEYS, ARGV)
 {ACQUIRE_AND_ENQUEUE_SCRIPT}
 end
-local job, queue, scheduled, canceled = unpack(KEYS)
+local job, queue, scheduled, canceled, turns = unpack(KEYS)
 local id, kind, by, now, at, ttl, dry = unpack(ARGV)
 local queue_prefix, job_prefix, rate_prefix = unpack(ARGV, 8)
 local status, description, limit = unpack(redis.call('HMGET', job, 'status', 'description',
@@ -38,6 +38,7 @@ end
 if dry == '1' then return {{'', ''}} end
 redis.call('LREM', queue, 0, id)
 redis.call('ZREM', scheduled, id)
+redis.call('ZREM', turns, id)
 redis.call('HSET', job, 'status', 'canceled', 'cancelled_by', by, 'ended_at', at)
 redis.call('EXPIRE', job, ttl)
 redis.call('ZREMRANGEBYSCORE', canceled, '-inf', now - ttl)
@@ -66,11 +67,12 @@ async def cancel(
     for wish in wishes:
         told, other = await redis.eval(
             _CANCEL,
-            4,
+            5,
             JOB_PREFIX + wish.id,
             QUEUE_PREFIX + settings.queue,
             ScheduledJobRegistry.key_template.format(settings.queue),
             CanceledJobRegistry.key_template.format(settings.queue),
+            TURNS_PREFIX + wish.id.partition("--")[0],
             *(wish.id, kind, wish.by, int(time.time()), utcformat(datetime.now(UTC))),
             *(int(settings.dead_letter_ttl), int(wish.dry)),
             *(QUEUE_PREFIX, JOB_PREFIX, f"{RQ_KEY_PREFIX}:rl:"),

@@ -46,6 +46,9 @@ REQUESTED_BY_FIELD = "requested_by"
 REPLAYED_BY_FIELD = "replayed_by"
 """Our field of a job that was replayed: the id of its replay."""
 
+TURNS_PREFIX = "relay:turns:"
+"""What a target's name stands behind in the key of who waits for its rate; see workers/turns.py."""
+
 CANCELLED_BY_FIELD = "cancelled_by"
 """Our field of a job that somebody cancelled: who. Whoever runs the job all the same, because RQ's
 scheduler had read it before and wrote it back, ends it at once."""

@@ -11,9 +11,12 @@ import math
 import random
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
+from uuid import uuid4
 
+from redis.exceptions import RedisError
 from rq import Retry
 from rq.job import Job
 
@@ -24,7 +27,7 @@ from relay.records import ATTEMPTS_FIELD, JOB_PREFIX, WAITING_FIELD
 from workers.backoff import pause, retry_after
 from workers.deploys import Deploy, identity_key, latest_key
 from workers.errors import CallFailed, DeployFailed, DeployHeld
-from workers.gate import Expired, Request, Superseded, Wait, decide, moment, probing
+from workers.gate import Expired, Request, Superseded, Wait, decide, moment, probing, queueing
 from workers.line import InLine
 from workers.runtime import CALLING_FIELD, Runtime
 from workers.standing import (
@@ -36,7 +39,7 @@ from workers.standing import (
     release_probe,
     take_probe,
 )
-from workers.turns import take_turn
+from workers.turns import give_back, take_turn
 from workers.verdict import Verdict, judge
 
 UNAVAILABLE = 503
@@ -71,7 +74,7 @@ async def attempt(
         this.follow_cut_off(seen.begun)
     request = Request(
         job.id,
-        job.created_at.timestamp(),
+        _expires(seen.waiting),
         approved=seen.approved_by is not None,
         newest=seen.newest,
         ahead=seen.ahead,
@@ -103,6 +106,9 @@ class _Attempt:
     seen: Seen
     number: int
     fields: dict[str, Any]
+    call: str = field(default_factory=lambda: uuid4().hex)
+    """What the call is counted as. Not the attempt's number: whoever requeues a job has it begin at
+    1 again."""
 
     def follow_cut_off(self, begun: int) -> None:
         """Be the attempt after the one that a crash cut off in its call. Raises DeployFailed where
@@ -141,14 +147,14 @@ class _Attempt:
             self.target.rate,
             # Where only the newest of a branch counts, it inherits the turn of those before it.
             owner=latest_key(self.task) if self.target.newest_only else job,
-            call=f"{job}#{self.number}",
+            call=self.call,
             now=time.time(),
         )
         if turn is None:
             return None
         if probe:
             await release_probe(rt, name)
-        return Wait("rate", turn, turn)
+        return queueing(turn, time.time())
 
     async def wait(self, wait: Wait) -> Retry:
         """Have RQ run the job again when the wait is over. That is no attempt."""
@@ -159,21 +165,22 @@ class _Attempt:
             log.info("deploy.waiting", reason=wait.reason, until=until, **behind, **self.fields)
             key = f"{JOB_PREFIX}{self.job.id}"
             await self.rt.send("HSET", key, WAITING_FIELD, waiting)
-        await self._stay_known()
-        # RQ counts one more when it takes the Retry; the next run is to be the same attempt.
-        self.job.number_of_retries = (self.job.number_of_retries or 0) - 1
         # RQ's scheduler drops fractions of the due time.
         seconds = max(1, math.ceil(wait.look) - math.floor(time.time()))
+        await self._stay_known(seconds)
+        # RQ counts one more when it takes the Retry; the next run is to be the same attempt.
+        self.job.number_of_retries = (self.job.number_of_retries or 0) - 1
         if self.target.concurrency == 1:
             return InLine(_ENDLESS, seconds, self.seen.rank, wait.place)
         return Retry(max=_ENDLESS, interval=seconds)
 
-    async def _stay_known(self) -> None:
-        """Count the window, in which the same deploy is made once, from the last time that this one
-        was seen waiting."""
-        window = max(1, int(self.target.window))
-        known = (identity_key(self.task), latest_key(self.task))
-        await asyncio.gather(*(self.rt.send("EXPIRE", key, window) for key in known))
+    async def _stay_known(self, seconds: int) -> None:
+        """Count the window, in which the same deploy is made once and older ones are known as such,
+        from when this one looks again, in so many ``seconds``."""
+        known = seconds + max(1, int(self.target.window))
+        latest = latest_key(self.task)
+        keys = (identity_key(self.task), latest, f"{latest}:moves")
+        await asyncio.gather(*(self.rt.send("EXPIRE", key, known) for key in keys))
 
     async def make(self, call: Call, *, probe: bool) -> dict[str, Any] | Retry:
         """Make the call and judge its answer."""
@@ -182,7 +189,13 @@ class _Attempt:
         rt.answered.add(job.id)
         over = (WAITING_FIELD, "") if self.seen.waiting else ()
         note = (CALLING_FIELD, self.number, ATTEMPTS_FIELD, self.number, *over)
-        await rt.send("HSET", f"{JOB_PREFIX}{job.id}", *note)
+        try:
+            await rt.send("HSET", f"{JOB_PREFIX}{job.id}", *note)
+        except (RedisError, OSError):
+            await give_back(rt.redis, self.task.target, self.call)
+            if probe:
+                await release_probe(rt, self.task.target)
+            raise
         rt.answered.discard(job.id)
         log.info("deploy.attempted", method=call.method, **self.fields)
         # Lines are written when this turn of the event loop ends; the call begins in the next one.
@@ -252,6 +265,12 @@ class _Attempt:
         """Raises DeployFailed where there is no next attempt."""
         if self.number >= self.target.retry.attempts:
             raise DeployFailed(f"{reason}; attempt {self.number} was the last")
+
+
+def _expires(waiting: str) -> float:
+    """Until when a deploy that was told to wait for approval does so; 0 where it was not."""
+    reason, _, until = waiting.partition(" ")
+    return datetime.fromisoformat(until).timestamp() if reason == "approval" else 0
 
 
 def _seconds(cap: float, asked: float | None) -> int | None:

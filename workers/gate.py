@@ -24,6 +24,9 @@ it; this is for one that was just about to wait."""
 HOURS_LOOK = 300
 """Seconds after which a deploy that waits for an opening looks whether the hours have changed."""
 
+RATE_LOOK = 300
+"""Seconds after which a deploy that waits for its turn looks whether the rate has changed."""
+
 PROBE_LOOK = 5
 """Seconds after which a deploy asks again how the probe has ended."""
 
@@ -77,7 +80,8 @@ class Request(NamedTuple):
     """What is known of the deploy that asks."""
 
     job: str
-    queued: float = 0
+    expires: float = 0
+    """Until when it was told to wait for approval; 0 where it has not been asked for yet."""
     approved: bool = False
     newest: Newest | None = None
     """None where each deploy counts."""
@@ -123,7 +127,7 @@ def decide(
     if newest is not None and newest.job != request.job:
         return Superseded(newest.job)
     if target.approval is not None and not request.approved:
-        expires = request.queued + target.approval.expires
+        expires = request.expires or now + target.approval.expires
         if now >= expires:
             return Expired(expires)
         return Wait("approval", expires, min(expires, now + PERSON_LOOK))
@@ -180,6 +184,11 @@ def moment(time: float) -> str:
 def probing(now: float) -> Wait:
     """What becomes of a deploy while another one is the probe."""
     return Wait("probe", None, now + PROBE_LOOK)
+
+
+def queueing(turn: float, now: float) -> Wait:
+    """What becomes of a deploy whose turn comes later."""
+    return Wait("rate", turn, min(turn, now + RATE_LOOK))
 
 
 def stays_open(breaker: Breaker, opened: int, now: float) -> float:

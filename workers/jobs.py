@@ -25,6 +25,7 @@ from relay.records import (
     REPLAY_OF_FIELD,
     REQUESTED_BY_FIELD,
     RETRY_INTERVALS,
+    WAITING_FIELD,
 )
 from workers.attempts import attempt
 from workers.deploys import Deploy, Wanted
@@ -132,10 +133,9 @@ async def _rest(rt: Runtime, job: Job) -> None:
         await rt.send(
             "HSET",
             f"{JOB_PREFIX}{job.id}",
-            "number_of_retries",
-            0,
-            "retries_left",
-            len(RETRY_INTERVALS),
+            *("number_of_retries", 0),
+            *("retries_left", len(RETRY_INTERVALS)),
+            *(WAITING_FIELD, ""),
         )
 
 

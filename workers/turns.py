@@ -1,30 +1,36 @@
 """Turns: a target's calls within its rates, counted in Redis over all workers.
 
 The sorted set ``relay:calls:<target>`` has the calls of the longest interval with their time, and
-``relay:turns:<target>`` who waits, with the time that was promised. Seconds since the Unix epoch,
-of the caller's clock.
+``relay:turns:<target>`` who waits, with the time that was promised, by the rates that
+``relay:rates:<target>`` has. Seconds since the Unix epoch, of the caller's clock.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from redis.asyncio import Redis
+from redis.exceptions import RedisError
 
 from config.values import RateLimit
+from relay.records import TURNS_PREFIX
 
 FORGOTTEN = 86_400
 """Seconds after its turn when one that has not come is given up."""
 
 # A call may be made while fewer than `most` others were made within `seconds` before it, for each
 # rate: that alone decides. Who comes new also stands behind those that wait, unless their turn has
-# passed by a minute: those may have been cancelled. A promise is the time when the last place
+# passed by a minute: those may have ended otherwise. A promise is the time when the last place
 # behind all of them is free, so that a thousand that wait do not all ask again for each free one.
 # Whoever comes late for its turn, because the queue is long, need not stand behind anybody again.
+# Where relay.yaml has got other rates, what was promised by the former ones counts no more.
 _TAKE = """
 local calls, turns, owner, call, now, longest = KEYS[1], KEYS[2], ARGV[1], ARGV[2],
                                                 tonumber(ARGV[3]), tonumber(ARGV[4])
+local known, rates = KEYS[3], table.concat(ARGV, ' ', 6)
+if redis.call('GET', known) ~= rates then redis.call('DEL', turns) end
 local turn = tonumber(redis.call('ZSCORE', turns, owner) or nil)
 if turn and turn > now then return string.format('%.17g', turn) end
 
@@ -52,6 +58,7 @@ if free <= now and (turn or place <= now) then
 end
 redis.call('ZADD', turns, place, owner)
 redis.call('EXPIRE', turns, math.ceil(place - now) + ARGV[5])
+redis.call('SET', known, rates, 'EX', math.ceil(place - now) + ARGV[5])
 return string.format('%.17g', place)
 """
 
@@ -68,8 +75,14 @@ async def take_turn(
     numbers = [number for rate in rates for number in (rate.most, rate.seconds)]
     told: Any = await redis.eval(
         _TAKE,
-        *(2, f"relay:calls:{target}", f"relay:turns:{target}"),
+        *(3, f"relay:calls:{target}", TURNS_PREFIX + target, f"relay:rates:{target}"),
         *(owner, call, repr(now), int(longest), FORGOTTEN),
         *numbers,
     )
     return float(told) if told else None
+
+
+async def give_back(redis: Redis, target: str, call: str) -> None:
+    """Count a call no longer that is not made after all. If Redis is away it stays counted."""
+    with suppress(RedisError, OSError):
+        await redis.zrem(f"relay:calls:{target}", call)

@@ -93,7 +93,9 @@ def test_hours_that_clocks_are_put_forward_over_come_later_or_not_at_all() -> No
 
     assert hours(BERLIN, open="sun 02:30-04:30").opening(before) == at("2026-03-29 01:30")
     assert hours(BERLIN, open="sun 02:15-02:45").opening(before) == at("2026-03-29 01:15")
-    assert hours(BERLIN, open="sun 02:30-03:15").opening(before) == at("2026-04-05 00:30")
+    swallowed = hours(BERLIN, open="sun 02:30-03:15")
+    assert swallowed.opening(before) == at("2026-04-05 00:30")
+    assert swallowed.opening(at("2026-03-23 00:00")) == at("2026-04-05 00:30")
 
 
 @given(ZONES, st.lists(WEEKLY, max_size=4), st.lists(FREEZES, max_size=4), MOMENTS)

@@ -81,11 +81,11 @@ def test_times_further_ahead_than_any_clock_put_them_hold_nobody(
 @pytest.mark.parametrize(
     ("request_", "standing", "expected"),
     [
-        (Request("it", NOW), Standing(), Wait("approval", NOW + 100, NOW + 60)),
-        (Request("it", NOW - 90), Standing(paused=1), Wait("approval", NOW + 10, NOW + 10)),
-        (Request("it", NOW - 100), Standing(paused=1), Expired(NOW)),
-        (Request("it", NOW - 100, newest=Newest("newer")), Standing(), Superseded("newer")),
-        (Request("it", NOW - 900, approved=True), Standing(), Go()),
+        (Request("it"), Standing(), Wait("approval", NOW + 100, NOW + 60)),
+        (Request("it", NOW + 10), Standing(paused=1), Wait("approval", NOW + 10, NOW + 10)),
+        (Request("it", NOW), Standing(paused=1), Expired(NOW)),
+        (Request("it", NOW, newest=Newest("newer")), Standing(), Superseded("newer")),
+        (Request("it", NOW - 800, approved=True), Standing(), Go()),
         (Request("it", approved=True), Standing(paused=1), Wait("paused", None, NOW + 60)),
     ],
 )

@@ -101,6 +101,34 @@ async def test_a_turn_that_nobody_uses_holds_up_no_longer_than_an_interval(
     assert await clerk.ask("c", 120) is None
 
 
+async def test_who_comes_new_does_not_take_the_turn_that_somebody_is_late_for(
+    clerk_for: Callable[..., Clerk],
+) -> None:
+    clerk = clerk_for((1, 100))
+    assert [await clerk.ask(owner, 0) for owner in "ab"] == [None, 100]
+
+    assert await clerk.ask("new", 160) == 200
+    assert await clerk.ask("b", 160.5) is None
+    # That is kept for a minute: nobody has been seen of those whose turn has passed by more.
+    assert await clerk.ask("new", 260.5) is None
+    assert await clerk.ask("c", 261) == 360.5
+    assert await clerk.ask("newest", 420.6) is None
+
+
+async def test_who_never_comes_is_forgotten_after_a_day(
+    clerk_for: Callable[..., Clerk], store: redis.Redis
+) -> None:
+    clerk = clerk_for((1, 10))
+    assert [await clerk.ask(owner, 0) for owner in "ab"] == [None, 10]
+    for key in ("relay:turns:api", "relay:rates:api"):
+        assert 86_400 < store.ttl(key) <= 86_410
+
+    assert await clerk.ask("c", 86_409) is None
+    assert store.zcard("relay:turns:api") == 1
+    assert await clerk.ask("d", 86_420) is None
+    assert store.zcard("relay:turns:api") == 0
+
+
 async def test_all_rates_hold(clerk_for: Callable[..., Clerk], store: redis.Redis) -> None:
     clerk = clerk_for((1, 10), (3, 100))
 

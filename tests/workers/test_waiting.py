@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import time
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 import redis
 from rq.job import Job, JobStatus
+from rq.registry import FailedJobRegistry
 
 from config.model import Target as ConfiguredTarget
 from config.settings import load_settings
@@ -20,7 +22,7 @@ from relay.store import connect_async
 from tests.harness import Relay, Target, sha_of, until
 from tests.workers.desk import YAML, Desk, answering, shas
 from workers import gate
-from workers.runtime import project
+from workers.runtime import CALLING_FIELD, Runtime, project
 from workers.targets import overview, pause, resume
 
 SCHEDULED = "rq:scheduled:deploy-relay"
@@ -250,6 +252,192 @@ async def test_who_approved_first_is_told_to_the_second(
     assert lost.refusal in ("approved", "unasked")
     await desk.told("deploy.waiting", deploy=deploy, reason="paused")
     assert len(desk.lines("deploy.approved")) == 1
+
+
+@pytest.mark.parametrize("keys", ["    rate: 1/h\n    window: 100s\n    supersede: true\n"])
+async def test_what_waits_longer_than_its_window_stays_known_until_it_looks_again(
+    desk: Desk, store: redis.Redis
+) -> None:
+    desk.crew.start()
+    await desk.push("a", branch="a")
+    await desk.told("deploy.succeeded")
+
+    deploy = await desk.push("b", branch="b")
+    await rests(desk, store, deploy)
+
+    looks = store.zscore(SCHEDULED, deploy) or 0
+    found = store.keys("relay:deploy:*") + store.keys("relay:latest:*")
+    names = [key if isinstance(key, str) else key.decode() for key in found]
+    known = [name for name in names if store.type(name) == b"hash"]
+    known = [name for name in known if store.hget(name, "job") == deploy.encode()]
+    known += [name for name in names if name.removesuffix(":moves") in known and name not in known]
+    assert len(known) == 3
+    assert all(time.time() + store.ttl(name) > looks + 95 for name in known)
+
+
+@pytest.mark.parametrize("keys", ["    rate: 9/h\n"])
+async def test_a_deploy_that_is_requeued_counts_as_another_call(
+    desk: Desk, target: Target, store: redis.Redis
+) -> None:
+    target.answers = [answering(404)]
+    desk.crew.start()
+    deploy = await desk.push("a")
+    await desk.told("deploy.failed")
+    job = Job.fetch(deploy, connection=store)
+    await desk.crew.reaches(job, JobStatus.FAILED)
+
+    FailedJobRegistry(queue=desk.crew.queue).requeue(deploy)
+
+    await desk.told("deploy.succeeded", deploy=deploy)
+    assert len(target.calls) == 2
+    assert store.zcard("relay:calls:api") == 2
+
+
+@pytest.mark.parametrize("keys", ["    rate: 1/d\n"])
+@pytest.mark.parametrize("changed", ["", "    rate: 2/d\n"])
+async def test_a_rate_that_is_changed_counts_from_the_next_look_on(
+    desk: Desk,
+    relay: Relay,
+    store: redis.Redis,
+    monkeypatch: pytest.MonkeyPatch,
+    changed: str,
+) -> None:
+    monkeypatch.setattr(gate, "RATE_LOOK", 1)
+    worker = desk.crew.start()
+    await desk.push("a", branch="a")
+    await desk.told("deploy.succeeded")
+    deploy = await desk.push("b", branch="b")
+    await rests(desk, store, deploy)
+
+    worker.shut_down()
+    await desk.crew.ended(worker)
+    relay.write(YAML.replace("KEYS\n", changed))
+    project.cache_clear()
+    desk.crew.start()
+
+    await desk.told("deploy.succeeded", deploy=deploy)
+    assert len(desk.lines("deploy.waiting", deploy=deploy)) == 1
+
+
+@pytest.mark.parametrize("keys", ["    rate: 1/d\n"])
+async def test_what_is_cancelled_gives_its_turn_back(desk: Desk, store: redis.Redis) -> None:
+    desk.crew.start()
+    await desk.push("a", branch="a")
+    await desk.told("deploy.succeeded")
+    first = await desk.push("b", branch="b")
+    [waiting] = await desk.told("deploy.waiting", deploy=first)
+    await rests(desk, store, first)
+
+    async with connect_async(desk.crew.url, timeout=5) as server:
+        assert await cancel(server, load_settings(), "deploy", [Wish(first, "ops")]) == [
+            Done(first)
+        ]
+
+    second = await desk.push("c", branch="c")
+    [behind] = await desk.told("deploy.waiting", deploy=second)
+    assert behind["until"] == waiting["until"]
+
+
+@pytest.mark.parametrize("keys", ["    approval: {expires: 1s}\n"])
+async def test_an_expired_deploy_that_is_requeued_asks_again(
+    desk: Desk, store: redis.Redis
+) -> None:
+    desk.crew.start()
+    deploy = await desk.push("a")
+    await desk.told("deploy.failed")
+    await desk.crew.reaches(Job.fetch(deploy, connection=store), JobStatus.FAILED)
+
+    FailedJobRegistry(queue=desk.crew.queue).requeue(deploy)
+
+    _, failed = await desk.told("deploy.failed", count=2)
+    first, again = desk.lines("deploy.waiting", deploy=deploy, reason="approval")
+    assert first["until"] < again["until"]
+    assert failed["reason"] == f"nobody approved it until {again['until']}"
+
+
+async def test_a_deploy_older_than_the_approval_that_it_needs_by_now_is_asked_for(
+    desk: Desk, relay: Relay, target: Target, store: redis.Redis
+) -> None:
+    store.hset("relay:target:api", "paused", time.time())
+    worker = desk.crew.start()
+    deploy = await desk.push("a")
+    await rests(desk, store, deploy)
+    worker.shut_down()
+    await desk.crew.ended(worker)
+    store.hset(f"rq:job:{deploy}", "created_at", "2026-01-01T00:00:00.000000Z")
+    relay.write(YAML.replace("KEYS\n", "    approval: required\n"))
+    project.cache_clear()
+
+    store.zadd(SCHEDULED, {deploy: 0})
+    desk.crew.start()
+
+    [waiting] = await desk.told("deploy.waiting", deploy=deploy, reason="approval")
+    assert waiting["until"] > f"{datetime.now(UTC) + timedelta(days=6):%Y-%m-%dT%H:%M:%SZ}"
+    await rests(desk, store, deploy)
+    resume(store, "api", "deploy-relay")
+    assert await approved(desk, deploy) == [Done(deploy)]
+    await desk.told("deploy.succeeded", deploy=deploy)
+
+
+@pytest.mark.parametrize("keys", ["    approval: required\n"])
+async def test_an_approval_is_for_all_attempts_and_is_told_once(
+    desk: Desk, target: Target, store: redis.Redis
+) -> None:
+    target.answers = [answering(503)]
+    desk.crew.start()
+    deploy = await desk.push("a")
+    await rests(desk, store, deploy)
+
+    await approved(desk, deploy)
+
+    [succeeded] = await desk.told("deploy.succeeded")
+    assert succeeded["attempt"] == 2
+    assert len(desk.lines("deploy.approved")) == 1
+    assert len(desk.lines("deploy.waiting")) == 1
+
+
+@pytest.mark.parametrize("fraction", [0.001, 0.999])
+async def test_what_waits_looks_no_earlier_than_its_time(
+    desk: Desk, store: redis.Redis, fraction: float
+) -> None:
+    held = int(time.time()) + 100 + fraction
+    store.hset("relay:target:api", "held", held)
+    desk.crew.start()
+
+    deploy = await desk.push("a")
+
+    await rests(desk, store, deploy)
+    looks = store.zscore(SCHEDULED, deploy) or 0
+    assert held <= looks <= held + 3
+
+
+@pytest.mark.parametrize("keys", ["    rate: 1/h\n    breaker: {failures: 1}\n"])
+async def test_a_call_whose_note_is_not_taken_gives_its_turn_and_the_probe_back(
+    desk: Desk, target: Target, store: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.hset("relay:target:api", mapping={"until": time.time() - 1, "opened": 1})
+    send = Runtime.send
+    refused: list[object] = []
+
+    def sends(self: Runtime, *command: str | bytes | int) -> asyncio.Future[Any]:
+        # As where too few replicas have the note.
+        if CALLING_FIELD in command and command[0] == "HSET" and not refused:
+            refused.append(command)
+            raise redis.exceptions.ConnectionError
+        return send(self, *command)
+
+    monkeypatch.setattr(Runtime, "send", sends)
+    desk.crew.start()
+
+    deploy = await desk.push("a")
+
+    await desk.told("deploy.retry_scheduled", deploy=deploy)
+    await until(lambda: store.keys("relay:calls:*") + store.keys("relay:probe:*") == [])
+    assert target.calls == []
+    await rests(desk, store, deploy)
+    store.zadd(SCHEDULED, {deploy: 0})
+    [succeeded] = await desk.told("deploy.succeeded", "deploy.waiting")
+    assert succeeded["event"] == "deploy.succeeded"
 
 
 ONE_BY_ONE = "    concurrency: 1\n"
