@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from relay import __version__
+from relay.commands.auditing import audit, tail
 from relay.commands.demonstration import demonstrate
 from relay.commands.exits import exits
 from relay.commands.operating import operating
@@ -32,7 +33,19 @@ def main() -> None:
     """
 
 
-for _command in (up, serve, worker, check, explain, send, schema, targets, demonstrate):
+for _command in (
+    up,
+    serve,
+    worker,
+    check,
+    explain,
+    send,
+    schema,
+    targets,
+    demonstrate,
+    audit,
+    tail,
+):
     main.add_command(_command)
 
 for _group in (operating("delivery", replay_deliveries), operating("deploy", replay_deploys)):

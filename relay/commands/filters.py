@@ -53,7 +53,9 @@ def filters(kind: Kind, *, limit: int) -> Option:
             **others: Any,
         ) -> Any:
             context.meta[_FILTERED] = bool(statuses or repos or names or since)
-            wanted = Filter(frozenset(statuses), _patterns(repos), frozenset(names), _since(since))
+            wanted = Filter(
+                frozenset(statuses), _patterns(repos), frozenset(names), moment(since, "--since")
+            )
             return command(wanted=wanted, **others)
 
         for option in reversed(options):
@@ -70,7 +72,8 @@ def _patterns(repos: tuple[str, ...]) -> PatternSet | None:
         raise click.BadParameter(str(error), param_hint="--repo") from None
 
 
-def _since(text: str) -> float:
+def moment(text: str, option: str) -> float:
+    """Seconds since the Unix epoch of what an option says; 0 of nothing."""
     if not text:
         return 0
     try:
@@ -78,9 +81,9 @@ def _since(text: str) -> float:
     except ValueError:
         pass
     try:
-        moment = datetime.fromisoformat(text)
+        at = datetime.fromisoformat(text)
     except ValueError:
         raise click.BadParameter(
-            "write 30m, 2h, 3d, or a time such as 2026-01-31T12:00Z", param_hint="--since"
+            "write 30m, 2h, 3d, or a time such as 2026-01-31T12:00Z", param_hint=option
         ) from None
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()

@@ -19,6 +19,7 @@ from config.settings import Settings, load_settings
 from relay import audit
 from relay.approving import approve
 from relay.archive import Archive, Filter
+from relay.audit_file import audit_file
 from relay.cancelling import cancel
 from relay.commands.filters import filtered, filters
 from relay.errors import StoreUnavailable
@@ -234,7 +235,12 @@ def _tell(
     prints."""
     if verb == "cancel":
         stderr = sys.stderr.buffer
-        audit.configure(stream=getattr(stderr, "raw", stderr), style=load_settings().log_format)
+        settings = load_settings()
+        audit.configure(
+            stream=getattr(stderr, "raw", stderr),
+            style=settings.log_format,
+            file=audit_file(settings),
+        )
     for done in results:
         if done.refusal:
             click.echo(f"{done.id}: {_why(kind, done)}", err=True)
