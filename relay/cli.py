@@ -12,6 +12,7 @@ from relay.commands.operating import operating
 from relay.commands.running import serve, up, worker
 from relay.commands.targets import targets
 from relay.commands.tokens import token
+from relay.commands.top import top
 from relay.commands.trying import check, explain, schema, send
 from relay.replays import replay_deliveries
 from workers.replays import replay_deploys
@@ -28,6 +29,7 @@ def main() -> None:
     To try a webhook:    deploy-relay explain payload.json
     To run it all:       deploy-relay up
     To run it in parts:  deploy-relay serve   and   deploy-relay worker
+    To watch it:         deploy-relay top
     To look after it:    deploy-relay deliveries list   and   deploy-relay deploys list
 
     Settings are environment variables RELAY_*; relay.yaml says what is deployed where.
@@ -37,7 +39,7 @@ def main() -> None:
 for _command in (up, serve, worker, check, explain, send, schema, targets, demonstrate):
     main.add_command(_command)
 
-for _command in (console, token):
+for _command in (console, token, top):
     main.add_command(_command)
 
 for _group in (operating("delivery", replay_deliveries), operating("deploy", replay_deploys)):

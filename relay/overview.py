@@ -19,7 +19,7 @@ from rq.rate_limit import RateLimitRegistry
 from rq.registry import FailedJobRegistry, ScheduledJobRegistry, StartedJobRegistry
 from rq.worker_registration import WORKERS_BY_QUEUE_KEY
 
-from relay.archive import RESULTS_PREFIX, Archive, Filter
+from relay.archive import PAGE, RESULTS_PREFIX, Archive, Filter
 from relay.pace import Minute, minute, minutes, pace_key
 from relay.reading import Record, epoch, read_end
 from relay.records import (
@@ -56,6 +56,10 @@ class Standing(Protocol):
     def paused(self) -> bool: ...
     @property
     def breaker(self) -> Breaker: ...
+    @property
+    def until(self) -> str: ...
+    @property
+    def more(self) -> bool: ...
 
 
 class TargetSeen(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,8 +71,13 @@ class TargetSeen(msgspec.Struct, frozen=True, kw_only=True):
     calling: int
     """Deploys that hold one of its slots."""
     waiting: int
+    """Deploys that wait for a slot or for their time."""
+    more: bool
+    """There are more of them, which were not counted."""
     paused: bool
     breaker: Breaker
+    until: str
+    """When calls begin again, of a breaker that is open or a platform that wants none."""
 
 
 class WorkerSeen(msgspec.Struct, frozen=True, kw_only=True):
@@ -124,7 +133,7 @@ async def read_overview(
     counts, standings, found = await asyncio.gather(
         _counts(redis, queue, now),
         asyncio.to_thread(targets),
-        archive.find("deploy", Filter(), NEWEST),
+        archive.find("deploy", Filter(), NEWEST, most=PAGE),
     )
     queued, scheduled, running, dead, limits, workers, front, failed, due, *paces = counts
     limited, since = await _limited(redis, limits)
@@ -247,6 +256,8 @@ def _target(standing: Standing) -> TargetSeen:
         state=standing.state,
         calling=standing.calling,
         waiting=standing.waiting,
+        more=standing.more,
         paused=standing.paused,
         breaker=standing.breaker,
+        until=standing.until,
     )
