@@ -6,11 +6,14 @@ import click
 
 from relay import __version__
 from relay.commands.auditing import audit, tail
+from relay.commands.console import console
 from relay.commands.demonstration import demonstrate
 from relay.commands.exits import exits
 from relay.commands.operating import operating
 from relay.commands.running import serve, up, worker
 from relay.commands.targets import targets
+from relay.commands.tokens import token
+from relay.commands.top import top
 from relay.commands.trying import check, explain, schema, send
 from relay.replays import replay_deliveries
 from workers.replays import replay_deploys
@@ -27,6 +30,7 @@ def main() -> None:
     To try a webhook:    deploy-relay explain payload.json
     To run it all:       deploy-relay up
     To run it in parts:  deploy-relay serve   and   deploy-relay worker
+    To watch it:         deploy-relay top
     To look after it:    deploy-relay deliveries list   and   deploy-relay deploys list
 
     Settings are environment variables RELAY_*; relay.yaml says what is deployed where.
@@ -34,17 +38,9 @@ def main() -> None:
 
 
 for _command in (
-    up,
-    serve,
-    worker,
-    check,
-    explain,
-    send,
-    schema,
-    targets,
-    demonstrate,
-    audit,
-    tail,
+    *(up, serve, worker, console, demonstrate),
+    *(check, explain, send, schema),
+    *(targets, top, token, audit, tail),
 ):
     main.add_command(_command)
 
