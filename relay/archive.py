@@ -95,8 +95,10 @@ class Found(NamedTuple):
 
     ids: Sequence[str]
     more: bool
-    complete: bool = True
+    complete: bool
     """Whether all that there is was looked at."""
+    next: str
+    """Where those that were found further down begin; see ``Filter.before``."""
 
 
 class Details(NamedTuple):
@@ -153,8 +155,13 @@ class Archive:
                 # One more than asked for tells that there are more.
                 if here > limit and not exact:
                     break
-        ids = [place.rpartition(" ")[2] for place in found[:limit]]
-        return Found(ids, len(found) > limit or not complete, complete)
+        newest = found[:limit]
+        return Found(
+            [place.rpartition(" ")[2] for place in newest],
+            more=len(found) > limit or not complete,
+            complete=complete,
+            next=newest[-1] if len(found) > limit else "",
+        )
 
     async def read(self, kind: Kind, ids: Sequence[str]) -> list[Record]:
         """The records of those that exist and are of this kind, in the same order."""

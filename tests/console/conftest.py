@@ -15,7 +15,7 @@ from config.loading import load
 from config.settings import Settings
 from relay.archive import Archive
 from relay.commands.console import powers
-from relay.console.app import assemble
+from relay.console.app import assemble, runner_of
 from relay.console.context import Context, planned
 from relay.console.sessions import Sessions
 from relay.store import connect_async
@@ -43,12 +43,13 @@ async def desk(store: redis.Redis, settings: Settings, audited: io.BytesIO) -> A
     context = Context(
         settings=settings,
         redis=connection,
+        redis_once=connection,
         archive=Archive(connection, settings.queue),
         powers=powers(settings),
         sessions=Sessions(connection),
         plan=lambda: plan,
     )
-    runner = web.AppRunner(assemble(context), access_log=None, shutdown_timeout=1)
+    runner = runner_of(assemble(context), settings)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     host, port = runner.addresses[0][:2]
