@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import aiohttp
 import redis
 from aiohttp import CookieJar, web
+from yarl import URL
 
 from config.loading import load
 from config.settings import Settings
@@ -47,7 +48,7 @@ class Desk:
     async def ask(
         self,
         method: str,
-        path: str,
+        path: str | URL,
         role: Role | None = None,
         *,
         token: str = "",

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import pytest
 import redis
 from rq.job import Job, JobStatus
+from yarl import URL
 
 from config.settings import Settings
 from relay.console.api import ENDPOINTS
@@ -281,7 +282,7 @@ async def test_explain(desk: Desk) -> None:
     answer = await explain(source="nothing", payload=payload)
     assert (answer.status, answer.body["error"]["code"]) == (404, "not_found")
     answer = await explain(source="github", payload={"ref": 1, "after": 2})
-    assert (answer.status, answer.body["error"]["code"]) == (400, "not_understood")
+    assert (answer.status, answer.body["error"]["code"]) == (400, "body_not_understood")
 
 
 async def test_bodies_are_bounded(desk: Desk) -> None:
@@ -313,3 +314,13 @@ async def test_parameters_that_are_refused(desk: Desk, query: str) -> None:
     answer = await desk.ask("GET", f"{PREFIX}/deploys?{query}", "viewer")
 
     assert (answer.status, answer.body["error"]["code"]) == (400, "bad_request")
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["deploys?cursor=%ff%fe", "deploys?author=%ed%a0%80", "deploys/%ff--a", "deploys?repo=%00"],
+)
+async def test_text_that_is_none(desk: Desk, path: str) -> None:
+    answer = await desk.ask("GET", URL(f"{PREFIX}/{path}", encoded=True), "viewer")
+
+    assert answer.status in (200, 400, 404)
