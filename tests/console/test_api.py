@@ -285,6 +285,33 @@ async def test_explain(desk: Desk) -> None:
     assert (answer.status, answer.body["error"]["code"]) == (400, "body_not_understood")
 
 
+PLAIN = """\
+sources: {github: {provider: github, secrets: [{env: TEST_GITHUB_SECRET}]}}
+targets:
+  hook:
+    preset: http
+    url: https://hooks.example/deploy/Gq3x7TmVb2
+    query: {sha: "{{ event.sha }}", token: Gq3x7TmVb2}
+    headers: {X-Api-Key: Gq3x7TmVb2, X-Ref: "{{ event.ref }}"}
+routes: [{name: all, repo: acme/web, on: push, deploy: [hook]}]
+"""
+
+
+@pytest.mark.parametrize("relay_yaml", [PLAIN])
+async def test_what_relay_yaml_has_in_plain_is_masked(desk: Desk) -> None:
+    question = {"source": "github", "payload": json.loads(github_push())}
+    answer = await desk.ask("POST", f"{PREFIX}/explain", "viewer", json=question)
+
+    [call] = answer.body["routes"][0]["calls"]
+    assert call["url"] == f"https://hooks.example/****?sha={sha_of('a')}&token=****"
+    assert call["headers"]["X-Api-Key"] == "****"
+    assert call["headers"]["X-Ref"] == "refs/heads/main"
+    for path in ("targets", "routes", "sources"):
+        answer = await desk.ask("GET", f"{PREFIX}/{path}", "viewer")
+        assert answer.status == 200
+        assert "Gq3x7TmVb2" not in str(answer.body)
+
+
 async def test_bodies_are_bounded(desk: Desk) -> None:
     async def send(path: str, body: bytes, role: Role) -> Answer:
         return await desk.ask(
