@@ -10,16 +10,19 @@ from typing import Any, TypeVar
 
 import pytest
 import redis
+from redis.asyncio import Redis
 from rq.job import Job, JobStatus
 from yarl import URL
 
+from config.model import Target
 from config.settings import Settings
 from relay.console.api import ENDPOINTS
 from relay.console.endpoints import PREFIX, Endpoint
 from relay.tokens import Role
 from tests.console.desk import Answer, Desk
 from tests.harness import github_push, sha_of
-from tests.relay.test_operating import FAILED, HELD, Yard
+from tests.relay.test_operating import FAILED, HELD, QUEUE, Yard
+from workers.deploys import Deploy, Wanted, queue_deploys
 
 T = TypeVar("T")
 
@@ -114,9 +117,22 @@ async def test_lists_and_filters(desk: Desk, yard: Yard) -> None:
 
 
 async def test_cursor_walks_all_without_gap_or_repeat(desk: Desk, yard: Yard) -> None:
-    """1,200 deploys, some of which have ended, in another order than that of their making."""
-    names = [f"n{number}" for number in range(1_200)]
-    jobs = await prepared(lambda: [yard.match(name, repo=f"acme/{name}") for name in names])
+    """1,200 deploys, a hundred of one moment each; some have ended, in another order."""
+    target = Target.model_validate({"preset": "http", "url": "https://hooks.example"})
+
+    def queue(number: int) -> list[Job]:
+        async def work(connection: Redis) -> list[Job]:
+            wanted = []
+            for one in range(number, number + 100):
+                delivery = yard.delivery(f"n{one}", repo=f"acme/r{one}")
+                deploy = Deploy(delivery.id, "github", "r", "production", delivery.event)
+                wanted.append(Wanted(delivery.id, [(deploy, target)]))
+            queued = await queue_deploys(connection, wanted, queue=QUEUE, failure_ttl=600)
+            return [Job.fetch(deploy.id, yard.store) for [deploy] in queued]
+
+        return yard.with_redis(work)
+
+    jobs = await prepared(lambda: [job for number in range(0, 1_200, 100) for job in queue(number)])
     await prepared(lambda: [yard.end(job, JobStatus.FINISHED, {}) for job in jobs[900:100:-1]])
 
     met: list[str] = []
