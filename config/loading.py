@@ -21,15 +21,11 @@ from config.model import RelayConfig, Route, SecretRef
 from config.origin import Origin, Stamps, stamp
 from config.positions import Keys, Places, read
 from config.preset import presets
-from config.secret_values import MissingSecret, resolve
+from config.secret_values import MissingSecret, resolve, url_parts
 from config.values import Strict
 from config.wording import sentence
 
 Section = Literal["sources", "targets"]
-
-
-MIN_SECRET_PART = 12
-"""Characters from which a part of a secret URL counts as secret itself; ``/api`` does not."""
 
 
 class Loaded(NamedTuple):
@@ -99,9 +95,7 @@ def secret_values(config: RelayConfig) -> frozenset[str]:
         value = ref.reveal()
         values.add(value)
         if path[-1] == "url":
-            url = URL(value, encoded=True)
-            parts = (url.raw_path, url.raw_path_qs, *url.raw_path.split("/"))
-            values.update(part for part in parts if len(part) >= MIN_SECRET_PART)
+            values |= url_parts(value)
     return frozenset(values)
 
 

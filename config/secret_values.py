@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import base64
 import binascii
+import html
+import json
 from collections.abc import Mapping
 from typing import Literal
+from urllib.parse import quote, quote_plus, unquote_plus
+
+from yarl import URL
 
 from config.model import SecretRef
 
@@ -13,6 +18,9 @@ MAX_BYTES = 65_536
 """Bytes of a file that holds a secret at most."""
 
 TOKEN_PREFIX = "whsec_"  # noqa: S105
+
+MIN_SECRET_PART = 12
+"""Characters from which a part of a secret URL counts as secret itself; ``/api`` does not."""
 
 
 class MissingSecret(ValueError):
@@ -37,6 +45,39 @@ def resolve(
     if form == "signing_token" and not _is_signing_token(value):
         raise MissingSecret(f"{place} is not a signing token: whsec_ and at least 16 bytes base64")
     return value
+
+
+def url_parts(text: str) -> frozenset[str]:
+    """The parts of a URL that are as secret as the whole: its path, the segments of it, its query
+    and the values in that. Those shorter than ``MIN_SECRET_PART`` are left out."""
+    try:
+        url = URL(text, encoded=True)
+    except ValueError:
+        return frozenset()
+    path, query = url.raw_path, url.raw_query_string
+    values = [pair.partition("=")[2] or pair for pair in query.split("&")]
+    parts = [path, url.raw_path_qs, query, *path.split("/"), *values]
+    parts += [unquote_plus(part) for part in parts]
+    return frozenset(part for part in parts if len(part) >= MIN_SECRET_PART)
+
+
+def written_forms(secret: str) -> frozenset[str]:
+    """A secret as it is, and as JSON of several makes, URLs, forms and HTML would write it."""
+    ascii_json = json.dumps(secret)[1:-1]
+    return frozenset(
+        (
+            secret,
+            ascii_json,
+            json.dumps(secret, ensure_ascii=False)[1:-1],
+            ascii_json.replace("/", "\\/"),
+            # https://pkg.go.dev/encoding/json#HTMLEscape
+            ascii_json.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e"),
+            quote(secret, safe="", errors="replace"),
+            quote(secret, errors="replace"),
+            quote_plus(secret, errors="replace"),
+            html.escape(secret),
+        )
+    )
 
 
 def _read(ref: SecretRef) -> str:

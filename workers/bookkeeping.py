@@ -26,6 +26,7 @@ from rq.utils import now
 from rq.worker import BaseWorker
 
 from relay.batching import GroupCommit
+from workers.kept import Keeping
 from workers.line import InLine
 from workers.runtime import CALLING_FIELD
 from workers.writing import GONE, Part, Writer, Written
@@ -71,12 +72,15 @@ class Books:
         *,
         writer: Writer,
         answered: set[str],
+        keeping: Keeping,
     ) -> None:
-        """``answered`` has the jobs whose note of a call goes away with their outcome."""
+        """``answered`` has the jobs whose note of a call goes away with their outcome, ``keeping``
+        what is kept of their calls."""
         self._worker = worker
         self._queue = queue
         self._writer = writer
         self._answered = answered
+        self._keeping = keeping
         self._outcomes: GroupCommit[tuple[Outcome, Part], None] = GroupCommit(
             self._commit, most=MAX_TOGETHER
         )
@@ -151,6 +155,7 @@ class Books:
         self._write_end(pipe, outcome)
         if outcome.job.id in self._answered:
             pipe.hdel(outcome.job.key, CALLING_FIELD)
+        self._keeping.write(pipe, outcome.job.id)
         pipe.exists(outcome.job.dependents_key)
 
     def _write_end(self, pipe: Any, outcome: Outcome) -> None:

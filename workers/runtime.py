@@ -10,13 +10,14 @@ from __future__ import annotations
 import asyncio
 import functools
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import structlog
 from redis.asyncio import Redis
+from redis.exceptions import RedisError
 
 from config.loading import Loaded, load, secret_values
 from config.model import Target
@@ -32,6 +33,7 @@ from relay.routing import Router
 from relay.store import connect_async, execute
 from workers.client import Client, open_client
 from workers.deploys import Queued, Wanted, queue_deploys
+from workers.kept import Keeping
 
 CALLING_FIELD = "calling"
 """Our field of a deploy's job: the attempt whose call has begun and not yet been answered."""
@@ -75,6 +77,8 @@ class Runtime:
     answered: set[str] = field(default_factory=set)
     """Ids of the jobs whose call is over. Whoever owns the runtime takes their note away: our
     worker together with the outcome, so that no moment is left in which neither is stored."""
+    keeping: Keeping = field(default_factory=Keeping)
+    """What is kept of calls, which travels with the outcome too."""
 
     def send(self, *command: str | bytes | int) -> asyncio.Future[Any]:
         """What Redis answers to one command. Raises redis.exceptions.RedisError."""
@@ -191,3 +195,6 @@ async def runtime() -> AsyncIterator[Runtime]:
         finally:
             for job in own.answered:
                 await own.send("HDEL", f"{JOB_PREFIX}{job}", CALLING_FIELD)
+                with suppress(RedisError, OSError):
+                    for command in own.keeping.take(job):
+                        await own.send(*command)

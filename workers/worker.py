@@ -86,7 +86,9 @@ class RelayWorker(BaseWorker):
         await asyncio.to_thread(queue.get_redis_server_version)
         await asyncio.to_thread(self.register_birth)
         writer = Writer(self, queue, redis)
-        books = Books(self, queue, writer=writer, answered=runtime.answered)
+        books = Books(
+            self, queue, writer=writer, answered=runtime.answered, keeping=runtime.keeping
+        )
         upkeep = Upkeep(
             self,
             queue,

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+import msgspec
 import pytest
 import redis
 from click.testing import CliRunner, Result
@@ -19,6 +20,7 @@ from rq.registry import ScheduledJobRegistry
 
 from config.model import Target
 from relay import archive
+from relay.attempts_kept import AttemptRecord, attempts_key
 from relay.audit import delivery_fields
 from relay.cli import main
 from relay.events import Delivery, Push
@@ -193,6 +195,19 @@ def test_pages_and_limit(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_show_says_all_and_no_secret(yard: Yard) -> None:
     [received] = yard.receive("a")
     deploy = yard.end(yard.match("a"), JobStatus.FAILED, FAILED)
+    call = AttemptRecord(
+        at="2026-11-25T12:00:00.000000Z",
+        attempt=1,
+        outcome="failed",
+        reason="HTTP 404",
+        method="POST",
+        host="hooks.example",
+        request_headers={"Authorization": "****"},
+        status=404,
+        response_body="no \x1b[31m\nsuch hook",
+        ms=12.5,
+    )
+    yard.store.rpush(attempts_key(deploy.id), msgspec.json.encode(call))
 
     text = yard.run("deliveries", "show", received.id).stdout
     assert deploy.id in text
@@ -205,6 +220,19 @@ def test_show_says_all_and_no_secret(yard: Yard) -> None:
         "production",
     )
     assert [run["reason"] for run in told["runs"]] == ["HTTP 404"]
+    assert told["calls"] == [msgspec.to_builtins(call)]
+    assert (
+        """
+calls, the newest last
+  2026-11-25T12:00:00.000000Z  attempt 1  failed  HTTP 404  after 12.5 ms
+    > POST hooks.example
+    > Authorization: ****
+    < 404
+    < no \ufffd[31m
+    < such hook
+"""
+        in yard.run("deploys", "show", deploy.id).stdout
+    )
     # One is not the other.
     assert "there is no such deploy" in yard.run("deploys", "show", received.id, code=1).output
 
