@@ -21,7 +21,7 @@ from config.model import RelayConfig, Route, SecretRef
 from config.origin import Origin, Stamps, stamp
 from config.positions import Keys, Places, read
 from config.preset import presets
-from config.secret_values import MissingSecret, resolve, url_parts
+from config.secret_values import MIN_SECRET_PART, MissingSecret, resolve, url_parts
 from config.values import Strict
 from config.wording import sentence
 
@@ -96,6 +96,9 @@ def secret_values(config: RelayConfig) -> frozenset[str]:
         values.add(value)
         if path[-1] == "url":
             values |= url_parts(value)
+            path = URL(value, encoded=True).raw_path_qs
+            if len(path) >= MIN_SECRET_PART:
+                values.add(path)
     return frozenset(values)
 
 

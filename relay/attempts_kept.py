@@ -10,15 +10,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import NamedTuple
-from urllib.parse import unquote
 
 import msgspec
 from yarl import URL
 
-from config.secret_values import MIN_SECRET_PART, url_parts
-from relay.audit import MASK, Redactor
+from config.secret_values import MIN_SECRET_PART, url_parts, written_forms
+from relay.audit import MASK
 from relay.events import Event
-from relay.planning import Call, event_context
+from relay.planning import Call
 
 MOST_ATTEMPTS = 20
 """Attempts that are kept of one deploy, the latest."""
@@ -102,11 +101,14 @@ def recorded(
 ) -> AttemptRecord:
     """What is kept of one call. ``redact`` masks every secret of relay.yaml."""
     call, shown, event, received = exchange
-    own = Redactor(_secrets_of(call, shown, event))
+    own = _forms(_secrets_of(call, shown, event))
 
     def clean(text: str, most: int) -> str:
         # First masked, then cut: half a secret would be recognised by nobody.
-        return _cut(own(redact(text)), most)
+        text = redact(text)
+        for secret in own:
+            text = text.replace(secret, MASK)
+        return _cut(text, most)
 
     def body(raw: bytes | None) -> str:
         return clean(raw.decode(errors="replace"), MOST_BODY) if raw else ""
@@ -154,9 +156,13 @@ def _secrets_of(call: Call, shown: Call, event: Event) -> Collection[str]:
     for name, value in call.headers.items():
         if _CREDENTIAL.search(name) or shown.headers.get(name) != value:
             parts |= {value, value.rpartition(" ")[2]}
-    parts |= {unquote(part) for part in parts}
-    public = {value for value in event_context(event).values() if isinstance(value, str)}
+    public = {event.repo, event.ref, event.sha}
     return {part for part in parts - public if len(part) >= MIN_SECRET_PART}
+
+
+def _forms(secrets: Collection[str]) -> list[str]:
+    """All ways to write them, the longest first, so that one within another leaves no remainder."""
+    return sorted({form for one in secrets for form in written_forms(one)}, key=len, reverse=True)
 
 
 def _host(url: str) -> str:
