@@ -30,6 +30,7 @@ from workers.backoff import pause, retry_after
 from workers.deploys import Deploy, identity_key, latest_key
 from workers.errors import CallFailed, DeployFailed, DeployHeld
 from workers.gate import Expired, Request, Superseded, Wait, decide, moment, probing, queueing
+from workers.kept import keep, keep_cut_off
 from workers.line import InLine
 from workers.runtime import CALLING_FIELD, Runtime
 from workers.standing import (
@@ -119,8 +120,12 @@ class _Attempt:
         self.rt.answered.add(self.job.id)
         self.fields["attempt"] = self.number = begun
         reason = f"attempt {begun} was cut off before its answer came"
-        self.rt.keeping.keep_cut_off(
-            self.job.id, attempt=begun, reason=reason, seconds=self._kept_for("uncertain")
+        keep_cut_off(
+            self.rt.along,
+            self.job.id,
+            attempt=begun,
+            reason=reason,
+            seconds=self._kept_for("uncertain"),
         )
         self._judge_uncertain(reason)
         self._check_attempts(reason)
@@ -267,7 +272,8 @@ class _Attempt:
             call, task.event, route=task.route, delivery=task.delivery, source=task.source
         )
         received = None if answer is None else Received(answer.status, answer.headers, answer.body)
-        self.rt.keeping.keep(
+        keep(
+            self.rt.along,
             self.job.id,
             Exchange(call, shown, task.event, received),
             seconds=self._kept_for(verdict.outcome),

@@ -26,7 +26,7 @@ from rq.utils import now
 from rq.worker import BaseWorker
 
 from relay.batching import GroupCommit
-from workers.kept import Keeping
+from workers.along import Along
 from workers.line import InLine
 from workers.runtime import CALLING_FIELD
 from workers.writing import GONE, Part, Writer, Written
@@ -72,15 +72,15 @@ class Books:
         *,
         writer: Writer,
         answered: set[str],
-        keeping: Keeping,
+        along: Along,
     ) -> None:
-        """``answered`` has the jobs whose note of a call goes away with their outcome, ``keeping``
-        what is kept of their calls."""
+        """``answered`` has the jobs whose note of a call goes away with their outcome, ``along``
+        what is written with it."""
         self._worker = worker
         self._queue = queue
         self._writer = writer
         self._answered = answered
-        self._keeping = keeping
+        self._along = along
         self._outcomes: GroupCommit[tuple[Outcome, Part], None] = GroupCommit(
             self._commit, most=MAX_TOGETHER
         )
@@ -155,7 +155,7 @@ class Books:
         self._write_end(pipe, outcome)
         if outcome.job.id in self._answered:
             pipe.hdel(outcome.job.key, CALLING_FIELD)
-        self._keeping.write(pipe, outcome.job.id)
+        self._along.write(pipe, outcome.job.id)
         pipe.exists(outcome.job.dependents_key)
 
     def _write_end(self, pipe: Any, outcome: Outcome) -> None:

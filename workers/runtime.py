@@ -31,17 +31,15 @@ from relay.records import JOB_PREFIX
 from relay.reloading import Reloading
 from relay.routing import Router
 from relay.store import connect_async, execute
+from workers.along import Along, Command
 from workers.client import Client, open_client
 from workers.deploys import Queued, Wanted, queue_deploys
-from workers.kept import Keeping
 
 CALLING_FIELD = "calling"
 """Our field of a deploy's job: the attempt whose call has begun and not yet been answered."""
 
 MAX_TOGETHER = 256
 """Commands or deliveries of one round trip; bounds how long Redis is busy with it."""
-
-Command = tuple[str | bytes | int, ...]
 
 # One packed argument, since taking hundreds of commands apart costs the client more than the rest.
 _RUN = """
@@ -77,8 +75,8 @@ class Runtime:
     answered: set[str] = field(default_factory=set)
     """Ids of the jobs whose call is over. Whoever owns the runtime takes their note away: our
     worker together with the outcome, so that no moment is left in which neither is stored."""
-    keeping: Keeping = field(default_factory=Keeping)
-    """What is kept of calls, which travels with the outcome too."""
+    along: Along = field(default_factory=Along)
+    """What else travels with the outcome."""
 
     def send(self, *command: str | bytes | int) -> asyncio.Future[Any]:
         """What Redis answers to one command. Raises redis.exceptions.RedisError."""
@@ -195,6 +193,6 @@ async def runtime() -> AsyncIterator[Runtime]:
         finally:
             for job in own.answered:
                 await own.send("HDEL", f"{JOB_PREFIX}{job}", CALLING_FIELD)
-                with suppress(RedisError, OSError):
-                    for command in own.keeping.take(job):
-                        await own.send(*command)
+            with suppress(RedisError, OSError):
+                for job in own.along.jobs:
+                    await asyncio.gather(*(own.send(*one) for one in own.along.take(job)))

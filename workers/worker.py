@@ -86,9 +86,7 @@ class RelayWorker(BaseWorker):
         await asyncio.to_thread(queue.get_redis_server_version)
         await asyncio.to_thread(self.register_birth)
         writer = Writer(self, queue, redis)
-        books = Books(
-            self, queue, writer=writer, answered=runtime.answered, keeping=runtime.keeping
-        )
+        books = Books(self, queue, writer=writer, answered=runtime.answered, along=runtime.along)
         upkeep = Upkeep(
             self,
             queue,
