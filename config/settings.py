@@ -57,6 +57,8 @@ class Settings(BaseSettings):
     """Port the receiver listens on; 0 takes any free one."""
     processes: Annotated[int, Field(ge=1, le=256)] = 1
     """Receiver processes that share the port; more than one needs Linux or a BSD."""
+    console_url: Annotated[str, Field(pattern=r"^https?://[^/?#]+$")] | None = None
+    """Base of links to the console, as people reach it; left out: http://host:port."""
     redis_url: Annotated[SecretStr, AfterValidator(_redis_url)] | None = None
     """redis://, rediss://, unix:// or redis+sentinel:// URL; left out: the server that `up` runs in
     data_dir."""

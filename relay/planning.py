@@ -70,6 +70,10 @@ class Recipe:
             "route": route,
             "delivery": {"id": delivery, "source": source},
         }
+        return self.render(context, reveal)
+
+    def render(self, context: Mapping[str, Any], reveal: Reveal) -> Call:
+        """The call for what templates may say. Raises PlanError where one does not render."""
         headers = _render_all(self._headers, context, reveal)
         for name, value in headers.items():
             if _CONTROL.search(value):

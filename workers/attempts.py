@@ -26,6 +26,7 @@ from relay.audit import log
 from relay.planning import Call, Recipe
 from relay.reading import iso
 from relay.records import ATTEMPTS_FIELD, JOB_PREFIX, WAITING_FIELD
+from workers.announcing import announce, announce_success
 from workers.backoff import pause, retry_after
 from workers.deploys import Deploy, identity_key, latest_key
 from workers.errors import CallFailed, DeployFailed, DeployHeld
@@ -175,6 +176,8 @@ class _Attempt:
             log.info("deploy.waiting", reason=wait.reason, until=until, **behind, **self.fields)
             key = f"{JOB_PREFIX}{self.job.id}"
             await self.rt.send("HSET", key, WAITING_FIELD, waiting)
+            if wait.reason == "approval":
+                announce(self.rt, "approval", self.task, self.job.id, f"until {until}")
         # RQ's scheduler drops fractions of the due time.
         seconds = max(1, math.ceil(wait.look) - math.floor(time.time()))
         await self._stay_known(seconds)
@@ -238,6 +241,8 @@ class _Attempt:
         throttled = status == TOO_MANY_REQUESTS or (status == UNAVAILABLE and asked is not None)
         lesson = Lesson(verdict, status, seconds if throttled else None, probe)
         await learn(rt, self.task.target, target, self.seen.standing, lesson)
+        if verdict.outcome == "succeeded":
+            await announce_success(rt, self.task, job.id)
         # From here on nothing is awaited: a run that is cut off now must not look as if never
         # called.
         rt.answered.add(job.id)

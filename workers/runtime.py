@@ -19,12 +19,13 @@ import structlog
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from config.loading import Loaded, load, secret_values
+from config.loading import Loaded, Section, load, secret_values
 from config.model import Target
 from config.origin import Origin
 from config.settings import Settings, load_settings
 from relay import audit
 from relay.batching import GroupCommit
+from relay.notices import Messenger, messengers
 from relay.packing import pack
 from relay.planning import Recipe, recipes
 from relay.records import JOB_PREFIX
@@ -37,6 +38,9 @@ from workers.deploys import Queued, Wanted, queue_deploys
 
 CALLING_FIELD = "calling"
 """Our field of a deploy's job: the attempt whose call has begun and not yet been answered."""
+
+SECRETS_OF: tuple[Section, ...] = ("targets", "notify")
+"""The sections of relay.yaml whose secrets a worker needs."""
 
 MAX_TOGETHER = 256
 """Commands or deliveries of one round trip; bounds how long Redis is busy with it."""
@@ -60,6 +64,7 @@ class Project:
     router: Router
     targets: Mapping[str, Target]
     recipes: Mapping[str, Recipe]
+    messengers: Sequence[Messenger]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +98,7 @@ def project() -> Project:
     Sets up the audit where nobody has yet, as under a stock ``rq worker``. Raises ConfigError.
     """
     settings = load_settings()
-    loaded = load(settings.config, secrets_of=["targets"])
+    loaded = load(settings.config, secrets_of=SECRETS_OF)
     config = loaded.config
     if not structlog.is_configured():
         audit.configure(
@@ -111,6 +116,7 @@ def _compiled(settings: Settings, loaded: Loaded) -> Project:
         router=Router(loaded.config.routes),
         targets=loaded.config.targets,
         recipes=recipes(loaded),
+        messengers=messengers(loaded),
     )
 
 
@@ -127,7 +133,7 @@ async def open_runtime() -> AsyncIterator[Runtime]:
         opened,
         opened.origin,
         process="worker",
-        secrets_of=["targets"],
+        secrets_of=SECRETS_OF,
         make=functools.partial(_compiled, settings),
     )
     run = redis.register_script(_RUN)
