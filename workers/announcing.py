@@ -7,15 +7,20 @@ it changes no outcome. That a branch failed is remembered until a deploy of it s
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import replace
 from uuid import uuid4
 
 import msgspec
 from redis.exceptions import RedisError
+from rq.exceptions import AbandonedJobError
+from rq.job import Job
+from rq.timeouts import JobTimeoutException
 
 from config.model import NoticeKind
 from relay.identity import subject
 from relay.notices import Notice
 from relay.records import (
+    DEPLOY_JOB,
     JOB_PREFIX,
     NOTICE_JOB,
     QUEUE_PREFIX,
@@ -59,6 +64,23 @@ def announce(rt: Runtime, kind: NoticeKind, task: Deploy, deploy: str, reason: s
     if kind in ("failure", "held") and _recovery_is_told(rt, task):
         ttl = max(1, int(settings.dead_letter_ttl))
         rt.along.add(deploy, ("SET", failing_key(task), kind, "EX", ttl))
+
+
+def announce_lost(rt: Runtime, job: Job, error: BaseException) -> None:
+    """The same of a run that could not tell of its end itself, and is not followed by another."""
+    reasons = {
+        JobTimeoutException: f"it took longer than {job.timeout} s",
+        AbandonedJobError: "the workers that ran it have not been heard of any more",
+    }
+    reason = next((text for kind, text in reasons.items() if isinstance(error, kind)), "")
+    if job.should_retry or not reason:
+        return
+    latest = replace(rt, project=rt.reloading.current)
+    # What cannot be read, or is no deploy, is told to nobody.
+    with suppress(Exception):
+        if job.func_name == DEPLOY_JOB:
+            task = msgspec.json.decode(job.args[0], type=Deploy)
+            announce(latest, "failure", task, job.id, reason)
 
 
 async def announce_success(rt: Runtime, task: Deploy, deploy: str) -> None:

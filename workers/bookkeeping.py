@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Literal
@@ -73,14 +73,16 @@ class Books:
         writer: Writer,
         answered: set[str],
         along: Along,
+        lost: Callable[[Job, BaseException], None] | None = None,
     ) -> None:
         """``answered`` has the jobs whose note of a call goes away with their outcome, ``along``
-        what is written with it."""
+        what is written with it. ``lost`` is told of each run that ended by an error."""
         self._worker = worker
         self._queue = queue
         self._writer = writer
         self._answered = answered
         self._along = along
+        self._lost = lost
         self._outcomes: GroupCommit[tuple[Outcome, Part], None] = GroupCommit(
             self._commit, most=MAX_TOGETHER
         )
@@ -100,6 +102,8 @@ class Books:
             await asyncio.to_thread(self._call_stopped_callback, job)
         if outcome.error is not None:
             self._worker.handle_exception(job, *outcome.error)
+            if self._lost is not None:
+                self._lost(job, outcome.error[1])
         await self._outcomes.submit((outcome, self._part(outcome)))
 
     def close(self) -> None:

@@ -16,12 +16,13 @@ from rq.job import Job, JobStatus
 
 from relay.events import Push
 from relay.notices import Notice
-from relay.records import NOTICE_JOB
+from relay.records import DEPLOY_JOB, NOTICE_JOB
 from tests.harness import Relay, Target, until
 from tests.workers.crew import Crew
 from tests.workers.desk import YAML, Desk, answering
 from workers import notices
 from workers.announcing import Message
+from workers.deploys import Deploy
 
 HOOK = "/services/T000/chat-hook-secret"
 
@@ -139,6 +140,26 @@ async def test_a_success_of_another_branch_is_no_recovery(desk: Desk, chat: Chat
 
 
 @pytest.mark.parametrize("keys", ["    timeout: 200ms\n"])
+async def test_a_deploy_whose_workers_were_lost_is_told(
+    desk: Desk, chat: Chat, store: redis.Redis
+) -> None:
+    event = Push("acme/api", "refs/heads/main", "1" * 40, "2" * 40)
+    task = Deploy("github--1", "github", "api", "api", event)
+    # As a worker leaves it that was killed while it ran the job for the last time.
+    job = desk.crew.add(DEPLOY_JOB, msgspec.json.encode(task).decode())
+    store.lrem("rq:queue:deploy-relay", 0, job.id)
+    store.hset(job.key, mapping={"status": "started", "retries_left": 0})
+    store.zadd(desk.crew.queue.started_job_registry.key, {f"{job.id}:gone": 1})
+    desk.crew.start()
+
+    [sent] = await desk.told("notice.sent")
+    await desk.crew.reaches(job, JobStatus.FAILED)
+
+    assert (sent["about"], sent["deploy"]) == ("failure", job.id)
+    assert "the workers that ran it have not been heard of any more" in chat.texts[0]
+    assert len(desk.lines("deploy.abandoned", runs_again=False)) == 1
+
+
 async def test_what_is_held_for_a_person_is_told(desk: Desk, chat: Chat) -> None:
     async def never(_: web.Request) -> web.StreamResponse:
         await asyncio.Event().wait()
