@@ -157,11 +157,11 @@ def test_without_an_answer_there_is_nothing_of_it() -> None:
     assert told.host == "x.example"
 
 
-@given(st.text(), st.integers(0, 70_000), st.integers(0, 100))
+@given(st.text(max_size=10), st.integers(0, 3_000), st.integers(0, 40))
 def test_all_of_it_is_bounded(text: str, length: int, number: int) -> None:
-    long = (text or "x") * length
+    long = ((text or "x") * length)[:3_000]
     call = Call("POST", "https://x.example/", {f"X-{n}-{long}": long for n in range(number)}, None)
-    call = Call(call.method, call.url, call.headers, long.encode(errors="replace")[:100_000])
+    call = Call(call.method, call.url, call.headers, long.encode(errors="replace"))
     received = Received(500, {"Server": long}, call.body or b"")
     told = record(Exchange(call, call, EVENT, received))
 
