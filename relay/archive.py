@@ -27,6 +27,7 @@ from rq.registry import (
 
 from config.patterns import PatternSet
 from config.values import parse_duration
+from relay.attempts_kept import MOST_ATTEMPTS, AttemptRecord, attempts_key, read_attempts
 from relay.identity import may_be_deploy
 from relay.reading import End, Record, Task, epoch, read_argument, read_end, record
 from relay.records import (
@@ -119,11 +120,13 @@ class Found(NamedTuple):
 
 
 class Details(NamedTuple):
-    """A record, its event, and how its last runs ended, the newest first."""
+    """A record, its event, how its last runs ended, the newest first, and of a deploy the calls
+    that were made, the newest last."""
 
     record: Record
     event: Mapping[str, Any]
     runs: Sequence[End]
+    calls: Sequence[AttemptRecord] = ()
 
 
 class _Brief(NamedTuple):
@@ -207,7 +210,9 @@ class Archive:
         if "files" in event:
             event["files"] = len(event["files"])
         entries: Any = await self._redis.xrevrange(RESULTS_PREFIX + id_, count=MOST_RUNS)
-        return Details(records[0], event, [read_end(entry) for entry in entries])
+        kept: Any = await self._redis.lrange(attempts_key(id_), -MOST_ATTEMPTS, -1)
+        runs = [read_end(entry) for entry in entries]
+        return Details(records[0], event, runs, read_attempts(kept))
 
     async def _places(self, kind: Kind, statuses: frozenset[Status]) -> list[tuple[str, _Place]]:
         """Where such jobs may be, in the order of a job's life: what moves on while we look is met

@@ -17,6 +17,7 @@ from typing import Any, BinaryIO, Literal, cast
 import orjson
 import structlog
 
+from config.secret_values import written_forms
 from relay.audit_file import AuditFile
 from relay.errors import AuditUnavailable
 from relay.events import Delivery, Event, PullRequest
@@ -69,7 +70,8 @@ class Redactor:
         self._retired = [*kept, *sorted(gone)][-RETIRED:]
         self._current = current
         # Longest first, so that a secret within another one leaves no remainder.
-        ordered = sorted({*current, *self._retired}, key=len, reverse=True)
+        forms = {form for one in (*current, *self._retired) for form in written_forms(one)}
+        ordered = sorted(forms, key=len, reverse=True)
         self._written = tuple(orjson.dumps(secret)[1:-1] for secret in ordered)
         self._secrets = ordered
 
@@ -168,6 +170,11 @@ def configure(
 def mask(secrets: Collection[str]) -> None:
     """Mask other secrets from now on, and the former ones too."""
     _redact.exchange(secrets)
+
+
+def redacted(text: str) -> str:
+    """A text without the secrets that are masked now, for what is kept elsewhere than here."""
+    return _redact(text)
 
 
 def bound() -> structlog.typing.FilteringBoundLogger:

@@ -27,6 +27,7 @@ from relay.records import (
     RETRY_INTERVALS,
     WAITING_FIELD,
 )
+from workers.announcing import announce
 from workers.attempts import attempt
 from workers.deploys import Deploy, Wanted
 from workers.ends import crashed
@@ -116,8 +117,14 @@ async def deploy(raw: str) -> dict[str, Any] | Retry:
             except RelayError as failure:
                 log.error("deploy.failed", reason=str(failure), **fields)
                 await _rest(rt, job)
-                kind = DeployHeld if isinstance(failure, DeployHeld) else DeployFailed
+                held = isinstance(failure, DeployHeld)
+                announce(rt, "held" if held else "failure", task, job.id, str(failure))
+                kind = DeployHeld if held else DeployFailed
                 raise kind(str(failure)) from None
+            except Exception:
+                if not job.retries_left:
+                    announce(rt, "failure", task, job.id, "internal error")
+                raise
     except DeployFailed:
         raise
     except Exception as error:

@@ -10,6 +10,7 @@ from msgspec import Meta
 
 from config.patterns import PatternSet
 from relay.archive import Archive, Filter, since
+from relay.attempts_kept import AttemptRecord
 from relay.console.endpoints import Asked, Nothing
 from relay.errors import NoSuchThing, Refused
 from relay.reading import Record
@@ -89,6 +90,8 @@ class Timeline(msgspec.Struct, frozen=True, kw_only=True):
     """What the webhook said, of its files only their number."""
     runs: Sequence[Run]
     """The last ones, the newest first."""
+    attempts: Sequence[AttemptRecord]
+    """Of a deploy: its calls, the newest last."""
     deploys: Sequence[Record]
     """Of a delivery."""
 
@@ -119,13 +122,14 @@ async def timeline(archive: Archive, kind: Kind, id_: str) -> Timeline:
     details = await archive.details(kind, id_)
     if details is None:
         raise NoSuchThing(f"there is no such {kind}, or not any more")
-    record, event, runs = details
+    record, event, runs, attempts = details
     return Timeline(
         record=record,
         event=dict(event),
         runs=[
             Run(at=run.at, how=run.how, reason=run.reason, value=dict(run.value)) for run in runs
         ],
+        attempts=attempts,
         deploys=await archive.read("deploy", record.deploys),
     )
 
