@@ -3,37 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import pwd
-import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import click
 import msgspec
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
-from config.settings import Settings, load_settings
-from relay import audit
+from config.settings import Settings
 from relay.approving import approve
-from relay.archive import Archive, Filter
-from relay.audit_file import audit_file
+from relay.archive import Filter
 from relay.cancelling import cancel
-from relay.commands.filters import filtered, filters
+from relay.commands.acting import PLURALS, Act, act_on, archive_of_queue, why
+from relay.commands.filters import filters
 from relay.commands.options import JSON
 from relay.commands.terminal import terminal
-from relay.errors import StoreUnavailable
-from relay.reading import Record, record_fields
-from relay.replays import REASONS, Done, Wish
+from relay.reading import Record
+from relay.replays import Done, Wish
 from relay.statuses import REPLAYABLE, Kind, Status
-from relay.store import connect_async
-from relay.tables import brief, coloured_table, sheet, table
-
-PLURALS: dict[Kind, str] = {"delivery": "deliveries", "deploy": "deploys"}
-
-Act = Callable[[Redis, Settings, Sequence[Wish]], Awaitable[list[Done]]]
+from relay.tables import coloured_table, sheet, table
 
 _DRY_RUN = click.option("--dry-run", is_flag=True, help="Only print what would be done.")
 _YES = click.option("--yes", "-y", is_flag=True, help="Do not ask before acting on a filter.")
@@ -58,7 +46,7 @@ def _list(kind: Kind) -> click.Command:
         """Print the newest, one a line."""
 
         async def read() -> tuple[list[Record], bool]:
-            async with _archive() as (archive, _, _):
+            async with archive_of_queue() as (archive, _, _):
                 found = await archive.find(kind, wanted, limit)
                 return await archive.read(kind, found.ids), found.more
 
@@ -85,21 +73,20 @@ def _show(kind: Kind) -> click.Command:
         """Print all that is known of one. It holds no secret and no URL."""
 
         async def read() -> tuple[Any, list[Record]]:
-            async with _archive() as (archive, _, _):
+            async with archive_of_queue() as (archive, _, _):
                 details = await archive.details(kind, id_)
                 deploys = await archive.read("deploy", details.record.deploys) if details else []
                 return details, deploys
 
         details, deploys = asyncio.run(read())
         if details is None:
-            raise click.ClickException(_why(kind, Done(id_, refusal="unknown")))
+            raise click.ClickException(why(kind, Done(id_, refusal="unknown")))
         if as_json:
             told = {
                 **msgspec.to_builtins(details.record),
                 "deploys": deploys,
                 "event": details.event,
                 "runs": [run._asdict() for run in details.runs],
-                "calls": details.calls,
             }
             click.echo(msgspec.json.encode(told))
         else:
@@ -123,7 +110,7 @@ def _replay(kind: Kind, replay: Act) -> click.Command:
         A replay is a job of its own, linked to the old one. A filter leaves out what a newer
         deploy of the same branch has overtaken.
         """
-        _act(
+        act_on(
             *(kind, replay, "replay", ids),
             *(wanted if wanted.statuses else wanted._replace(statuses=REPLAYABLE), limit),
             force=force,
@@ -157,7 +144,7 @@ def _cancel(kind: Kind) -> click.Command:
 
         waiting: frozenset[Status] = frozenset({"waiting", "retrying"})
         chosen = wanted if wanted.statuses else wanted._replace(statuses=waiting)
-        _act(kind, act, "cancel", ids, chosen, limit, dry_run=dry_run, yes=yes)
+        act_on(kind, act, "cancel", ids, chosen, limit, dry_run=dry_run, yes=yes)
 
     return run
 
@@ -171,115 +158,6 @@ def _approve() -> click.Command:
 
         The worker writes the audit line, with the user who ran this.
         """
-        _act("deploy", approve, "approve", ids, Filter(), 0, dry_run=dry_run, yes=True)
+        act_on("deploy", approve, "approve", ids, Filter(), 0, dry_run=dry_run, yes=True)
 
     return run
-
-
-def _act(
-    kind: Kind,
-    act: Act,
-    verb: str,
-    ids: Sequence[str],
-    wanted: Filter,
-    limit: int,
-    *,
-    dry_run: bool,
-    yes: bool,
-    force: bool = False,
-) -> None:
-    """Do it to the ids, or to what the filter finds once a person has said yes."""
-    is_filtered = filtered()
-    if bool(ids) == is_filtered:
-        raise click.UsageError("give either IDs or a filter such as --status, --repo or --since")
-    user = _user()
-
-    async def look() -> tuple[list[Record], list[Done], bool]:
-        async with _archive() as (archive, redis, settings):
-            more = False
-            chosen: Sequence[str] = list(dict.fromkeys(ids))
-            if is_filtered:
-                found = await archive.find(kind, wanted, limit)
-                # The oldest first, so that the newest is the newest afterwards too.
-                chosen, more = found.ids[::-1], found.more
-            wishes = [Wish(id_, user, force, not is_filtered, dry=True) for id_ in chosen]
-            return await archive.read(kind, chosen), await act(redis, settings, wishes), more
-
-    async def do(chosen: Sequence[str]) -> list[Done]:
-        async with _archive() as (_, redis, settings):
-            wishes = [Wish(id_, user, force, not is_filtered) for id_ in chosen]
-            return await act(redis, settings, wishes)
-
-    records, told, more = asyncio.run(look())
-    known = {record.id: record for record in records}
-    possible = [done.id for done in told if not done.refusal]
-    for done in told:
-        if done.refusal:
-            click.echo(f"{done.id}: {_why(kind, done)}", err=True)
-    if more:
-        click.echo(f"there are more than these {len(told)}: raise --limit", err=True)
-    if dry_run or (is_filtered and not yes):
-        for id_ in possible:
-            click.echo(f"would {verb}  {brief(known[id_])}")
-    refused = len(told) - len(possible)
-    if possible and not dry_run:
-        if is_filtered and not yes:
-            click.confirm(f"{verb} these {len(possible)} {PLURALS[kind]}?", abort=True)
-        results = asyncio.run(do(possible))
-        refused += sum(bool(done.refusal) for done in results)
-        _tell(kind, verb, user, results, known)
-    if refused and not is_filtered:
-        sys.exit(1)
-
-
-def _tell(
-    kind: Kind, verb: str, user: str, results: Sequence[Done], known: dict[str, Record]
-) -> None:
-    """Say what was done. The audit of a replay or an approval is the worker's, who goes by it; that
-    of what was cancelled is ours, as no worker sees it, and does not mix with what the command
-    prints."""
-    if verb == "cancel":
-        stderr = sys.stderr.buffer
-        settings = load_settings()
-        audit.configure(
-            stream=getattr(stderr, "raw", stderr),
-            style=settings.log_format,
-            file=audit_file(settings),
-        )
-    for done in results:
-        if done.refusal:
-            click.echo(f"{done.id}: {_why(kind, done)}", err=True)
-        elif verb == "cancel":
-            audit.log.info(f"{kind}.cancelled", by=user, **record_fields(kind, known[done.id]))
-            click.echo(f"{done.id} is cancelled")
-        elif verb == "approve":
-            click.echo(f"{done.id} is approved")
-        else:
-            click.echo(f"{done.id} is replayed as {done.new}")
-
-
-def _why(kind: Kind, done: Done) -> str:
-    return REASONS[done.refusal].format(kind=kind, other=done.other)
-
-
-def _user() -> str:
-    """The user of the operating system who runs this."""
-    number = os.getuid()
-    try:
-        return pwd.getpwuid(number).pw_name
-    except KeyError:
-        return str(number)
-
-
-@asynccontextmanager
-async def _archive() -> AsyncIterator[tuple[Archive, Redis, Settings]]:
-    """Raises StoreUnavailable where Redis does not answer. A command whose answer got lost is not
-    repeated; to ask again does no harm."""
-    settings = load_settings()
-    redis = connect_async(settings.redis_address(), timeout=settings.store_timeout, repeats=False)
-    try:
-        yield Archive(redis, settings.queue), redis, settings
-    except (RedisError, OSError) as error:
-        raise StoreUnavailable(f"Redis is not reachable ({type(error).__name__})") from None
-    finally:
-        await redis.aclose()

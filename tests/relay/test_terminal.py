@@ -1,0 +1,197 @@
+"""Commands on a real terminal: colours, widths, the live view and its keys."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+
+import pytest
+import redis
+from rq.job import JobStatus
+
+from relay.commands import acting
+from tests.relay.yard import FAILED, HELD, QUEUE, Yard
+from tests.screen import Screen, on_terminal
+
+RED, GREEN = "\x1b[1;31m", "\x1b[32m"
+
+
+def shown(yard: Yard, *args: str, columns: int = 80, **environ: str) -> Screen:
+    with on_terminal(*args, columns=columns, environ=environ) as screen:
+        assert screen.end() == 0, screen.text
+    return screen
+
+
+def test_a_list_has_colours_and_whole_ids_whatever_the_width(yard: Yard) -> None:
+    failed = yard.end(yard.match("a"), JobStatus.FAILED, FAILED)
+    done = yard.end(yard.match("b", repo="acme/\x1b[5mother"), JobStatus.FINISHED, {"attempt": 1})
+
+    wide = shown(yard, "deploys", "list", columns=160)
+    narrow = shown(yard, "deploys", "list", columns=60)
+
+    header, first, second, *rest = wide.text.splitlines()
+    assert header.split() == ["created", "status", "what", "commit", "id"]
+    assert (done.id in first, failed.id in second) == (True, True)
+    assert second.rstrip().endswith("HTTP 404")
+    assert rest == []
+    for screen in (wide, narrow):
+        assert f"{RED}failed" in screen.output
+        assert f"{GREEN}succeeded" in screen.output
+        assert "\x1b[5m" not in screen.output
+        assert "acme/\ufffd[5mother" in screen.text
+    lines = [line.rstrip() for line in narrow.text.splitlines()]
+    assert lines[0] == f"succeeded  {done.id}"
+    assert f"failed     {failed.id}" in lines
+    assert all(len(line) <= 60 for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("environ", "plain"), [({"NO_COLOR": "1"}, False), ({"TERM": "dumb"}, True)]
+)
+def test_who_wants_no_colours_gets_none(yard: Yard, environ: dict[str, str], plain: bool) -> None:
+    failed = yard.end(yard.match("a"), JobStatus.FAILED, FAILED)
+
+    screen = shown(yard, "deploys", "list", columns=160, **environ)
+
+    assert "\x1b[3" not in screen.output
+    assert ("\x1b" in screen.output) != plain
+    assert failed.id in screen.text
+    assert "failed" in screen.text
+
+
+def test_targets_say_how_they_stand(yard: Yard) -> None:
+    yard.store.hset("relay:target:api", mapping={"until": time.time() + 60, "opened": 1})
+    yard.match("a", "api")
+
+    screen = shown(yard, "targets", "list")
+
+    assert f"{GREEN}ready" in screen.output
+    assert f"{RED}breaker open until 20" in screen.output
+    listed = yard.run("targets", "list", "--json").stdout.splitlines()
+    told = {row["name"]: row for row in map(json.loads, listed)}
+    assert (told["api"]["breaker"], told["api"]["calling"]) == ("open", 1)
+    assert (told["production"]["state"], told["production"]["waiting"]) == ("ready", 0)
+
+
+def test_top_fits_the_terminal_follows_its_size_and_ends_with_q(yard: Yard) -> None:
+    held = yard.end(yard.match("a"), JobStatus.FAILED, HELD)
+    yard.receive("b")
+
+    with on_terminal("top", "--interval", "0.2") as screen:
+        screen.until(lambda screen: "needs a person: 1 held" in "\n".join(screen.lines))
+        lines = screen.lines
+        assert len(lines) <= 24
+        assert all(len(line) <= 80 for line in lines)
+        assert lines[0].endswith("every 0.2 s, q quits")
+        assert lines[4].startswith("1 queued, 0 for a slot, the oldest for ")
+        assert lines[5] == "no worker is alive"
+        assert [line for line in lines if held.id in line]
+
+        yard.match("c")
+        screen.until(lambda screen: screen.lines[4].startswith("2 queued"))
+        # Read once more by then, so a frame of the new size is due to the signal or the tick.
+        screen.resize(16, 50)
+        screen.until(lambda screen: all(len(line) <= 50 for line in screen.lines))
+        assert len(screen.lines) <= 16
+        assert [line for line in screen.lines if held.id in line]
+        screen.type("xq")
+        assert screen.end() == 0
+    assert "\x1b[?1049l" in screen.output
+    assert "\x1b[?25h" in screen.output
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_top_ends_by_a_signal_and_leaves_the_terminal_as_it_was(
+    yard: Yard, number: signal.Signals
+) -> None:
+    with on_terminal("top", "--interval", "3600") as screen:
+        screen.until(lambda screen: "q quits" in screen.text)
+        screen.process.send_signal(number)
+        assert screen.end() == 0
+    assert "\x1b[?1049l" in screen.output
+
+
+def test_top_is_resized_between_two_reads(yard: Yard) -> None:
+    with on_terminal("top", "--interval", "3600", columns=100) as screen:
+        screen.until(lambda screen: "q quits" in screen.text)
+        before = screen.output.count("q quits")
+        screen.resize(24, 70)
+        screen.until(lambda screen: screen.output.count("q quits") > before)
+        screen.type("q")
+        assert screen.end() == 0
+
+
+def test_top_bridges_a_redis_that_goes_away(yard: Yard, store: redis.Redis) -> None:
+    with on_terminal("top", "--interval", "0.1") as screen:
+        screen.until(lambda screen: "q quits" in screen.text)
+        store.config_set("requirepass", "other")
+        try:
+            store.client_kill_filter(_type="normal", skipme=True)
+            screen.until(lambda screen: "Redis is not reachable" in screen.text)
+            assert "no worker is alive" in "\n".join(screen.lines)
+        finally:
+            store.config_set("requirepass", "")
+        seen = screen.output.count("q quits")
+        screen.until(lambda screen: screen.output.count("q quits") > seen)
+        screen.type("q")
+        assert screen.end() == 0
+
+
+def test_one_frame_in_a_pipe_is_plain_and_whole(yard: Yard) -> None:
+    held = yard.end(yard.match("a"), JobStatus.FAILED, HELD)
+    yard.receive("b")
+
+    text = yard.run("top", "--once").stdout
+
+    assert yard.run("top").stdout.splitlines()[1:] == text.splitlines()[1:]
+    lines = text.splitlines()
+    assert [line.split()[:3] for line in lines[1:3]] == [
+        ["deliveries", "0.0", "a"],
+        ["deploys", "0.0", "a"],
+    ]
+    assert "needs a person: 1 held" in lines
+    [trouble] = [line for line in lines if line.strip().endswith("no answer in time")]
+    assert trouble.split()[1:3] == ["held", held.id]
+    seen = json.loads(yard.run("top", "--json").stdout)
+    assert (seen["queued"], seen["held"], seen["newest"][0]["id"]) == (1, 1, held.id)
+    assert [target["name"] for target in seen["targets"]] == ["production", "preview", "api"]
+
+
+def test_a_redis_that_is_away_from_the_start(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RELAY_REDIS_URL", "redis://:password@127.0.0.1:1")
+
+    result = yard.run("top", "--once", code=1)
+
+    assert result.output.startswith("Redis ")
+    assert "password" not in result.output
+
+
+def test_cancel_of_many_shows_a_bar_and_is_audited_above_it(yard: Yard) -> None:
+    jobs = yard.receive(*(f"n{number}" for number in range(acting.MANY)))
+
+    screen = shown(yard, "deliveries", "cancel", "--status", "waiting", "--yes")
+
+    assert f"{len(jobs)}/{len(jobs)}" in screen.text
+    assert screen.text.count("is cancelled") == len(jobs)
+    assert screen.text.count('"delivery.cancelled"') == len(jobs)
+    assert yard.store.llen(f"rq:queue:{QUEUE}") == 0
+
+
+def test_ctrl_c_ends_after_what_is_told_and_asking_again_does_the_rest(yard: Yard) -> None:
+    number = 2_000
+    yard.receive(*(f"n{number}" for number in range(number)))
+
+    cancel = ("deliveries", "cancel", "--status", "waiting", "--limit", "9999", "--yes")
+    with on_terminal(*cancel) as screen:
+        screen.until(lambda screen: "is cancelled" in screen.text)
+        screen.type("\x03")
+        assert screen.end() == 130
+
+    done = screen.text.count("is cancelled")
+    assert 0 < done < number
+    assert f"stopped after {done} of {number}; to ask for all again does no harm" in screen.text
+    assert screen.text.count('"delivery.cancelled"') == done
+    assert yard.store.llen(f"rq:queue:{QUEUE}") == number - done
+    rest = yard.run(*cancel)
+    assert rest.stdout.count("is cancelled") == number - done
