@@ -88,10 +88,15 @@ def asked(url: str) -> Iterator[redis.Redis]:
         raise StoreUnavailable(f"Redis does not answer ({type(error).__name__})") from None
 
 
-def connect(url: str) -> redis.Redis:
-    """A blocking client, as rq's own worker and registries need it."""
+def connect(url: str, *, timeout: float | None = None) -> redis.Redis:
+    """A blocking client, as rq's own worker and registries need it. ``timeout`` is the seconds one
+    command may take; rq's own wait longer."""
     retry = Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,))
-    options: dict[str, Any] = {"socket_connect_timeout": CONNECT_TIMEOUT, "retry": retry}
+    options: dict[str, Any] = {
+        "socket_timeout": timeout,
+        "socket_connect_timeout": CONNECT_TIMEOUT,
+        "retry": retry,
+    }
     parsed = parse(url)
     if not isinstance(parsed, Sentinels):
         return redis.Redis.from_url(url, **options)

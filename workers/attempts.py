@@ -22,6 +22,7 @@ from rq.job import Job
 
 from config.model import Target
 from relay.audit import log
+from relay.identity import is_replay
 from relay.planning import Call, Recipe
 from relay.records import ATTEMPTS_FIELD, JOB_PREFIX, WAITING_FIELD
 from workers.backoff import pause, retry_after
@@ -197,7 +198,7 @@ class _Attempt:
                 await release_probe(rt, self.task.target)
             raise
         rt.answered.discard(job.id)
-        log.info("deploy.attempted", method=call.method, **self.fields)
+        log.info("deploy.attempted", method=call.method, **self._delay(), **self.fields)
         # Lines are written when this turn of the event loop ends; the call begins in the next one.
         await asyncio.sleep(0)
         started = time.monotonic()
@@ -249,6 +250,13 @@ class _Attempt:
             **self.fields,
         )
         return Retry(max=target.retry.attempts, interval=seconds)
+
+    def _delay(self) -> dict[str, float]:
+        """Seconds from the delivery to the first call for it. A replay's delivery is an old one."""
+        if self.number > 1 or self.seen.replay_of is not None or is_replay(self.task.delivery):
+            return {}
+        received_at = self.task.received_at
+        return {"seconds": max(0, round(time.time() - received_at, 3))} if received_at else {}
 
     def _judge_uncertain(self, reason: str) -> None:
         """Tell of an attempt of which nobody knows whether the platform took it. Raises DeployHeld

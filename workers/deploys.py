@@ -183,6 +183,8 @@ class Deploy(msgspec.Struct, frozen=True, omit_defaults=True):
     route: str
     target: str
     event: Event
+    received_at: float = 0
+    """When the delivery was received, in seconds since the Unix epoch; 0 if that is not known."""
 
 
 class Queued(NamedTuple):

@@ -72,7 +72,14 @@ async def _deliver(delivery: Delivery, fields: dict[str, Any]) -> list[str]:
             )
             wanted += [
                 (
-                    Deploy(delivery.id, delivery.source, route.name, name, delivery.event),
+                    Deploy(
+                        delivery.id,
+                        delivery.source,
+                        route.name,
+                        name,
+                        delivery.event,
+                        delivery.received_at,
+                    ),
                     project.targets[name],
                 )
                 for name in route.deploy

@@ -6,7 +6,9 @@ Blocking, for the command line. All functions raise redis.exceptions.RedisError.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterable, Mapping
+from itertools import islice
 from typing import Any, NamedTuple
 
 from redis import Redis
@@ -14,12 +16,16 @@ from rq.rate_limit import RateLimitRegistry
 from rq.registry import ScheduledJobRegistry
 
 from config.model import Target
+from relay.gauges import TargetGauges
 from relay.records import JOB_PREFIX, WAITING_FIELD
 from relay.store import execute_blocking
 from workers.deploys import limit_key
-from workers.gate import said
+from workers.gate import Standing, said
 from workers.line import in_order
 from workers.standing import FIELDS, standing_key, standing_of
+
+MOST_SCHEDULED = 20_000
+"""Jobs that run at a later time which a scrape looks at."""
 
 
 class Overview(NamedTuple):
@@ -31,22 +37,49 @@ class Overview(NamedTuple):
     """Deploys that hold one of its slots: called, or about to be."""
     waiting: int
     """Deploys that wait for a slot or for their time."""
+    standing: Standing
 
 
-def overview(redis: Redis, targets: Mapping[str, Target], queue: str) -> list[Overview]:
-    """How targets stand at this moment."""
-    told, now = [], time.time()
-    for name, target in targets.items():
-        registry = RateLimitRegistry(limit_key(name), redis)
-        with redis.pipeline() as pipe:
+def overview(
+    redis: Redis, targets: Mapping[str, Target], queue: str, *, most: int | None = None
+) -> list[Overview]:
+    """How targets stand at this moment.
+
+    Of the jobs that run at a later time ``most`` are looked at, all if left out.
+    """
+    later: Counter[str] = Counter()
+    for job, _ in islice(redis.zscan_iter(_scheduled_key(queue), count=1_000), most):
+        later[job.decode().rpartition("--")[0]] += 1
+    with redis.pipeline(transaction=False) as pipe:
+        for name in targets:
+            registry = RateLimitRegistry(limit_key(name), redis)
             pipe.hmget(standing_key(name), *FIELDS)
             pipe.zcard(registry.allowed_key)
             pipe.zcard(registry.rate_limited_key)
-            values, calling, waiting = pipe.execute()
-        later = sum(1 for _ in _scheduled(redis, name, queue))
-        state = said(target, standing_of(values), now)
-        told.append(Overview(name, state, calling, waiting + later))
+        answers = iter(pipe.execute())
+    told, now = [], time.time()
+    for (name, target), values in zip(targets.items(), answers, strict=False):
+        calling, waiting = next(answers), next(answers)
+        standing = standing_of(values)
+        state = said(target, standing, now)
+        told.append(Overview(name, state, calling, waiting + later[name], standing))
     return told
+
+
+def gauges(redis: Redis, targets: Mapping[str, Target], queue: str) -> list[TargetGauges]:
+    """How targets stand, as numbers for a scrape."""
+    now = time.time()
+    return [
+        TargetGauges(
+            row.name,
+            paused=bool(row.standing.paused),
+            held=now < row.standing.held,
+            breaker_open=targets[row.name].breaker is not None and bool(row.standing.until),
+            calling=row.calling,
+            waiting=row.waiting,
+        )
+        for row in overview(redis, targets, queue, most=MOST_SCHEDULED)
+    ]
 
 
 def pause(redis: Redis, name: str, *, replicas: int = 0, patience: float = 1) -> bool:
