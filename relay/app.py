@@ -116,7 +116,7 @@ async def serve(
     await runner.setup()
     # relay.yaml and the modules stay; the collector need not look through them again and again.
     gc.freeze()
-    async with counted(settings, lambda: targets, read_targets):
+    async with counted(settings, "receiver", lambda: targets, read_targets):
         await intake.start()
         site = web.SockSite(runner, listen(settings.host, settings.port, share=share_port))
         await site.start()

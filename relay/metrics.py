@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 MOST_SERIES = 20_000
@@ -146,6 +146,9 @@ _CALL_ENDS = {
 }
 
 
+_EXPECTED = ("deploy.failed", "deploy.uncertain", "deploy.abandoned", "delivery.abandoned")
+
+
 class Tally:
     """What this process has counted. It belongs to one event loop."""
 
@@ -172,6 +175,17 @@ class Tally:
                 self._called(event, fields)
         except Exception:
             _diagnostics.exception("a line of the audit was not counted")
+
+    def expect(self, targets: Iterable[str], process: str) -> None:
+        """Have the series that alerts watch begin at nought: Prometheus sees no increase in the
+        first number of a series."""
+        for target in targets:
+            for event in _EXPECTED:
+                for rule in RULES[event]:
+                    self._row((rule.metric, *(target for _ in rule.fields), *rule.words), 1)
+        self._row((REFUSED, process), 1)
+        for status in ("401", "500", "503"):
+            self._row((REJECTED, status), 1)
 
     def stored(self, since: Sequence[float], now: float) -> None:
         """Count a batch that was stored: when each of its deliveries was verified, and the time

@@ -23,7 +23,7 @@ from config.settings import Settings
 from relay import audit
 from relay.audit import log
 from relay.gauges import Gauge, ReadTargets, read
-from relay.metrics import METRICS, Key, Metric, Numbers, Tally, tally
+from relay.metrics import METRICS, Key, Metric, Numbers, tally
 from relay.tallies import Tallies, encode
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
@@ -116,14 +116,17 @@ def _gauge(gauge: Gauge) -> GaugeMetricFamily:
 
 @asynccontextmanager
 async def counted(
-    settings: Settings, targets: Callable[[], Mapping[str, Target]], read_targets: ReadTargets
+    settings: Settings,
+    process: str,
+    targets: Callable[[], Mapping[str, Target]],
+    read_targets: ReadTargets,
 ) -> AsyncIterator[None]:
     """Count what the audit says while the block lasts, and answer scrapes if it falls to us.
 
-    ``targets`` gives those of relay.yaml as it is at that moment.
+    ``process`` is receiver or worker. ``targets`` gives those of relay.yaml as it is at a moment.
     """
     audit.observe(tally.audited)
-    counting = _Counting(settings, lambda: read(settings, targets(), read_targets), tally)
+    counting = _Counting(settings, process, targets, read_targets)
     task = asyncio.create_task(counting.run())
     try:
         yield
@@ -134,12 +137,18 @@ async def counted(
 
 class _Counting:
     def __init__(
-        self, settings: Settings, gauges: Callable[[], Iterator[Gauge]], mine: Tally
+        self,
+        settings: Settings,
+        process: str,
+        targets: Callable[[], Mapping[str, Target]],
+        read_targets: ReadTargets,
     ) -> None:
         self.stopping = asyncio.Event()
         self._settings = settings
-        self._gauges = gauges
-        self._mine = mine
+        self._process = process
+        self._targets = targets
+        self._read_targets = read_targets
+        self._expected: Mapping[str, Target] | None = None
         self._files = Tallies(settings.metrics_folder)
         self._opened = False
         self._warned: set[str] = set()
@@ -169,7 +178,10 @@ class _Counting:
             self._files.close()
 
     async def _step(self) -> None:
-        settings = self._settings
+        settings, targets = self._settings, self._targets()
+        if targets is not self._expected:
+            tally.expect(targets, self._process)
+            self._expected = targets
         try:
             await self._save()
         except OSError as error:
@@ -192,12 +204,12 @@ class _Counting:
         if not self._opened:
             await asyncio.to_thread(self._files.open)
             self._opened = True
-        if self._mine.changed:
-            self._mine.changed = False
+        if tally.changed:
+            tally.changed = False
             try:
-                await asyncio.to_thread(self._files.save, encode(self._mine.numbers))
+                await asyncio.to_thread(self._files.save, encode(tally.numbers))
             except OSError:
-                self._mine.changed = True
+                tally.changed = True
                 raise
 
     async def _serve(self, host: str, port: int) -> None:
@@ -225,5 +237,5 @@ class _Counting:
         return web.Response(body=self._page, headers={"Content-Type": CONTENT_TYPE})
 
     def _make(self) -> bytes:
-        numbers = _total(self._settings) if self._opened else dict(self._mine.numbers)
-        return page(numbers, self._gauges())
+        numbers = _total(self._settings) if self._opened else dict(tally.numbers)
+        return page(numbers, read(self._settings, self._targets(), self._read_targets))

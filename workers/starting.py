@@ -50,7 +50,7 @@ async def _work(settings: Settings) -> None:
     stopping = asyncio.Event()
     async with (
         open_runtime() as runtime,
-        counted(settings, lambda: runtime.reloading.current.targets, gauges),
+        counted(settings, "worker", lambda: runtime.reloading.current.targets, gauges),
     ):
         on_signals(stop=stopping.set, reload=runtime.reloading.hurry)
         if not await _redis_answers(runtime.redis, name, stopping):
