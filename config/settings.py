@@ -104,6 +104,10 @@ class Settings(BaseSettings):
     """Address on which metrics are handed out; 0.0.0.0 for all."""
     metrics_port: Annotated[int, Field(ge=0, le=65_535)] | None = None
     """Port of it, 0 for any free one; left out: the console's port only."""
+    otel: bool = False
+    """Send traces, as OpenTelemetry's variables OTEL_* say. Setting its endpoint is enough, too."""
+    otel_traceparent: bool = False
+    """Tell targets, too, which trace a call belongs to."""
     log_format: Literal["json", "console"] = "json"
     """One JSON object a line, or coloured lines for people."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"

@@ -31,6 +31,7 @@ from relay.scraping import counted
 from relay.signals import on_signals
 from relay.spool import SUFFIX, Spool
 from relay.store import connect_async
+from relay.tracing import traced
 
 
 def senders(sources: Mapping[str, Source]) -> dict[str, Sender]:
@@ -116,7 +117,10 @@ async def serve(
     await runner.setup()
     # relay.yaml and the modules stay; the collector need not look through them again and again.
     gc.freeze()
-    async with counted(settings, "receiver", lambda: targets, read_targets):
+    async with (
+        traced(settings, "receiver"),
+        counted(settings, "receiver", lambda: targets, read_targets),
+    ):
         await intake.start()
         site = web.SockSite(runner, listen(settings.host, settings.port, share=share_port))
         await site.start()

@@ -11,7 +11,7 @@ import math
 import random
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 from uuid import uuid4
@@ -25,6 +25,7 @@ from relay.audit import log
 from relay.identity import is_replay
 from relay.planning import Call, Recipe
 from relay.records import ATTEMPTS_FIELD, JOB_PREFIX, WAITING_FIELD
+from relay.tracing import begin
 from workers.backoff import pause, retry_after
 from workers.deploys import Deploy, identity_key, latest_key
 from workers.errors import CallFailed, DeployFailed, DeployHeld
@@ -201,6 +202,9 @@ class _Attempt:
         log.info("deploy.attempted", method=call.method, **self._delay(), **self.fields)
         # Lines are written when this turn of the event loop ends; the call begins in the next one.
         await asyncio.sleep(0)
+        span = begin("deploy attempt", self.task.trace, method=call.method, **self.fields)
+        if span.trace and rt.project.settings.otel_traceparent:
+            call = replace(call, headers={**call.headers, "traceparent": span.trace})
         started = time.monotonic()
         asked: float | None = None
         status: int | None = None
@@ -220,6 +224,7 @@ class _Attempt:
             asked = retry_after(answer.headers.get("Retry-After"), time.time())
             verdict = judge(answer, recipe.success, recipe.deployment_id)
         self.fields |= {"status": status, "ms": round((time.monotonic() - started) * 1000, 1)}
+        span.end(failed=verdict.outcome != "succeeded", outcome=verdict.outcome, status=status)
         seconds = _seconds(target.retry.retry_after_cap, asked)
         if seconds is None:
             seconds = math.ceil(pause(target.retry, self.number, random.random()))  # noqa: S311

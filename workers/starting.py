@@ -27,6 +27,7 @@ from relay.errors import StoreUnavailable
 from relay.scraping import counted
 from relay.signals import on_signals
 from relay.store import connect, name_of
+from relay.tracing import traced
 from workers.bookkeeping import LONGEST_PAUSE
 from workers.runtime import open_runtime, project
 from workers.targets import gauges
@@ -49,6 +50,7 @@ async def _work(settings: Settings) -> None:
     name = uuid4().hex
     stopping = asyncio.Event()
     async with (
+        traced(settings, "worker"),
         open_runtime() as runtime,
         counted(settings, "worker", lambda: runtime.reloading.current.targets, gauges),
     ):
