@@ -202,7 +202,11 @@ class Tally:
         numbers[-1] += value
 
     def _count(self, key: Key) -> None:
-        self._row(key, 1)[0] += 1
+        numbers = self.numbers.get(key)
+        if numbers is None:
+            numbers = self._row(key, 1)
+        numbers[0] += 1
+        self.changed = True
 
     def _row(self, key: Key, length: int) -> list[float]:
         self.changed = True

@@ -117,7 +117,9 @@ async def test_one_trace_from_the_webhook_to_each_call(
     sent = b"".join(collector.raw)
     assert all(secret.encode() not in sent for secret in SECRETS)
     assert b"/deploy-hook/" not in sent
-    assert all("Traceparent" not in headers for _, _, _, headers, _ in target.calls)
+    names = {name.lower() for _, _, _, headers, _ in target.calls for name in headers}
+    assert "idempotency-key" in names
+    assert "traceparent" not in names
 
 
 async def test_the_target_is_told_only_if_configured(
