@@ -38,6 +38,10 @@ def _redis_url(url: SecretStr) -> SecretStr:
     return url
 
 
+def _off_is_none(value: object) -> object:
+    return None if value in ("", "off", "none") else value
+
+
 class Settings(BaseSettings):
     """Everything about the processes; what is deployed where stands in relay.yaml."""
 
@@ -57,6 +61,14 @@ class Settings(BaseSettings):
     """Port the receiver listens on; 0 takes any free one."""
     processes: Annotated[int, Field(ge=1, le=256)] = 1
     """Receiver processes that share the port; more than one needs Linux or a BSD."""
+    console_host: str = "127.0.0.1"
+    """Address the console listens on; 0.0.0.0 for all."""
+    console_port: Annotated[
+        Annotated[int, Field(ge=0, le=65_535)] | None, BeforeValidator(_off_is_none)
+    ] = 8081
+    """Port of the console; 0 takes any free one, off has `up` run none."""
+    console_url: Annotated[str, Field(pattern=r"^https?://[^/?#]+$")] | None = None
+    """Base of links to the console, as people reach it; left out: http://host:port."""
     redis_url: Annotated[SecretStr, AfterValidator(_redis_url)] | None = None
     """redis://, rediss://, unix:// or redis+sentinel:// URL; left out: the server that `up` runs in
     data_dir."""
@@ -108,6 +120,17 @@ class Settings(BaseSettings):
     """Send traces, as OpenTelemetry's variables OTEL_* say. Setting its endpoint is enough, too."""
     otel_traceparent: bool = False
     """Tell targets, too, which trace a call belongs to."""
+    audit_file: Path | None = None
+    """File that the audit is written to as well, as a chain; processes of one machine share it."""
+    audit_max_bytes: Annotated[int, Field(gt=0)] = 256 * _MEBIBYTE
+    """Bytes after which a new audit file is begun; so it is with each day (UTC)."""
+    audit_keep: Annotated[float, BeforeValidator(parse_duration), Field(ge=0, le=LONGEST)] = 0
+    """Seconds for which finished audit files are kept; 0: for ever."""
+    audit_fsync: Literal["never", "interval", "always"] = "interval"
+    """When the audit file is synced to the disk: by the system's own will, once a second, or before
+    what its lines announce."""
+    audit_key: SecretStr | None = None
+    """Signs the end of the audit file, so that nobody without it can cut lines off unnoticed."""
     log_format: Literal["json", "console"] = "json"
     """One JSON object a line, or coloured lines for people."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -121,7 +144,8 @@ class Settings(BaseSettings):
 
     def secret_values(self) -> frozenset[str]:
         """What must not be written anywhere: passwords to Redis, as they are and as sent."""
-        return passwords(self.redis_address())
+        key = self.audit_key.get_secret_value() if self.audit_key else ""
+        return passwords(self.redis_address()) | ({key} if key else set())
 
     @property
     def spool_folder(self) -> Path:

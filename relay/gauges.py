@@ -21,8 +21,10 @@ from rq.worker_registration import WORKERS_BY_QUEUE_KEY
 from config.model import Target
 from config.settings import Settings
 from relay.archive import RESULTS_PREFIX
+from relay.errors import StoreUnavailable
+from relay.overview import Standing
 from relay.reading import epoch, read_end
-from relay.records import JOB_PREFIX, QUEUE_PREFIX
+from relay.records import JOB_PREFIX, QUEUE_PREFIX, REPLAYED_BY_FIELD
 from relay.spool import SUFFIX
 from relay.store import connect
 
@@ -39,20 +41,11 @@ class Gauge(NamedTuple):
     label: str = ""
 
 
-class TargetGauges(NamedTuple):
-    """How a target stands; workers/targets.py reads it."""
-
-    name: str
-    paused: bool
-    held: bool
-    """Its platform asked not to be called."""
-    breaker_open: bool
-    """Open, or about to be probed."""
-    calling: int
-    waiting: int
+MOST_SCHEDULED = 20_000
+"""Jobs that run at a later time which a scrape counts by their target."""
 
 
-ReadTargets = Callable[[Redis, Mapping[str, Target], str], Sequence[TargetGauges]]
+ReadTargets = Callable[[Redis, Mapping[str, Target], str], Sequence[Standing]]
 """How the targets stand, with the name of the queue; the roof hands it in."""
 
 
@@ -66,7 +59,7 @@ def read(
     known: list[Gauge] = []
     # The client's errors may name what it was told; that they came is all that is handed out.
     with (
-        suppress(RedisError, OSError),
+        suppress(RedisError, OSError, StoreUnavailable),
         connect(settings.redis_address(), timeout=settings.store_timeout) as redis,
     ):
         known += _jobs(redis, settings.queue, time.time())
@@ -99,7 +92,7 @@ def _jobs(redis: Redis, queue: str, now: float) -> list[Gauge]:
         ),
         _one(
             "held_deploys",
-            f"Deploys among the newest {FIRST} failed jobs that wait for a human decision.",
+            f"Deploys among the newest {FIRST} failed jobs that are held, and not replayed.",
             _held(redis, newest),
         ),
     ]
@@ -117,19 +110,32 @@ def _held(redis: Redis, ids: Sequence[bytes]) -> int:
     with redis.pipeline(transaction=False) as pipe:
         for id_ in ids:
             pipe.xrevrange(f"{RESULTS_PREFIX}{id_.decode()}", count=1)
+            pipe.hget(f"{JOB_PREFIX}{id_.decode()}", REPLAYED_BY_FIELD)
         answers: list[Any] = pipe.execute()
-    return sum(read_end(entries[0]).held for entries in answers if entries)
+    return sum(
+        read_end(entries[0]).held
+        for entries, replayed in zip(answers[::2], answers[1::2], strict=True)
+        if entries and not replayed
+    )
 
 
-def _targets(targets: Sequence[TargetGauges]) -> list[Gauge]:
-    def gauge(name: str, text: str, read: Callable[[TargetGauges], float]) -> Gauge:
+def _targets(targets: Sequence[Standing]) -> list[Gauge]:
+    def gauge(name: str, text: str, read: Callable[[Standing], float]) -> Gauge:
         values = [(target.name, float(read(target))) for target in targets]
         return Gauge(f"deploy_relay_target_{name}", text, values, "target")
 
     return [
         gauge("paused", "1 while an operator has paused it.", lambda one: one.paused),
-        gauge("held", "1 while its platform wants no calls.", lambda one: one.held),
-        gauge("breaker_open", "1 until a probe is answered.", lambda one: one.breaker_open),
+        gauge(
+            "held",
+            "1 while its platform wants no calls and its breaker is not open.",
+            lambda one: bool(one.until) and one.breaker != "open",
+        ),
+        gauge(
+            "breaker_open",
+            "1 until a probe is answered.",
+            lambda one: one.breaker in ("open", "half-open"),
+        ),
         gauge("calls_in_flight", "Deploys that hold one of its slots.", lambda one: one.calling),
         gauge("waiting_deploys", "Deploys that wait for it.", lambda one: one.waiting),
     ]

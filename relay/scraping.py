@@ -64,6 +64,22 @@ def _total(settings: Settings) -> Numbers:
         return {}
 
 
+class Pages:
+    """Answers to scrapes: one page is made at a time, and no more of them than make sense."""
+
+    def __init__(self) -> None:
+        self._turn = asyncio.Lock()
+        self._page, self._at = b"", -FRESH
+
+    async def answer(self, make: Callable[[], bytes]) -> web.Response:
+        """What ``make`` gives, in a thread, or has given a moment ago."""
+        async with self._turn:
+            if time.monotonic() - self._at >= FRESH:
+                self._page = await asyncio.to_thread(make)
+                self._at = time.monotonic()
+        return web.Response(body=self._page, headers={"Content-Type": CONTENT_TYPE})
+
+
 class _Collected(Collector):
     def __init__(self, families: list[_Family]) -> None:
         self._families = families
@@ -153,8 +169,7 @@ class _Counting:
         self._opened = False
         self._warned: set[str] = set()
         self._runner: web.AppRunner | None = None
-        self._turn = asyncio.Lock()
-        self._page, self._at = b"", -FRESH
+        self._pages = Pages()
 
     async def run(self) -> None:
         """Save and, if asked to, serve until ``stopping``. Nothing that goes wrong here stops it,
@@ -227,14 +242,9 @@ class _Counting:
         log.info("metrics.started", url=f"http://{host}:{port}/metrics")
 
     async def _answer(self, _: web.Request) -> web.Response:
-        """One page at a time, and no more of them than make sense."""
-        async with self._turn:
-            if time.monotonic() - self._at >= FRESH:
-                with suppress(OSError):
-                    await self._save()
-                self._page = await asyncio.to_thread(self._make)
-                self._at = time.monotonic()
-        return web.Response(body=self._page, headers={"Content-Type": CONTENT_TYPE})
+        with suppress(OSError):
+            await self._save()
+        return await self._pages.answer(self._make)
 
     def _make(self) -> bytes:
         numbers = _total(self._settings) if self._opened else dict(tally.numbers)

@@ -30,7 +30,7 @@ from relay.store import connect, name_of
 from relay.tracing import traced
 from workers.bookkeeping import LONGEST_PAUSE
 from workers.runtime import open_runtime, project
-from workers.targets import gauges
+from workers.targets import standings
 from workers.worker import RelayWorker
 
 
@@ -52,7 +52,7 @@ async def _work(settings: Settings) -> None:
     async with (
         traced(settings, "worker"),
         open_runtime() as runtime,
-        counted(settings, "worker", lambda: runtime.reloading.current.targets, gauges),
+        counted(settings, "worker", lambda: runtime.reloading.current.targets, standings),
     ):
         on_signals(stop=stopping.set, reload=runtime.reloading.hurry)
         if not await _redis_answers(runtime.redis, name, stopping):

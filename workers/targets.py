@@ -8,24 +8,23 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from redis import Redis
 from rq.rate_limit import RateLimitRegistry
 from rq.registry import ScheduledJobRegistry
 
 from config.model import Target
-from relay.gauges import TargetGauges
+from relay.gauges import MOST_SCHEDULED
 from relay.records import JOB_PREFIX, WAITING_FIELD
 from relay.store import execute_blocking
 from workers.deploys import limit_key
-from workers.gate import Standing, said
+from workers.gate import Standing, moment, said
 from workers.line import in_order
 from workers.standing import FIELDS, standing_key, standing_of
 
-MOST_SCHEDULED = 20_000
-"""Jobs that run at a later time which a scrape looks at."""
+PAGE = 5_000
+"""Ids read in one round trip."""
 
 
 class Overview(NamedTuple):
@@ -37,7 +36,13 @@ class Overview(NamedTuple):
     """Deploys that hold one of its slots: called, or about to be."""
     waiting: int
     """Deploys that wait for a slot or for their time."""
-    standing: Standing
+    paused: bool = False
+    breaker: Literal["off", "closed", "open", "half-open"] = "off"
+    """half-open: the next call, or the one under way, is the probe."""
+    until: str = ""
+    """When calls begin again, of a breaker that is open or a platform that wants none."""
+    more: bool = False
+    """More may wait than were counted."""
 
 
 def overview(
@@ -45,41 +50,42 @@ def overview(
 ) -> list[Overview]:
     """How targets stand at this moment.
 
-    Of the jobs that run at a later time ``most`` are looked at, all if left out.
+    Of the deploys of all targets that wait for their time, those that are due first are counted, so
+    ``most``, or all of them.
     """
-    later: Counter[str] = Counter()
-    for job, _ in islice(redis.zscan_iter(_scheduled_key(queue), count=1_000), most):
-        later[job.decode().rpartition("--")[0]] += 1
+    now = time.time()
     with redis.pipeline(transaction=False) as pipe:
         for name in targets:
             registry = RateLimitRegistry(limit_key(name), redis)
             pipe.hmget(standing_key(name), *FIELDS)
             pipe.zcard(registry.allowed_key)
             pipe.zcard(registry.rate_limited_key)
-        answers = iter(pipe.execute())
-    told, now = [], time.time()
-    for (name, target), values in zip(targets.items(), answers, strict=False):
-        calling, waiting = next(answers), next(answers)
+        answers = pipe.execute()
+    later, more = _later(redis, queue, most)
+    told = []
+    for (name, target), values, calling, limited in zip(
+        targets.items(), *(answers[n::3] for n in range(3)), strict=True
+    ):
         standing = standing_of(values)
-        state = said(target, standing, now)
-        told.append(Overview(name, state, calling, waiting + later[name], standing))
+        until = max(standing.until, standing.held)
+        told.append(
+            Overview(
+                name,
+                said(target, standing, now),
+                calling,
+                limited + later[name],
+                paused=bool(standing.paused),
+                breaker=_breaker(target, standing, now),
+                until=moment(until) if now < until else "",
+                more=more,
+            )
+        )
     return told
 
 
-def gauges(redis: Redis, targets: Mapping[str, Target], queue: str) -> list[TargetGauges]:
-    """How targets stand, as numbers for a scrape."""
-    now = time.time()
-    return [
-        TargetGauges(
-            row.name,
-            paused=bool(row.standing.paused),
-            held=now < row.standing.held,
-            breaker_open=targets[row.name].breaker is not None and bool(row.standing.until),
-            calling=row.calling,
-            waiting=row.waiting,
-        )
-        for row in overview(redis, targets, queue, most=MOST_SCHEDULED)
-    ]
+def standings(redis: Redis, targets: Mapping[str, Target], queue: str) -> list[Overview]:
+    """How targets stand, for a scrape: quick however much waits."""
+    return overview(redis, targets, queue, most=MOST_SCHEDULED)
 
 
 def pause(redis: Redis, name: str, *, replicas: int = 0, patience: float = 1) -> bool:
@@ -117,6 +123,29 @@ def resume(redis: Redis, name: str, queue: str, *, replicas: int = 0, patience: 
         if redis.hget(f"{JOB_PREFIX}{job}", WAITING_FIELD) == b"paused ":
             redis.zadd(_scheduled_key(queue), {job: due + rank * 1e-6}, xx=True)
     return not added
+
+
+def _breaker(
+    target: Target, standing: Standing, now: float
+) -> Literal["off", "closed", "open", "half-open"]:
+    if target.breaker is None:
+        return "off"
+    if not standing.until:
+        return "closed"
+    return "open" if now < standing.until else "half-open"
+
+
+def _later(redis: Redis, queue: str, most: int | None) -> tuple[Counter[str], bool]:
+    """How many deploys of each target RQ runs at a later time, and whether there are more."""
+    counts: Counter[str] = Counter()
+    start = 0
+    while most is None or start < most:
+        ids: Any = redis.zrange(_scheduled_key(queue), start, start + PAGE - 1)
+        counts.update(id_.decode().partition("--")[0] for id_ in ids)
+        if len(ids) < PAGE:
+            return counts, False
+        start += PAGE
+    return counts, True
 
 
 def _scheduled(redis: Redis, name: str, queue: str) -> Iterable[str]:

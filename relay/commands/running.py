@@ -16,7 +16,7 @@ from relay.commands.options import CONFIG, HOST, PORT
 from relay.commands.preparing import configure_audit, ready
 from relay.processes import run_all, run_receivers
 from workers.starting import work
-from workers.targets import gauges
+from workers.targets import standings
 
 
 @click.command()
@@ -25,7 +25,7 @@ from workers.targets import gauges
 @PORT
 @exits
 def up(config: Path | None, host: str | None, port: int | None) -> None:
-    """Run the receiver, a worker and, unless RELAY_REDIS_URL is set, a server of its own.
+    """Run the receiver, a worker, the console and, unless RELAY_REDIS_URL is set, a server.
 
     The server's data is kept in RELAY_DATA_DIR (default: relay-data). SIGTERM stops everything in
     order with exit code 0; a part that dies stops the rest with exit code 1 and its reason.
@@ -58,7 +58,7 @@ def serve(
     relay_config, _, origin = load(settings.config, secrets_of=["sources"])
     configure_audit(settings, relay_config)
     if settings.processes == 1:
-        uvloop.run(app.serve(settings, relay_config, origin, gauges, share_port=share_port))
+        uvloop.run(app.serve(settings, relay_config, origin, standings, share_port=share_port))
     else:
         uvloop.run(run_receivers(settings, _environ(settings)))
 
