@@ -21,7 +21,7 @@ from relay.console.endpoints import PREFIX, Endpoint
 from relay.tokens import Role
 from tests.console.desk import Answer, Desk
 from tests.harness import github_push, sha_of
-from tests.relay.test_operating import FAILED, HELD, QUEUE, Yard
+from tests.relay.yard import FAILED, HELD, QUEUE, Yard
 from workers.deploys import Deploy, Wanted, queue_deploys
 
 T = TypeVar("T")
