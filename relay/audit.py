@@ -52,6 +52,17 @@ def _standard_output() -> BinaryIO:
 
 _output = Output(_standard_output())
 
+Observer = Callable[[str, Mapping[str, Any]], None]
+"""Is given the event and the fields of a line, and must neither raise nor change them."""
+
+_observers: list[Observer] = []
+
+
+def observe(observer: Observer) -> None:
+    """Have ``observer`` know of each line from now on, written or below the level."""
+    if observer not in _observers:
+        _observers.append(observer)
+
 
 class Redactor:
     """Replaces every known secret in a text; the last line of defence, not the first."""
@@ -202,11 +213,14 @@ def _logger_class(least: int, render: Render) -> type[structlog.typing.BindableL
 
     def method(name: str, level: int) -> Callable[..., None]:
         def write(self: structlog.BoundLoggerBase, event: str, **fields: Any) -> None:
+            for observer in _observers:
+                observer(event, fields)
             fields["event"] = event
             self._logger.msg(render(self._logger, name, fields))
 
-        def ignore(self: structlog.BoundLoggerBase, event: str, **fields: Any) -> None:
-            pass
+        def ignore(_: structlog.BoundLoggerBase, event: str, **fields: Any) -> None:
+            for observer in _observers:
+                observer(event, fields)
 
         return write if level >= least else ignore
 

@@ -11,7 +11,7 @@ import math
 import random
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 from uuid import uuid4
@@ -23,9 +23,11 @@ from rq.job import Job
 from config.model import Target
 from relay.attempts_kept import Exchange, Received
 from relay.audit import log
+from relay.identity import is_replay
 from relay.planning import Call, Recipe
 from relay.reading import iso
 from relay.records import ATTEMPTS_FIELD, JOB_PREFIX, WAITING_FIELD
+from relay.tracing import begin
 from workers.announcing import announce, announce_success
 from workers.backoff import pause, retry_after
 from workers.deploys import Deploy, identity_key, latest_key
@@ -212,9 +214,12 @@ class _Attempt:
                 await release_probe(rt, self.task.target)
             raise
         rt.answered.discard(job.id)
-        log.info("deploy.attempted", method=call.method, **self.fields)
+        log.info("deploy.attempted", method=call.method, **self._delay(), **self.fields)
         # Lines are written when this turn of the event loop ends; the call begins in the next one.
         await asyncio.sleep(0)
+        span = begin("deploy attempt", self.task.trace, method=call.method, **self.fields)
+        if span.trace and rt.project.settings.otel_traceparent:
+            call = replace(call, headers={**call.headers, "traceparent": span.trace})
         began, started = time.time(), time.monotonic()
         asked: float | None = None
         status: int | None = None
@@ -227,6 +232,7 @@ class _Attempt:
             verdict = Verdict("uncertain" if failure.uncertain else "retry", str(failure))
         except DeployFailed as failure:
             rt.answered.add(job.id)
+            span.end(failed=True, outcome="failed")
             self._keep(call, None, Verdict("failed", str(failure)), began, started)
             if probe:
                 await release_probe(rt, self.task.target)
@@ -236,6 +242,7 @@ class _Attempt:
             asked = retry_after(answer.headers.get("Retry-After"), time.time())
             verdict = judge(answer, recipe.success, recipe.deployment_id)
         self.fields |= {"status": status, "ms": _ms_since(started)}
+        span.end(failed=verdict.outcome != "succeeded", outcome=verdict.outcome, status=status)
         self._keep(call, answer, verdict, began, started)
         seconds = _seconds(target.retry.retry_after_cap, asked)
         if seconds is None:
@@ -296,6 +303,13 @@ class _Attempt:
         if outcome == "succeeded":
             return self.target.window
         return max(self.target.window, self.rt.project.settings.dead_letter_ttl)
+
+    def _delay(self) -> dict[str, float]:
+        """Seconds from the delivery to the first call for it. A replay's delivery is an old one."""
+        if self.number > 1 or self.seen.replay_of is not None or is_replay(self.task.delivery):
+            return {}
+        received_at = self.task.received_at
+        return {"seconds": max(0, round(time.time() - received_at, 3))} if received_at else {}
 
     def _judge_uncertain(self, reason: str) -> None:
         """Tell of an attempt of which nobody knows whether the platform took it. Raises DeployHeld

@@ -27,6 +27,7 @@ from relay.records import (
     RETRY_INTERVALS,
     WAITING_FIELD,
 )
+from relay.tracing import begin
 from workers.announcing import announce
 from workers.attempts import attempt
 from workers.deploys import Deploy, Wanted
@@ -52,6 +53,7 @@ async def deliver(raw: str) -> list[str]:
 
 
 async def _deliver(delivery: Delivery, fields: dict[str, Any]) -> list[str]:
+    span = begin("deliver", delivery.trace, **fields)
     async with runtime() as rt:
         key = f"{JOB_PREFIX}{delivery.id}"
         if is_replay(delivery.id):
@@ -73,12 +75,21 @@ async def _deliver(delivery: Delivery, fields: dict[str, Any]) -> list[str]:
             )
             wanted += [
                 (
-                    Deploy(delivery.id, delivery.source, route.name, name, delivery.event),
+                    Deploy(
+                        delivery.id,
+                        delivery.source,
+                        route.name,
+                        name,
+                        delivery.event,
+                        delivery.received_at,
+                        span.trace,
+                    ),
                     project.targets[name],
                 )
                 for name in route.deploy
             ]
         queued = await rt.deploys.submit(Wanted(delivery.id, wanted))
+        span.end(deploys=len(queued))
         if any(deploy.cancelled for deploy in queued):
             by = await rt.send("HGET", key, CANCELLED_BY_FIELD)
             log.warning("delivery.cancelled", by=_text(by), **fields)

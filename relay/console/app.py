@@ -11,7 +11,7 @@ from config.settings import Settings
 from relay.app import listen
 from relay.archive import Archive
 from relay.audit import log
-from relay.console import api, faults, login, pages
+from relay.console import api, faults, login, pages, scrapes
 from relay.console.access import admit
 from relay.console.context import CONTEXT, Context, planned
 from relay.console.listening import Runner
@@ -35,6 +35,7 @@ def assemble(context: Context) -> web.Application:
     api.setup(app)
     login.setup(app)
     pages.setup(app)
+    scrapes.setup(app)
     return app
 
 
