@@ -139,7 +139,6 @@ async def test_a_success_of_another_branch_is_no_recovery(desk: Desk, chat: Chat
     assert len(chat.texts) == 1
 
 
-@pytest.mark.parametrize("keys", ["    timeout: 200ms\n"])
 async def test_a_deploy_whose_workers_were_lost_is_told(
     desk: Desk, chat: Chat, store: redis.Redis
 ) -> None:
@@ -160,6 +159,7 @@ async def test_a_deploy_whose_workers_were_lost_is_told(
     assert len(desk.lines("deploy.abandoned", runs_again=False)) == 1
 
 
+@pytest.mark.parametrize("keys", ["    timeout: 200ms\n"])
 async def test_what_is_held_for_a_person_is_told(desk: Desk, chat: Chat) -> None:
     async def never(_: web.Request) -> web.StreamResponse:
         await asyncio.Event().wait()
