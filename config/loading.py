@@ -10,7 +10,7 @@ import difflib
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 from pydantic import SecretStr, ValidationError
 from yarl import URL
@@ -21,15 +21,13 @@ from config.model import RelayConfig, Route, SecretRef
 from config.origin import Origin, Stamps, stamp
 from config.positions import Keys, Places, read
 from config.preset import presets
-from config.secret_values import MissingSecret, resolve
+from config.secret_values import MIN_SECRET_PART, MissingSecret, resolve, url_parts
 from config.values import Strict
 from config.wording import sentence
 
-Section = Literal["sources", "targets"]
+Section = Literal["sources", "targets", "notify"]
 
-
-MIN_SECRET_PART = 12
-"""Characters from which a part of a secret URL counts as secret itself; ``/api`` does not."""
+SECTIONS: tuple[Section, ...] = get_args(Section)
 
 
 class Loaded(NamedTuple):
@@ -43,7 +41,7 @@ class Loaded(NamedTuple):
 def load(
     path: Path,
     *,
-    secrets_of: Collection[Section] = ("sources", "targets"),
+    secrets_of: Collection[Section] = SECTIONS,
     environ: Mapping[str, str] = os.environ,
     stamps: Stamps | None = None,
 ) -> Loaded:
@@ -72,6 +70,7 @@ def _load(
         problems += _check_the_rest(error, gathered, places, secrets_of, environ, stamps)
         raise ConfigError(_sorted(problems)) from None
     problems += _cross_check(config, places, range(len(config.routes)), {})
+    problems += _check_notifiers(config, places, range(len(config.notify)), {})
     problems += _load_secrets(config, places, secrets_of, environ, stamps)
     if problems:
         raise ConfigError(_sorted(problems))
@@ -88,20 +87,24 @@ def secret_refs(
     if "targets" in sections:
         for name, target in config.targets.items():
             yield from _refs(("targets", name), target)
+    if "notify" in sections:
+        for index, notifier in enumerate(config.notify):
+            yield from _refs(("notify", index), notifier)
 
 
 def secret_values(config: RelayConfig) -> frozenset[str]:
     """All secrets that were loaded, and of secret URLs the secret parts too."""
     values: set[str] = set()
-    for path, ref in secret_refs(config, ("sources", "targets")):
+    for path, ref in secret_refs(config, SECTIONS):
         if not ref.is_loaded:
             continue
         value = ref.reveal()
         values.add(value)
         if path[-1] == "url":
-            url = URL(value, encoded=True)
-            parts = (url.raw_path, url.raw_path_qs, *url.raw_path.split("/"))
-            values.update(part for part in parts if len(part) >= MIN_SECRET_PART)
+            values |= url_parts(value)
+            path = URL(value, encoded=True).raw_path_qs
+            if len(path) >= MIN_SECRET_PART:
+                values.add(path)
     return frozenset(values)
 
 
@@ -121,16 +124,24 @@ def _check_the_rest(
         if not isinstance(entries, dict):
             return []
         kept[section] = {k: v for k, v in entries.items() if (section, k) not in broken}
-    routes = document.get("routes", [])
-    if not isinstance(routes, list):
-        return []
-    indexes = [index for index in range(len(routes)) if ("routes", index) not in broken]
+    indexes: dict[str, list[int]] = {}
+    for section in ("routes", "notify"):
+        items = document.get(section, [])
+        if not isinstance(items, list):
+            return []
+        whole = [index for index in range(len(items)) if (section, index) not in broken]
+        indexes[section] = whole
+        kept[section] = [items[index] for index in whole]
+    if len(kept["notify"]) < len(document.get("notify", [])):
+        # Without those that are refused already, the places of the others are not known.
+        sections = [section for section in sections if section != "notify"]
     try:
-        config = RelayConfig.model_validate({**kept, "routes": [routes[i] for i in indexes]})
+        config = RelayConfig.model_validate(kept)
     except ValidationError:
         return []
     return [
-        *_cross_check(config, places, indexes, document),
+        *_cross_check(config, places, indexes["routes"], document),
+        *_check_notifiers(config, places, indexes["notify"], document),
         *_load_secrets(config, places, sections, environ, stamps),
     ]
 
@@ -269,6 +280,28 @@ def _cross_check(
                     (*at, "deploy", position), f"no target {name!r}", suggest(name, targets)
                 )
         yield from _check_route(config, places, at, route)
+
+
+def _check_notifiers(
+    config: RelayConfig, places: Places, indexes: Sequence[int], document: Mapping[Any, Any]
+) -> Iterator[Problem]:
+    """As ``_cross_check``, of the section notify."""
+    targets = {*config.targets, *document.get("targets", ())}
+    names: dict[str, int] = {}
+    for index, notifier in zip(indexes, config.notify, strict=True):
+        at: tuple[str | int, ...] = ("notify", index)
+        if notifier.name in names:
+            yield places.problem(
+                (*at, "name"), f"notify[{names[notifier.name]}] has this name already"
+            )
+        names.setdefault(notifier.name, index)
+        for position, name in enumerate(notifier.targets or ()):
+            if name not in targets:
+                yield places.problem(
+                    (*at, "targets", position), f"no target {name!r}", suggest(name, targets)
+                )
+        if isinstance(notifier.url, str) and (wrong := url_mistake(notifier.url)):
+            yield places.problem((*at, "url"), wrong)
 
 
 def _check_route(

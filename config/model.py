@@ -7,7 +7,7 @@ whole file: positions of mistakes, names that refer to each other, presets and s
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
     AfterValidator,
@@ -194,10 +194,14 @@ MOST_CALLS = 100_000
 """Calls of one interval that a target's rate counts at most; each is kept in Redis so long."""
 
 
-def _check_rates(rates: tuple[RateLimit, ...]) -> tuple[RateLimit, ...]:
-    if any(rate.most > MOST_CALLS for rate in rates):
+def _check_rate(rate: RateLimit) -> RateLimit:
+    if rate.most > MOST_CALLS:
         raise ValueError(f"a rate counts {MOST_CALLS} calls at most")
-    return rates
+    return rate
+
+
+def _check_rates(rates: tuple[RateLimit, ...]) -> tuple[RateLimit, ...]:
+    return tuple(_check_rate(rate) for rate in rates)
 
 
 class Target(Strict):
@@ -335,9 +339,58 @@ class Route(Strict):
     drafts: bool = False
 
 
+NoticeKind = Literal["failure", "recovery", "held", "approval"]
+"""A deploy failed for good; the first success after that; a call that nobody knows the outcome of;
+a deploy that waits for a person to approve it."""
+
+NOTICE_KINDS: tuple[NoticeKind, ...] = get_args(NoticeKind)
+
+
+class Notifier(Strict):
+    """Who is told of deploys, of which, and how."""
+
+    name: Annotated[str, Field(min_length=1, max_length=100)]
+    on: Annotated[
+        tuple[NoticeKind, ...],
+        BeforeValidator(one_or_many),
+        Field(min_length=1),
+        WithJsonSchema(
+            {
+                "anyOf": [
+                    {"enum": list(NOTICE_KINDS)},
+                    {"type": "array", "minItems": 1, "items": {"enum": list(NOTICE_KINDS)}},
+                ]
+            }
+        ),
+    ] = NOTICE_KINDS
+    targets: Annotated[
+        Annotated[tuple[str, ...], BeforeValidator(one_or_many), Field(min_length=1)] | None,
+        WithJsonSchema(LIST_SCHEMA),
+    ] = None
+    """Only deploys to these targets; to any if left out."""
+    repos: PathPatterns = ("**",)
+    """Only deploys of these repositories."""
+    preset: Literal["slack", "http"]
+    """slack is the JSON that Slack's incoming webhooks take, and others that are like them."""
+    url: Text
+    headers: dict[str, Text] | None = None
+    """Of preset http."""
+    json_body: Annotated[Any, Field(alias="json")] = None
+    """Of preset http: a template, in place of all that is known."""
+    rate: Annotated[Rate, AfterValidator(_check_rate)] = RateLimit(10, 60)
+    """Messages at most, over all workers. What is over it is summed up in one."""
+
+    @model_validator(mode="after")
+    def _slack_has_its_own(self) -> Notifier:
+        if self.preset == "slack" and (self.headers is not None or self.json_body is not None):
+            raise ValueError("headers and json are of preset http; slack has its own")
+        return self
+
+
 class RelayConfig(Strict):
     """A whole relay.yaml."""
 
     sources: dict[Name, Source]
     targets: dict[Name, Target] = Field(default_factory=dict)
     routes: tuple[Route, ...] = ()
+    notify: tuple[Notifier, ...] = ()

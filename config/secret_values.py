@@ -4,8 +4,15 @@ from __future__ import annotations
 
 import base64
 import binascii
+import functools
+import html
+import json
+import re
 from collections.abc import Mapping
 from typing import Literal
+from urllib.parse import quote, quote_plus, unquote_plus
+
+from yarl import URL
 
 from config.model import SecretRef
 
@@ -13,6 +20,12 @@ MAX_BYTES = 65_536
 """Bytes of a file that holds a secret at most."""
 
 TOKEN_PREFIX = "whsec_"  # noqa: S105
+
+MIN_SECRET_PART = 12
+"""Characters from which a part of a secret URL counts as secret itself; ``/api`` does not."""
+
+_PLAIN = re.compile(r"[A-Za-z0-9._~-]+")
+"""What is written the same everywhere."""
 
 
 class MissingSecret(ValueError):
@@ -37,6 +50,42 @@ def resolve(
     if form == "signing_token" and not _is_signing_token(value):
         raise MissingSecret(f"{place} is not a signing token: whsec_ and at least 16 bytes base64")
     return value
+
+
+def url_parts(text: str) -> frozenset[str]:
+    """The parts of a URL that are as secret as the whole: its path, the segments of it and the
+    values in its query. Those shorter than ``MIN_SECRET_PART`` are left out."""
+    try:
+        url = URL(text, encoded=True)
+    except ValueError:
+        return frozenset()
+    path, query = url.raw_path, url.raw_query_string
+    values = [pair.partition("=")[2] or pair for pair in query.split("&")]
+    parts = [part for part in (path, *path.split("/"), *values) if len(part) >= MIN_SECRET_PART]
+    decoded = [unquote_plus(part) for part in parts]
+    return frozenset(part for part in (*parts, *decoded) if len(part) >= MIN_SECRET_PART)
+
+
+@functools.lru_cache(1_024)
+def written_forms(secret: str) -> frozenset[str]:
+    """A secret as it is, and as JSON of several makes, URLs, forms and HTML would write it."""
+    if _PLAIN.fullmatch(secret):
+        return frozenset((secret,))
+    ascii_json = json.dumps(secret)[1:-1]
+    return frozenset(
+        (
+            secret,
+            ascii_json,
+            json.dumps(secret, ensure_ascii=False)[1:-1],
+            ascii_json.replace("/", "\\/"),
+            # https://pkg.go.dev/encoding/json#HTMLEscape
+            ascii_json.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e"),
+            quote(secret, safe="", errors="replace"),
+            quote(secret, errors="replace"),
+            quote_plus(secret, errors="replace"),
+            html.escape(secret),
+        )
+    )
 
 
 def _read(ref: SecretRef) -> str:

@@ -76,7 +76,7 @@ class Settings(BaseSettings):
     """Replicas that must have a delivery before it is acknowledged, a note before its call."""
     data_dir: Path = Path("relay-data")
     """Where the embedded server keeps its socket and its append-only file, and receivers their
-    spool."""
+    spool, and all what they have counted."""
     embedded_fsync: Literal["everysec", "always"] = "everysec"
     """When the embedded server syncs to disk: a power cut can cost the last second, or nothing."""
     queue: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")] = "deploy-relay"
@@ -112,6 +112,25 @@ class Settings(BaseSettings):
     """Networks that targets may be in though they are not public, such as 10.0.0.0/8."""
     reload_interval: Annotated[float, BeforeValidator(parse_duration), Field(ge=0, le=LONGEST)] = 2
     """Seconds between two looks at relay.yaml and its secrets; 0: only SIGHUP reads them again."""
+    metrics_host: str = "127.0.0.1"
+    """Address on which metrics are handed out; 0.0.0.0 for all."""
+    metrics_port: Annotated[int, Field(ge=0, le=65_535)] | None = None
+    """Port of it, 0 for any free one; left out: the console's port only."""
+    otel: bool = False
+    """Send traces, as OpenTelemetry's variables OTEL_* say. Setting its endpoint is enough, too."""
+    otel_traceparent: bool = False
+    """Tell targets, too, which trace a call belongs to."""
+    audit_file: Path | None = None
+    """File that the audit is written to as well, as a chain; processes of one machine share it."""
+    audit_max_bytes: Annotated[int, Field(gt=0)] = 256 * _MEBIBYTE
+    """Bytes after which a new audit file is begun; so it is with each day (UTC)."""
+    audit_keep: Annotated[float, BeforeValidator(parse_duration), Field(ge=0, le=LONGEST)] = 0
+    """Seconds for which finished audit files are kept; 0: for ever."""
+    audit_fsync: Literal["never", "interval", "always"] = "interval"
+    """When the audit file is synced to the disk: by the system's own will, once a second, or before
+    what its lines announce."""
+    audit_key: SecretStr | None = None
+    """Signs the end of the audit file, so that nobody without it can cut lines off unnoticed."""
     log_format: Literal["json", "console"] = "json"
     """One JSON object a line, or coloured lines for people."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -125,12 +144,18 @@ class Settings(BaseSettings):
 
     def secret_values(self) -> frozenset[str]:
         """What must not be written anywhere: passwords to Redis, as they are and as sent."""
-        return passwords(self.redis_address())
+        key = self.audit_key.get_secret_value() if self.audit_key else ""
+        return passwords(self.redis_address()) | ({key} if key else set())
 
     @property
     def spool_folder(self) -> Path:
         """Where deliveries wait while Redis takes none."""
         return self.data_dir.absolute() / "spool"
+
+    @property
+    def metrics_folder(self) -> Path:
+        """Where the processes of this machine keep what they have counted."""
+        return self.data_dir.absolute() / "metrics"
 
     @property
     def embedded_socket(self) -> Path:

@@ -12,6 +12,7 @@ from config.model import (
     Approval,
     Breaker,
     Debounce,
+    Notifier,
     RelayConfig,
     RetryPolicy,
     Route,
@@ -88,6 +89,8 @@ def _known_keys(path: Keys, document: Any) -> list[str]:
         model = Source
     elif len(parent) == 2 and parent[0] == "routes":
         model = Route
+    elif len(parent) == 2 and parent[0] == "notify":
+        model = Notifier
     elif len(parent) == 2 and parent[0] == "targets":
         preset = presets().get(str(document["targets"][parent[1]].get("preset")))
         options = list(preset.options) if preset else []

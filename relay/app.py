@@ -20,15 +20,18 @@ from config.settings import Settings
 from relay.audit import log
 from relay.connections import Bounds, most_connections
 from relay.errors import CannotListen, CannotSpool
+from relay.gauges import ReadTargets
 from relay.intake import Intake
 from relay.limits import ByteBudget, TokenBucket
 from relay.providers import DIALECTS
 from relay.receiver import Receiver, Sender
 from relay.reloading import Reloading
 from relay.routing import REPOSITORIES_REMEMBERED, Router
+from relay.scraping import counted
 from relay.signals import on_signals
 from relay.spool import SUFFIX, Spool
 from relay.store import connect_async
+from relay.tracing import traced
 
 
 def senders(sources: Mapping[str, Source]) -> dict[str, Sender]:
@@ -52,12 +55,19 @@ def senders(sources: Mapping[str, Source]) -> dict[str, Sender]:
 
 
 async def serve(
-    settings: Settings, config: RelayConfig, origin: Origin, *, share_port: bool = False
+    settings: Settings,
+    config: RelayConfig,
+    origin: Origin,
+    read_targets: ReadTargets,
+    *,
+    share_port: bool = False,
 ) -> None:
     """Receive webhooks until SIGTERM or SIGINT; then finish what is in flight and return.
 
-    ``share_port`` lets other processes of the same user listen on the same port.
+    ``read_targets`` says for scrapes how targets stand. ``share_port`` lets other processes of the
+    same user listen on the same port.
     """
+    targets = config.targets
     redis = connect_async(settings.redis_address(), timeout=settings.store_timeout)
     intake = Intake(
         redis,
@@ -85,6 +95,8 @@ async def serve(
     )
 
     def renewed(loaded: Loaded) -> Receiver:
+        nonlocal targets
+        targets = loaded.config.targets
         new = dataclasses.replace(
             receiver,
             senders=senders(loaded.config.sources),
@@ -105,25 +117,29 @@ async def serve(
     await runner.setup()
     # relay.yaml and the modules stay; the collector need not look through them again and again.
     gc.freeze()
-    await intake.start()
-    site = web.SockSite(runner, listen(settings.host, settings.port, share=share_port))
-    await site.start()
-    host, port = runner.addresses[0][:2]
-    log.info(
-        "receiver.started",
-        url=f"http://{host}:{port}/hooks/",
-        sources=sorted(config.sources),
-        routes=len(config.routes),
-        config=origin.version,
-    )
-    watching = asyncio.create_task(reloading.run())
-    try:
-        await stop.wait()
-    finally:
-        watching.cancel()
-        await runner.cleanup()
-        await intake.stop()
-        await redis.aclose()
+    async with (
+        traced(settings, "receiver"),
+        counted(settings, "receiver", lambda: targets, read_targets),
+    ):
+        await intake.start()
+        site = web.SockSite(runner, listen(settings.host, settings.port, share=share_port))
+        await site.start()
+        host, port = runner.addresses[0][:2]
+        log.info(
+            "receiver.started",
+            url=f"http://{host}:{port}/hooks/",
+            sources=sorted(config.sources),
+            routes=len(config.routes),
+            config=origin.version,
+        )
+        watching = asyncio.create_task(reloading.run())
+        try:
+            await stop.wait()
+        finally:
+            watching.cancel()
+            await runner.cleanup()
+            await intake.stop()
+            await redis.aclose()
     log.info("receiver.stopped")
 
 

@@ -27,6 +27,7 @@ from rq.registry import (
 
 from config.patterns import PatternSet
 from config.values import parse_duration
+from relay.attempts_kept import MOST_ATTEMPTS, AttemptRecord, attempts_key, read_attempts
 from relay.identity import may_be_deploy
 from relay.reading import End, Record, Task, epoch, read_argument, read_end, record
 from relay.records import (
@@ -63,16 +64,20 @@ _BRIEF = (
     *(CANCELLED_BY_FIELD, DEPLOYS_FIELD, WAITING_FIELD),
 )
 
-# Those of the ids that are deploys: one question instead of hundreds.
-_DEPLOYS = """
-local deploys = {}
-for _, id in ipairs(ARGV) do
-  local description = redis.call('HGET', KEYS[1] .. id, 'description')
-  if description and string.sub(description, 1, 7) == 'deploy:' then
-    deploys[#deploys + 1] = id
+# Most jobs of a long list are on other pages, and to ask for their fields costs more than to look.
+# Texts are compared by the server's locale, which agrees on digits, but perhaps not on ids.
+_LIKELY = """
+local prefix, kind, from, to = unpack(ARGV, 1, 4)
+local found = {}
+for number = 5, #ARGV do
+  local at, description = unpack(redis.call('HMGET', prefix .. ARGV[number], 'created_at',
+                                            'description'))
+  if description and string.sub(description, 1, #kind + 1) == kind .. ':' and at and at >= from
+     and (to == '' or at <= to) then
+    found[#found + 1] = ARGV[number]
   end
 end
-return deploys
+return found
 """
 
 _Place = Literal["set", "head", "tail"]
@@ -108,16 +113,20 @@ class Found(NamedTuple):
 
     ids: Sequence[str]
     more: bool
-    complete: bool = True
+    complete: bool
     """Whether all that there is was looked at."""
+    next: str
+    """Where those that were found further down begin; see ``Filter.before``."""
 
 
 class Details(NamedTuple):
-    """A record, its event, and how its last runs ended, the newest first."""
+    """A record, its event, how its last runs ended, the newest first, and of a deploy the calls
+    that were made, the newest last."""
 
     record: Record
     event: Mapping[str, Any]
     runs: Sequence[End]
+    calls: Sequence[AttemptRecord] = ()
 
 
 class _Brief(NamedTuple):
@@ -175,8 +184,13 @@ class Archive:
                 # One more than asked for tells that there are more.
                 if here > limit and not exact:
                     break
-        ids = [place.rpartition(" ")[2] for place in found[:limit]]
-        return Found(ids, len(found) > limit or not complete, complete)
+        newest = found[:limit]
+        return Found(
+            [place.rpartition(" ")[2] for place in newest],
+            more=len(found) > limit or not complete,
+            complete=complete,
+            next=newest[-1] if len(found) > limit else "",
+        )
 
     async def read(self, kind: Kind, ids: Sequence[str]) -> list[Record]:
         """The records of those that exist and are of this kind, in the same order."""
@@ -196,7 +210,9 @@ class Archive:
         if "files" in event:
             event["files"] = len(event["files"])
         entries: Any = await self._redis.xrevrange(RESULTS_PREFIX + id_, count=MOST_RUNS)
-        return Details(records[0], event, [read_end(entry) for entry in entries])
+        kept: Any = await self._redis.lrange(attempts_key(id_), -MOST_ATTEMPTS, -1)
+        runs = [read_end(entry) for entry in entries]
+        return Details(records[0], event, runs, read_attempts(kept))
 
     async def _places(self, kind: Kind, statuses: frozenset[Status]) -> list[tuple[str, _Place]]:
         """Where such jobs may be, in the order of a job's life: what moves on while we look is met
@@ -247,16 +263,18 @@ class Archive:
         self, kind: Kind, ids: Sequence[str], wanted: Filter, floor: str
     ) -> list[_Brief]:
         """Those which are looked for, as far as small fields tell, and newer than ``floor``."""
-        # A hundred thousand of the other kind may stand before or behind a few.
-        alike = [id_ for id_ in ids if may_be_deploy(id_)]
         if kind == "deploy":
-            ids = alike
-        elif alike:
-            deploys = set(await self._redis.eval(_DEPLOYS, 1, JOB_PREFIX, *alike))
-            ids = [id_ for id_ in ids if id_.encode() not in deploys]
+            # A hundred thousand deliveries may stand behind a few deploys.
+            ids = [id_ for id_ in ids if may_be_deploy(id_)]
+        if not ids:
+            return []
+        likely: Any = await self._redis.eval(
+            _LIKELY, 0, JOB_PREFIX, kind, _time(floor), _time(wanted.before), *ids
+        )
+        briefs = await self._brief_fields(id_.decode() for id_ in likely)
         return [
             _brief(id_, values)
-            for id_, values in (await self._brief_fields(ids)).items()
+            for id_, values in briefs.items()
             if _is_wanted(kind, id_, values, wanted, floor)
         ]
 
@@ -372,6 +390,10 @@ def _kind(description: bytes | None) -> str:
 def place_of(created_at: str, id_: str) -> str:
     """The place of a delivery or deploy in the list of all of them; such texts are in its order."""
     return f"{created_at} {id_}"
+
+
+def _time(place: str) -> str:
+    return place.partition(" ")[0]
 
 
 def since(text: str) -> float:

@@ -17,6 +17,8 @@ from typing import Any, BinaryIO, Literal, cast
 import orjson
 import structlog
 
+from config.secret_values import written_forms
+from relay.audit_file import AuditFile
 from relay.errors import AuditUnavailable
 from relay.events import Delivery, Event, PullRequest
 from relay.output import Output
@@ -50,6 +52,17 @@ def _standard_output() -> BinaryIO:
 
 _output = Output(_standard_output())
 
+Observer = Callable[[str, Mapping[str, Any]], None]
+"""Is given the event and the fields of a line, and must neither raise nor change them."""
+
+_observers: list[Observer] = []
+
+
+def observe(observer: Observer) -> None:
+    """Have ``observer`` know of each line from now on, written or below the level."""
+    if observer not in _observers:
+        _observers.append(observer)
+
 
 class Redactor:
     """Replaces every known secret in a text; the last line of defence, not the first."""
@@ -68,7 +81,8 @@ class Redactor:
         self._retired = [*kept, *sorted(gone)][-RETIRED:]
         self._current = current
         # Longest first, so that a secret within another one leaves no remainder.
-        ordered = sorted({*current, *self._retired}, key=len, reverse=True)
+        forms = {form for one in (*current, *self._retired) for form in written_forms(one)}
+        ordered = sorted(forms, key=len, reverse=True)
         self._written = tuple(orjson.dumps(secret)[1:-1] for secret in ordered)
         self._secrets = ordered
 
@@ -139,6 +153,7 @@ def configure(
     level: Level = "info",
     secrets: Collection[str] = (),
     stream: BinaryIO | None = None,
+    file: AuditFile | None = None,
 ) -> None:
     """Set up the audit and the diagnostics of this process.
 
@@ -147,6 +162,7 @@ def configure(
     global _redact
     _redact = redact = Redactor(secrets)
     _output.stream = stream or _standard_output()
+    _output.file = file
     render = _json_renderer(redact) if style == "json" else _console_renderer(redact)
     structlog.configure(
         processors=[render],
@@ -167,6 +183,11 @@ def mask(secrets: Collection[str]) -> None:
     _redact.exchange(secrets)
 
 
+def redacted(text: str) -> str:
+    """A text without the secrets that are masked now, for what is kept elsewhere than here."""
+    return _redact(text)
+
+
 def bound() -> structlog.typing.FilteringBoundLogger:
     """``log`` as it is set up now, for whoever writes many lines: it is not looked up each time."""
     logger: structlog.typing.FilteringBoundLogger = log.bind()
@@ -176,12 +197,13 @@ def bound() -> structlog.typing.FilteringBoundLogger:
 def flush() -> None:
     """Write every line said so far, before something happens that they must precede.
 
-    Raises AuditUnavailable where standard output does not take them.
+    Raises AuditUnavailable where standard output or the audit file does not take them.
     """
     try:
         _output.flush()
     except OSError as error:
-        reason = f"standard output does not take the audit ({error.strerror or error})"
+        where = error.filename or "standard output"
+        reason = f"{where} does not take the audit ({error.strerror or error})"
         raise AuditUnavailable(reason) from None
 
 
@@ -191,11 +213,14 @@ def _logger_class(least: int, render: Render) -> type[structlog.typing.BindableL
 
     def method(name: str, level: int) -> Callable[..., None]:
         def write(self: structlog.BoundLoggerBase, event: str, **fields: Any) -> None:
+            for observer in _observers:
+                observer(event, fields)
             fields["event"] = event
             self._logger.msg(render(self._logger, name, fields))
 
-        def ignore(self: structlog.BoundLoggerBase, event: str, **fields: Any) -> None:
-            pass
+        def ignore(_: structlog.BoundLoggerBase, event: str, **fields: Any) -> None:
+            for observer in _observers:
+                observer(event, fields)
 
         return write if level >= least else ignore
 
@@ -211,6 +236,8 @@ def _json_renderer(redact: Redactor) -> Render:
         # Nearly no line holds a secret; only one that does is taken apart.
         if redact.finds(line):
             line = orjson.dumps(redact.values(entry), default=str, option=orjson.OPT_UTC_Z)
+        if _output.file is not None:
+            _output.file.add(line)
         return line
 
     return render
@@ -221,7 +248,11 @@ def _console_renderer(redact: Redactor) -> Render:
         colors=_output.stream.isatty(), timestamp_key="at", pad_event_to=24, sort_keys=False
     )
 
+    for_file = _json_renderer(redact)
+
     def render(logger: Any, method: str, entry: MutableMapping[str, Any]) -> bytes:
+        if _output.file is not None:
+            for_file(logger, method, entry)
         entry["level"] = method
         entry["at"] = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%fZ}"
         return str(console(logger, method, redact.values(entry))).encode()

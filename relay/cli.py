@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from relay import __version__
+from relay.commands.auditing import audit, tail
 from relay.commands.console import console
 from relay.commands.demonstration import demonstrate
 from relay.commands.exits import exits
@@ -36,10 +37,11 @@ def main() -> None:
     """
 
 
-for _command in (up, serve, worker, check, explain, send, schema, targets, demonstrate):
-    main.add_command(_command)
-
-for _command in (console, token, top):
+for _command in (
+    *(up, serve, worker, console, demonstrate),
+    *(check, explain, send, schema),
+    *(targets, top, token, audit, tail),
+):
     main.add_command(_command)
 
 for _group in (operating("delivery", replay_deliveries), operating("deploy", replay_deploys)):

@@ -165,3 +165,5 @@ class Delivery(msgspec.Struct, frozen=True, omit_defaults=True):
     event: Event
     config: str = ""
     """Version of the relay.yaml that the receiver had."""
+    trace: str = ""
+    """The traceparent of its intake; empty where nothing is traced."""

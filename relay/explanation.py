@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from relay.events import Event, PullRequest
+from relay.notices import Messenger
 from relay.planning import Call, Recipe, masked
 from relay.routing import Decision, Router
 from relay.templates import PlanError
 
 
 def explanation(
-    router: Router, recipes: Mapping[str, Recipe], event: Event, source: str
+    router: Router,
+    recipes: Mapping[str, Recipe],
+    event: Event,
+    source: str,
+    messengers: Sequence[Messenger] = (),
 ) -> dict[str, Any]:
     """The whole explanation as data."""
     return {
@@ -22,7 +27,12 @@ def explanation(
                 "route": decision.route.name,
                 "matched": decision.matched,
                 "reason": decision.reason,
-                "calls": _calls(decision, recipes, event, source) if decision.matched else [],
+                "calls": [
+                    call | {"notifies": _notified(messengers, call["target"], event.repo)}
+                    for call in _calls(decision, recipes, event, source)
+                ]
+                if decision.matched
+                else [],
             }
             for decision in router.decide(event, source)
         ],
@@ -43,6 +53,10 @@ def as_text(explained: Mapping[str, Any]) -> str:
             lines += [f"        {name}: {value}" for name, value in call["headers"].items()]
             if call["body"]:
                 lines.append(f"        {call['body']}")
+            lines += [
+                f"        notifies {one['notifier']} of {', '.join(one['on'])}"
+                for one in call["notifies"]
+            ]
     taken = sum(route["matched"] for route in explained["routes"])
     lines += ["", f"{taken} of {len(explained['routes'])} routes match"]
     return "\n".join(lines)
@@ -86,6 +100,14 @@ def _calls(
         else:
             calls.append({"target": target, **_shown(call)})
     return calls
+
+
+def _notified(messengers: Sequence[Messenger], target: str, repo: str) -> list[dict[str, Any]]:
+    return [
+        {"notifier": messenger.name, "on": list(messenger.kinds)}
+        for messenger in messengers
+        if messenger.listens(target, repo)
+    ]
 
 
 def _shown(call: Call) -> dict[str, Any]:

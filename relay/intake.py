@@ -28,6 +28,7 @@ from relay.errors import (
 )
 from relay.events import MAX_EVENT, Delivery
 from relay.forwarding import Forwarder
+from relay.metrics import tally
 from relay.queueing import DeliveryQueue, Packed, Record, Stored, Verdict, encode, packed_record
 from relay.spool import Spool
 
@@ -164,6 +165,7 @@ class Intake:
 
     async def _store(self, batch: Sequence[_Waiting]) -> Sequence[Stored]:
         stored = await self._queue.write([waiting.packed for waiting in batch])
+        tally.stored([waiting.since for waiting in batch], time.monotonic())
         for waiting, (verdict, known_as) in zip(batch, stored, strict=True):
             self._say(verdict, known_as, waiting.fields)
         audit.flush()
@@ -172,6 +174,7 @@ class Intake:
     def _spooled(self, batch: Sequence[_Waiting], reason: str) -> Sequence[Stored]:
         for waiting in batch:
             self._log.warning("delivery.spooled", reason=reason, **waiting.fields)
+        tally.stored([waiting.since for waiting in batch], time.monotonic())
         audit.flush()
         return [Stored("spooled", waiting.record.delivery.id) for waiting in batch]
 

@@ -56,6 +56,8 @@ class Recipe:
         form = target.form if own else preset.form
         self._json = None if json_body is None else _compile_json(json_body, "json")
         self._form = None if form is None else _compile_all(form, "form")
+        texts = (*self._headers.values(), *(self._form or {}).values(), *self._options.values())
+        self._has_secrets = any(isinstance(text, SecretRef) for text in texts)
 
     def plan(self, event: Event, *, route: str, delivery: str, source: str, reveal: Reveal) -> Call:
         """The call for one event. Raises PlanError where a template does not render."""
@@ -68,6 +70,10 @@ class Recipe:
             "route": route,
             "delivery": {"id": delivery, "source": source},
         }
+        return self.render(context, reveal)
+
+    def render(self, context: Mapping[str, Any], reveal: Reveal) -> Call:
+        """The call for what templates may say. Raises PlanError where one does not render."""
         headers = _render_all(self._headers, context, reveal)
         for name, value in headers.items():
             if _CONTROL.search(value):
@@ -88,6 +94,16 @@ class Recipe:
             _render_all(self._query, context, reveal),
         )
         return Call(self.method, url, headers, body)
+
+    def show(self, call: Call, event: Event, *, route: str, delivery: str, source: str) -> Call:
+        """A call that ``plan`` made, with the names of its secrets in their place, but for those
+        in its URL. Empty where a template does not render without them."""
+        if not self._has_secrets:
+            return call
+        try:
+            return self.plan(event, route=route, delivery=delivery, source=source, reveal=masked)
+        except PlanError:
+            return Call(call.method, "", {}, None)
 
 
 def event_context(event: Event) -> dict[str, Any]:

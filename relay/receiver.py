@@ -47,6 +47,7 @@ from relay.intake import Intake
 from relay.limits import ByteBudget, TokenBucket
 from relay.providers.dialect import Dialect
 from relay.routing import Router
+from relay.tracing import begin
 
 MEDIA_TYPES = frozenset({"application/json", "application/x-www-form-urlencoded"})
 
@@ -164,8 +165,14 @@ class Receiver:
                 # It may quote a header, which no signature covers and which need not be UTF-8.
                 reason = event.reason.encode(errors="replace").decode()
                 return self._ignored(reason, {"delivery": known_as, "source": source})
+            span = begin("intake")
             delivery = Delivery(
-                id=known_as, source=source, received_at=now, event=event, config=self.config
+                id=known_as,
+                source=source,
+                received_at=now,
+                event=event,
+                config=self.config,
+                trace=span.trace,
             )
             fields = delivery_fields(delivery)
             self.log.info("delivery.received", bytes=len(body), **fields)
@@ -174,6 +181,7 @@ class Receiver:
             if reason:
                 return self._ignored(reason, fields)
             verdict, first = await self.intake.store(delivery, fingerprint, fields)
+            span.end(outcome=verdict, **fields)
         except (Rejected, StoreUnavailable) as error:
             error.about = fields
             raise

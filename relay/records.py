@@ -17,6 +17,7 @@ from rq.utils import utcformat
 
 DELIVERY_JOB = "workers.jobs.deliver"
 DEPLOY_JOB = "workers.jobs.deploy"
+NOTICE_JOB = "workers.notices.notify"
 """The job functions by name: relay enqueues them and does not import workers."""
 
 HELD_ERROR = "workers.errors.DeployHeld"

@@ -20,6 +20,7 @@ from config.origin import Origin, Stamps, stamp
 from config.settings import Settings
 from relay import audit
 from relay.audit import log
+from relay.notices import rehearse_notices
 from relay.planning import rehearse
 
 MOST_PROBLEMS = 10
@@ -168,7 +169,7 @@ class Reloading(Generic[T]):
 
     def _read_all(self, stamps: Stamps) -> _Read[T]:
         loaded = load(self._settings.config, secrets_of=self._secrets_of, stamps=stamps)
-        problems = rehearse(loaded)
+        problems = rehearse(loaded) + rehearse_notices(loaded)
         if problems:
             raise ConfigError(problems)
         made = self._make(loaded)

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from relay.archive import Details
+from relay.attempts_kept import AttemptRecord
 from relay.overview import Standing
 from relay.reading import Record
 from relay.statuses import Kind, Status
@@ -104,8 +105,8 @@ def coloured(status: str) -> Text:
 
 
 def sheet(details: Details, deploys: Sequence[Record]) -> str:
-    """All that is known of one: its record, the event, its last runs and its deploys."""
-    record, event, runs = details
+    """All that is known of one: its record, the event, its last runs, calls and its deploys."""
+    record, event, runs, calls = details
     known = {name: getattr(record, name) for name in record.__struct_fields__}
     known["deploys"] = " ".join(record.deploys)
     lines = [
@@ -117,6 +118,9 @@ def sheet(details: Details, deploys: Sequence[Record]) -> str:
         for run in runs:
             values = ", ".join(f"{key} {value}" for key, value in run.value.items())
             lines.append(f"  {run.at}  {run.how}  {clean(run.reason or values)}".rstrip())
+    if calls:
+        lines += ["", "calls, the newest last"]
+        lines += [f"  {clean(line)}" for call in calls for line in _call(call)]
     if deploys:
         lines += ["", "deploys"]
         lines += [f"  {line}" for line in table("deploy", deploys).splitlines()]
@@ -127,6 +131,24 @@ def brief(record: Record) -> str:
     """One of them in a few words."""
     what = f"{record.target} {record.repo}" if record.target else record.repo
     return clean(f"{record.id}  {record.status}  {what}@{record.sha[:12]}")
+
+
+def _call(call: AttemptRecord) -> list[str]:
+    took = "" if call.ms is None else f"after {call.ms} ms"
+    told = (call.at, f"attempt {call.attempt}", call.outcome, call.reason, took)
+    lines = ["  ".join(part for part in told if part)]
+    if not call.method:
+        return lines
+    sent = [f"{call.method} {call.host}", *_headers(call.request_headers)]
+    lines += [f"  > {line}" for line in (*sent, *call.request_body.splitlines())]
+    if call.status is not None:
+        got = [str(call.status), *_headers(call.response_headers)]
+        lines += [f"  < {line}" for line in (*got, *call.response_body.splitlines())]
+    return lines
+
+
+def _headers(headers: Mapping[str, str]) -> list[str]:
+    return [f"{name}: {value}" for name, value in headers.items()]
 
 
 def _row(kind: Kind, record: Record) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ import math
 import random
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 from uuid import uuid4
@@ -21,13 +21,19 @@ from rq import Retry
 from rq.job import Job
 
 from config.model import Target
+from relay.attempts_kept import Exchange, Received
 from relay.audit import log
+from relay.identity import is_replay
 from relay.planning import Call, Recipe
+from relay.reading import iso
 from relay.records import ATTEMPTS_FIELD, JOB_PREFIX, WAITING_FIELD
+from relay.tracing import begin
+from workers.announcing import announce, announce_success
 from workers.backoff import pause, retry_after
 from workers.deploys import Deploy, identity_key, latest_key
 from workers.errors import CallFailed, DeployFailed, DeployHeld
 from workers.gate import Expired, Request, Superseded, Wait, decide, moment, probing, queueing
+from workers.kept import keep, keep_cut_off
 from workers.line import InLine
 from workers.runtime import CALLING_FIELD, Runtime
 from workers.standing import (
@@ -40,7 +46,7 @@ from workers.standing import (
     take_probe,
 )
 from workers.turns import give_back, take_turn
-from workers.verdict import Verdict, judge
+from workers.verdict import Answer, Verdict, judge
 
 UNAVAILABLE = 503
 """With a Retry-After the platform says, as with 429, that nobody shall call it before."""
@@ -117,6 +123,13 @@ class _Attempt:
         self.rt.answered.add(self.job.id)
         self.fields["attempt"] = self.number = begun
         reason = f"attempt {begun} was cut off before its answer came"
+        keep_cut_off(
+            self.rt.along,
+            self.job.id,
+            attempt=begun,
+            reason=reason,
+            seconds=self._kept_for("uncertain"),
+        )
         self._judge_uncertain(reason)
         self._check_attempts(reason)
         self.fields["attempt"] = self.number = begun + 1
@@ -141,20 +154,22 @@ class _Attempt:
             return probing(time.time())
         if not self.target.rate:
             return None
-        turn = await take_turn(
-            rt.redis,
-            name,
-            self.target.rate,
-            # Where only the newest of a branch counts, it inherits the turn of those before it.
-            owner=latest_key(self.task) if self.target.newest_only else job,
-            call=self.call,
-            now=time.time(),
-        )
-        if turn is None:
-            return None
-        if probe:
-            await release_probe(rt, name)
-        return queueing(turn, time.time())
+        admitted = False
+        try:
+            turn = await take_turn(
+                rt.redis,
+                name,
+                self.target.rate,
+                # Where only the newest of a branch counts, it inherits the turn of those before it.
+                owner=latest_key(self.task) if self.target.newest_only else job,
+                call=self.call,
+                now=time.time(),
+            )
+            admitted = turn is None
+        finally:
+            if probe and not admitted:
+                await release_probe(rt, name)
+        return None if turn is None else queueing(turn, time.time())
 
     async def wait(self, wait: Wait) -> Retry:
         """Have RQ run the job again when the wait is over. That is no attempt."""
@@ -165,6 +180,8 @@ class _Attempt:
             log.info("deploy.waiting", reason=wait.reason, until=until, **behind, **self.fields)
             key = f"{JOB_PREFIX}{self.job.id}"
             await self.rt.send("HSET", key, WAITING_FIELD, waiting)
+            if wait.reason == "approval":
+                announce(self.rt, "approval", self.task, self.job.id, f"until {until}")
         # RQ's scheduler drops fractions of the due time.
         seconds = max(1, math.ceil(wait.look) - math.floor(time.time()))
         await self._stay_known(seconds)
@@ -197,20 +214,26 @@ class _Attempt:
                 await release_probe(rt, self.task.target)
             raise
         rt.answered.discard(job.id)
-        log.info("deploy.attempted", method=call.method, **self.fields)
+        log.info("deploy.attempted", method=call.method, **self._delay(), **self.fields)
         # Lines are written when this turn of the event loop ends; the call begins in the next one.
         await asyncio.sleep(0)
-        started = time.monotonic()
+        span = begin("deploy attempt", self.task.trace, method=call.method, **self.fields)
+        if span.trace and rt.project.settings.otel_traceparent:
+            call = replace(call, headers={**call.headers, "traceparent": span.trace})
+        began, started = time.time(), time.monotonic()
         asked: float | None = None
         status: int | None = None
+        answer: Answer | None = None
         try:
             answer = await rt.client.call(
                 call, idempotency_key=job.id, total=target.timeout, connect=target.connect_timeout
             )
         except CallFailed as failure:
             verdict = Verdict("uncertain" if failure.uncertain else "retry", str(failure))
-        except DeployFailed:
+        except DeployFailed as failure:
             rt.answered.add(job.id)
+            span.end(failed=True, outcome="failed")
+            self._keep(call, None, Verdict("failed", str(failure)), began, started)
             if probe:
                 await release_probe(rt, self.task.target)
             raise
@@ -218,13 +241,17 @@ class _Attempt:
             status = answer.status
             asked = retry_after(answer.headers.get("Retry-After"), time.time())
             verdict = judge(answer, recipe.success, recipe.deployment_id)
-        self.fields |= {"status": status, "ms": round((time.monotonic() - started) * 1000, 1)}
+        self.fields |= {"status": status, "ms": _ms_since(started)}
+        span.end(failed=verdict.outcome != "succeeded", outcome=verdict.outcome, status=status)
+        self._keep(call, answer, verdict, began, started)
         seconds = _seconds(target.retry.retry_after_cap, asked)
         if seconds is None:
             seconds = math.ceil(pause(target.retry, self.number, random.random()))  # noqa: S311
         throttled = status == TOO_MANY_REQUESTS or (status == UNAVAILABLE and asked is not None)
         lesson = Lesson(verdict, status, seconds if throttled else None, probe)
         await learn(rt, self.task.target, target, self.seen.standing, lesson)
+        if verdict.outcome == "succeeded":
+            await announce_success(rt, self.task, job.id)
         # From here on nothing is awaited: a run that is cut off now must not look as if never
         # called.
         rt.answered.add(job.id)
@@ -250,6 +277,40 @@ class _Attempt:
         )
         return Retry(max=target.retry.attempts, interval=seconds)
 
+    def _keep(
+        self, call: Call, answer: Answer | None, verdict: Verdict, began: float, started: float
+    ) -> None:
+        """Keep what was asked and answered for people."""
+        task = self.task
+        shown = self.recipe.show(
+            call, task.event, route=task.route, delivery=task.delivery, source=task.source
+        )
+        received = None if answer is None else Received(answer.status, answer.headers, answer.body)
+        keep(
+            self.rt.along,
+            self.job.id,
+            Exchange(call, shown, task.event, received),
+            seconds=self._kept_for(verdict.outcome),
+            at=iso(began),
+            attempt=self.number,
+            outcome=verdict.outcome,
+            reason=verdict.reason,
+            ms=_ms_since(started),
+        )
+
+    def _kept_for(self, outcome: str) -> float:
+        """Seconds for which attempts are kept: as long as their job, if it ends now."""
+        if outcome == "succeeded":
+            return self.target.window
+        return max(self.target.window, self.rt.project.settings.dead_letter_ttl)
+
+    def _delay(self) -> dict[str, float]:
+        """Seconds from the delivery to the first call for it. A replay's delivery is an old one."""
+        if self.number > 1 or self.seen.replay_of is not None or is_replay(self.task.delivery):
+            return {}
+        received_at = self.task.received_at
+        return {"seconds": max(0, round(time.time() - received_at, 3))} if received_at else {}
+
     def _judge_uncertain(self, reason: str) -> None:
         """Tell of an attempt of which nobody knows whether the platform took it. Raises DeployHeld
         where such a call is not to be made again."""
@@ -265,6 +326,10 @@ class _Attempt:
         """Raises DeployFailed where there is no next attempt."""
         if self.number >= self.target.retry.attempts:
             raise DeployFailed(f"{reason}; attempt {self.number} was the last")
+
+
+def _ms_since(started: float) -> float:
+    return round((time.monotonic() - started) * 1000, 1)
 
 
 def _expires(waiting: str) -> float:

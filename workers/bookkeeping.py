@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Literal
@@ -28,6 +28,7 @@ from rq.worker import BaseWorker
 
 from relay.batching import GroupCommit
 from relay.pace import KEPT, pace_key
+from workers.along import Along
 from workers.errors import DeployHeld
 from workers.line import InLine
 from workers.runtime import CALLING_FIELD
@@ -74,12 +75,17 @@ class Books:
         *,
         writer: Writer,
         answered: set[str],
+        along: Along,
+        lost: Callable[[Job, BaseException], None] | None = None,
     ) -> None:
-        """``answered`` has the jobs whose note of a call goes away with their outcome."""
+        """``answered`` has the jobs whose note of a call goes away with their outcome, ``along``
+        what is written with it. ``lost`` is told of each run that ended by an error."""
         self._worker = worker
         self._queue = queue
         self._writer = writer
         self._answered = answered
+        self._along = along
+        self._lost = lost
         self._outcomes: GroupCommit[tuple[Outcome, Part], None] = GroupCommit(
             self._commit, most=MAX_TOGETHER
         )
@@ -99,6 +105,8 @@ class Books:
             await asyncio.to_thread(self._call_stopped_callback, job)
         if outcome.error is not None:
             self._worker.handle_exception(job, *outcome.error)
+            if self._lost is not None:
+                self._lost(job, outcome.error[1])
         await self._outcomes.submit((outcome, self._part(outcome)))
 
     def close(self) -> None:
@@ -159,6 +167,7 @@ class Books:
             pace = pace_key(time.time())
             pipe.hincrby(pace, ended_as, 1)
             pipe.expire(pace, KEPT)
+        self._along.write(pipe, outcome.job.id)
         pipe.exists(outcome.job.dependents_key)
 
     def _write_end(self, pipe: Any, outcome: Outcome) -> None:

@@ -183,6 +183,10 @@ class Deploy(msgspec.Struct, frozen=True, omit_defaults=True):
     route: str
     target: str
     event: Event
+    received_at: float = 0
+    """When the delivery was received, in seconds since the Unix epoch; 0 if that is not known."""
+    trace: str = ""
+    """The traceparent of the match that queued it; empty where nothing is traced."""
 
 
 class Queued(NamedTuple):

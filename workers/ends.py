@@ -12,9 +12,9 @@ from rq.job import Job
 from rq.timeouts import JobTimeoutException
 
 from relay.audit import log
-from relay.records import DELIVERY_JOB, DEPLOY_JOB
+from relay.records import DELIVERY_JOB, DEPLOY_JOB, NOTICE_JOB
 
-_KINDS = {DELIVERY_JOB: "delivery", DEPLOY_JOB: "deploy"}
+_KINDS = {DELIVERY_JOB: "delivery", DEPLOY_JOB: "deploy", NOTICE_JOB: "notice"}
 
 
 def crashed(job: Job, error: BaseException, about: Mapping[str, Any] | None = None) -> None:

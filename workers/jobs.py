@@ -27,6 +27,8 @@ from relay.records import (
     RETRY_INTERVALS,
     WAITING_FIELD,
 )
+from relay.tracing import begin
+from workers.announcing import announce
 from workers.attempts import attempt
 from workers.deploys import Deploy, Wanted
 from workers.ends import crashed
@@ -51,6 +53,7 @@ async def deliver(raw: str) -> list[str]:
 
 
 async def _deliver(delivery: Delivery, fields: dict[str, Any]) -> list[str]:
+    span = begin("deliver", delivery.trace, **fields)
     async with runtime() as rt:
         key = f"{JOB_PREFIX}{delivery.id}"
         if is_replay(delivery.id):
@@ -72,12 +75,21 @@ async def _deliver(delivery: Delivery, fields: dict[str, Any]) -> list[str]:
             )
             wanted += [
                 (
-                    Deploy(delivery.id, delivery.source, route.name, name, delivery.event),
+                    Deploy(
+                        delivery.id,
+                        delivery.source,
+                        route.name,
+                        name,
+                        delivery.event,
+                        delivery.received_at,
+                        span.trace,
+                    ),
                     project.targets[name],
                 )
                 for name in route.deploy
             ]
         queued = await rt.deploys.submit(Wanted(delivery.id, wanted))
+        span.end(deploys=len(queued))
         if any(deploy.cancelled for deploy in queued):
             by = await rt.send("HGET", key, CANCELLED_BY_FIELD)
             log.warning("delivery.cancelled", by=_text(by), **fields)
@@ -116,8 +128,14 @@ async def deploy(raw: str) -> dict[str, Any] | Retry:
             except RelayError as failure:
                 log.error("deploy.failed", reason=str(failure), **fields)
                 await _rest(rt, job)
-                kind = DeployHeld if isinstance(failure, DeployHeld) else DeployFailed
+                held = isinstance(failure, DeployHeld)
+                announce(rt, "held" if held else "failure", task, job.id, str(failure))
+                kind = DeployHeld if held else DeployFailed
                 raise kind(str(failure)) from None
+            except Exception:
+                if not job.retries_left:
+                    announce(rt, "failure", task, job.id, "internal error")
+                raise
     except DeployFailed:
         raise
     except Exception as error:

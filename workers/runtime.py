@@ -10,36 +10,41 @@ from __future__ import annotations
 import asyncio
 import functools
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import structlog
 from redis.asyncio import Redis
+from redis.exceptions import RedisError
 
-from config.loading import Loaded, load, secret_values
+from config.loading import Loaded, Section, load, secret_values
 from config.model import Target
 from config.origin import Origin
 from config.settings import Settings, load_settings
 from relay import audit
+from relay.audit_file import audit_file
 from relay.batching import GroupCommit
+from relay.notices import Messenger, messengers
 from relay.packing import pack
 from relay.planning import Recipe, recipes
 from relay.records import JOB_PREFIX
 from relay.reloading import Reloading
 from relay.routing import Router
 from relay.store import connect_async, execute
+from workers.along import Along, Command
 from workers.client import Client, open_client
 from workers.deploys import Queued, Wanted, queue_deploys
 
 CALLING_FIELD = "calling"
 """Our field of a deploy's job: the attempt whose call has begun and not yet been answered."""
 
+SECRETS_OF: tuple[Section, ...] = ("targets", "notify")
+"""The sections of relay.yaml whose secrets a worker needs."""
+
 MAX_TOGETHER = 256
 """Commands or deliveries of one round trip; bounds how long Redis is busy with it."""
-
-Command = tuple[str | bytes | int, ...]
 
 # One packed argument, since taking hundreds of commands apart costs the client more than the rest.
 _RUN = """
@@ -60,6 +65,7 @@ class Project:
     router: Router
     targets: Mapping[str, Target]
     recipes: Mapping[str, Recipe]
+    messengers: Sequence[Messenger]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +81,8 @@ class Runtime:
     answered: set[str] = field(default_factory=set)
     """Ids of the jobs whose call is over. Whoever owns the runtime takes their note away: our
     worker together with the outcome, so that no moment is left in which neither is stored."""
+    along: Along = field(default_factory=Along)
+    """What else travels with the outcome."""
 
     def send(self, *command: str | bytes | int) -> asyncio.Future[Any]:
         """What Redis answers to one command. Raises redis.exceptions.RedisError."""
@@ -91,13 +99,14 @@ def project() -> Project:
     Sets up the audit where nobody has yet, as under a stock ``rq worker``. Raises ConfigError.
     """
     settings = load_settings()
-    loaded = load(settings.config, secrets_of=["targets"])
+    loaded = load(settings.config, secrets_of=SECRETS_OF)
     config = loaded.config
     if not structlog.is_configured():
         audit.configure(
             style=settings.log_format,
             level=settings.log_level,
             secrets=secret_values(config) | settings.secret_values(),
+            file=audit_file(settings),
         )
     return _compiled(settings, loaded)
 
@@ -109,6 +118,7 @@ def _compiled(settings: Settings, loaded: Loaded) -> Project:
         router=Router(loaded.config.routes),
         targets=loaded.config.targets,
         recipes=recipes(loaded),
+        messengers=messengers(loaded),
     )
 
 
@@ -125,7 +135,7 @@ async def open_runtime() -> AsyncIterator[Runtime]:
         opened,
         opened.origin,
         process="worker",
-        secrets_of=["targets"],
+        secrets_of=SECRETS_OF,
         make=functools.partial(_compiled, settings),
     )
     run = redis.register_script(_RUN)
@@ -191,3 +201,6 @@ async def runtime() -> AsyncIterator[Runtime]:
         finally:
             for job in own.answered:
                 await own.send("HDEL", f"{JOB_PREFIX}{job}", CALLING_FIELD)
+            with suppress(RedisError, OSError):
+                for job in own.along.jobs:
+                    await asyncio.gather(*(own.send(*one) for one in own.along.take(job)))

@@ -24,10 +24,13 @@ from rq import Queue
 from config.settings import Settings
 from relay.audit import log
 from relay.errors import StoreUnavailable
+from relay.scraping import counted
 from relay.signals import on_signals
 from relay.store import connect, name_of
+from relay.tracing import traced
 from workers.bookkeeping import LONGEST_PAUSE
 from workers.runtime import open_runtime, project
+from workers.targets import standings
 from workers.worker import RelayWorker
 
 
@@ -46,7 +49,11 @@ def work() -> None:
 async def _work(settings: Settings) -> None:
     name = uuid4().hex
     stopping = asyncio.Event()
-    async with open_runtime() as runtime:
+    async with (
+        traced(settings, "worker"),
+        open_runtime() as runtime,
+        counted(settings, "worker", lambda: runtime.reloading.current.targets, standings),
+    ):
         on_signals(stop=stopping.set, reload=runtime.reloading.hurry)
         if not await _redis_answers(runtime.redis, name, stopping):
             log.info("worker.stopped", worker=name)

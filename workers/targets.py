@@ -15,6 +15,7 @@ from rq.rate_limit import RateLimitRegistry
 from rq.registry import ScheduledJobRegistry
 
 from config.model import Target
+from relay.gauges import MOST_SCHEDULED
 from relay.records import JOB_PREFIX, WAITING_FIELD
 from relay.store import execute_blocking
 from workers.deploys import limit_key
@@ -80,6 +81,11 @@ def overview(
             )
         )
     return told
+
+
+def standings(redis: Redis, targets: Mapping[str, Target], queue: str) -> list[Overview]:
+    """How targets stand, for a scrape: quick however much waits."""
+    return overview(redis, targets, queue, most=MOST_SCHEDULED)
 
 
 def pause(redis: Redis, name: str, *, replicas: int = 0, patience: float = 1) -> bool:

@@ -8,6 +8,7 @@ ended, upkeep.py keeps the worker known and commands.py obeys.
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -27,6 +28,7 @@ from rq.worker_registration import clean_worker_registry
 from relay.audit import log
 from relay.store import CONNECT_TIMEOUT, connect_async
 from workers import ends
+from workers.announcing import announce_lost
 from workers.bookkeeping import LONGEST_PAUSE, Books, Outcome
 from workers.commands import Commands
 from workers.errors import DeployFailed
@@ -86,7 +88,14 @@ class RelayWorker(BaseWorker):
         await asyncio.to_thread(queue.get_redis_server_version)
         await asyncio.to_thread(self.register_birth)
         writer = Writer(self, queue, redis)
-        books = Books(self, queue, writer=writer, answered=runtime.answered)
+        books = Books(
+            self,
+            queue,
+            writer=writer,
+            answered=runtime.answered,
+            along=runtime.along,
+            lost=functools.partial(announce_lost, runtime),
+        )
         upkeep = Upkeep(
             self,
             queue,

@@ -21,6 +21,7 @@ from config.errors import RelayError
 from config.settings import Settings, load_settings
 from relay import audit
 from relay.archive import Archive, Filter
+from relay.audit_file import audit_file
 from relay.commands.filters import filtered
 from relay.commands.terminal import terminal
 from relay.errors import StoreUnavailable
@@ -199,7 +200,10 @@ class _AboveBar(io.RawIOBase):
 def _audit_to_stderr(below_is_a_bar: bool) -> None:
     stderr = sys.stderr.buffer
     raw = _AboveBar() if below_is_a_bar else getattr(stderr, "raw", stderr)
-    audit.configure(stream=cast(BinaryIO, raw), style=load_settings().log_format)
+    settings = load_settings()
+    audit.configure(
+        stream=cast(BinaryIO, raw), style=settings.log_format, file=audit_file(settings)
+    )
 
 
 def _user() -> str:

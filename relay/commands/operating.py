@@ -88,6 +88,7 @@ def _show(kind: Kind) -> click.Command:
                 "deploys": deploys,
                 "event": details.event,
                 "runs": [run._asdict() for run in details.runs],
+                "calls": details.calls,
             }
             click.echo(msgspec.json.encode(told))
         else:

@@ -16,6 +16,7 @@ from relay.commands.options import CONFIG, HOST, PORT
 from relay.commands.preparing import configure_audit, ready
 from relay.processes import run_all, run_receivers
 from workers.starting import work
+from workers.targets import standings
 
 
 @click.command()
@@ -57,7 +58,7 @@ def serve(
     relay_config, _, origin = load(settings.config, secrets_of=["sources"])
     configure_audit(settings, relay_config)
     if settings.processes == 1:
-        uvloop.run(app.serve(settings, relay_config, origin, share_port=share_port))
+        uvloop.run(app.serve(settings, relay_config, origin, standings, share_port=share_port))
     else:
         uvloop.run(run_receivers(settings, _environ(settings)))
 

@@ -11,6 +11,7 @@ import click
 import orjson
 
 from config.loading import Loaded, load
+from config.model import Text
 from config.schema import json_schema
 from config.settings import load_settings
 from relay import app
@@ -19,6 +20,7 @@ from relay.commands.options import CONFIG
 from relay.commands.preparing import ready
 from relay.events import Ignored
 from relay.explanation import as_text, explanation
+from relay.notices import messengers
 from relay.planning import recipes
 from relay.providers import DIALECTS
 from relay.providers.recognise import event_header
@@ -39,17 +41,20 @@ def check(config: Path | None, no_secrets: bool) -> None:
     parts = loaded.config
     click.echo(
         f"{settings.config} is valid: {len(parts.sources)} sources, {len(parts.targets)} targets, "
-        f"{len(parts.routes)} routes"
+        f"{len(parts.routes)} routes" + (f", {len(parts.notify)} notifiers" * bool(parts.notify))
     )
-    for name, target in parts.targets.items():
-        url = target.url
+    called: list[tuple[str, Text]] = [
+        (f"targets.{name}", target.url) for name, target in parts.targets.items()
+    ]
+    called += [(f"notify[{n}]", notifier.url) for n, notifier in enumerate(parts.notify)]
+    for where, url in called:
         if isinstance(url, str) or url.is_loaded:
             why = literal_refusal(
                 url if isinstance(url, str) else url.reveal(), settings.allowed_networks
             )
             if why:
                 click.echo(
-                    f"warning: targets.{name}: its address is {why}, which a worker calls only "
+                    f"warning: {where}: its address is {why}, which a worker calls only "
                     "if RELAY_ALLOWED_NETWORKS has it",
                     err=True,
                 )
@@ -83,7 +88,9 @@ def explain(
         told = {"ignored": parsed.reason}
         click.echo(orjson.dumps(told) if as_json else f"ignored: {parsed.reason}")
         return
-    told_all = explanation(Router(loaded.config.routes), recipes(loaded), parsed, name)
+    told_all = explanation(
+        Router(loaded.config.routes), recipes(loaded), parsed, name, messengers(loaded)
+    )
     click.echo(orjson.dumps(told_all, option=orjson.OPT_INDENT_2) if as_json else as_text(told_all))
 
 

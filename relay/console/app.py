@@ -11,9 +11,10 @@ from config.settings import Settings
 from relay.app import listen
 from relay.archive import Archive
 from relay.audit import log
-from relay.console import api, faults, login, pages
+from relay.console import api, faults, login, pages, scrapes
 from relay.console.access import admit
 from relay.console.context import CONTEXT, Context, planned
+from relay.console.listening import Runner
 from relay.console.powers import Powers
 from relay.console.sessions import Sessions
 from relay.reloading import Reloading
@@ -22,9 +23,6 @@ from relay.store import connect_async
 
 MOST_BODY = 1_048_576
 """Bytes of a request's body, where a handler does not allow more."""
-
-GRACE = 5
-"""Seconds that requests under way get to finish."""
 
 
 def assemble(context: Context) -> web.Application:
@@ -37,12 +35,15 @@ def assemble(context: Context) -> web.Application:
     api.setup(app)
     login.setup(app)
     pages.setup(app)
+    scrapes.setup(app)
     return app
 
 
 async def serve(settings: Settings, loaded: Loaded, powers: Powers) -> None:
     """Serve the console until SIGTERM or SIGINT. Raises CannotListen."""
-    redis = connect_async(settings.redis_address(), timeout=settings.store_timeout)
+    address, timeout = settings.redis_address(), settings.store_timeout
+    redis = connect_async(address, timeout=timeout)
+    redis_once = connect_async(address, timeout=timeout, repeats=False)
     reloading = Reloading(
         settings,
         planned(loaded),
@@ -54,6 +55,7 @@ async def serve(settings: Settings, loaded: Loaded, powers: Powers) -> None:
     context = Context(
         settings=settings,
         redis=redis,
+        redis_once=redis_once,
         archive=Archive(redis, settings.queue),
         powers=powers,
         sessions=Sessions(redis),
@@ -61,12 +63,7 @@ async def serve(settings: Settings, loaded: Loaded, powers: Powers) -> None:
     )
     stop = asyncio.Event()
     on_signals(stop=stop.set, reload=reloading.hurry)
-    runner = web.AppRunner(
-        assemble(context),
-        access_log=None,
-        shutdown_timeout=min(GRACE, settings.shutdown_grace),
-        keepalive_timeout=settings.keep_alive,
-    )
+    runner = Runner(assemble(context), settings)
     await runner.setup()
     port = settings.console_port or 0
     await web.SockSite(runner, listen(settings.console_host, port, share=False)).start()
@@ -80,4 +77,5 @@ async def serve(settings: Settings, loaded: Loaded, powers: Powers) -> None:
         watching.cancel()
         await runner.cleanup()
         await redis.aclose()
+        await redis_once.aclose()
     log.info("console.stopped")

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from config.errors import ConfigError
 from config.loading import load, secret_values
-from config.model import Approval
+from config.model import NOTICE_KINDS, Approval
 
 ENVIRON = {
     "A": "very-secret-a",
@@ -295,3 +295,79 @@ def test_what_holds_deploys_back(tmp_path: Path) -> None:
     assert target.approval == Approval(expires=3 * 86_400)
     assert target.hours is not None
     assert target.hours.zone.key == "Europe/Berlin"
+
+
+@pytest.mark.parametrize(
+    ("keys", "mistake"),
+    [
+        ("ons: failure", ":6:48: notify[0].ons: unknown key 'ons' (did you mean 'on'?)"),
+        (
+            "on: [failure, recovry]",
+            ":6:62: notify[0].on[1]: 'recovry' is not one of failure, recovery, held, approval "
+            "(did you mean 'recovery'?)",
+        ),
+        ("on: []", ":6:52: notify[0].on: must not be empty"),
+        (
+            "targets: wbe",
+            ":6:57: notify[0].targets[0]: no target 'wbe' (did you mean 'web'?)",
+        ),
+        (
+            "repos: 're:('",
+            ":6:55: notify[0].repos: pattern 're:(': not a regular expression: missing ), "
+            "unterminated subpattern",
+        ),
+        (
+            "json: {text: hello}",
+            ":6:5: notify[0]: headers and json are of preset http; slack has its own",
+        ),
+        (
+            "rate: 5",
+            ":6:54: notify[0].rate: not a rate: write 100/s, 600/m, 1000/h or 500/30d",
+        ),
+        ("rate: 100001/d", ":6:54: notify[0].rate: a rate counts 100000 calls at most"),
+    ],
+)
+def test_a_notifier_that_is_not_right(tmp_path: Path, keys: str, mistake: str) -> None:
+    found = mistakes(
+        tmp_path, HEAD + f"notify:\n  - {{name: chat, preset: slack, url: {{env: B}}, {keys}}}"
+    )
+
+    assert found == [mistake]
+
+
+def test_a_notifier_without_its_keys(tmp_path: Path) -> None:
+    found = mistakes(
+        tmp_path,
+        HEAD
+        + "notify:\n"
+        + "  - {name: a, preset: slak, url: {env: B}}\n"
+        + "  - {name: b, preset: slack}\n"
+        + "  - {name: c, preset: http, url: 'chat.example'}\n"
+        + "  - {name: c, preset: http, url: {env: NOWHERE}}\n",
+    )
+
+    assert found == [
+        ":6:23: notify[0].preset: 'slak' is not one of slack, http (did you mean 'slack'?)",
+        ":7:5: notify[1].url: required key 'url' is missing",
+        ":8:34: notify[2].url: a URL must start with https:// or http://",
+        ":9:12: notify[3].name: notify[2] has this name already",
+    ]
+
+
+def test_notifiers_and_their_secrets(tmp_path: Path) -> None:
+    file = tmp_path / "relay.yaml"
+    file.write_text(
+        HEAD
+        + "notify:\n"
+        + "  - {name: team chat, preset: slack, url: {env: B}, on: held, targets: web}\n"
+        + "  - {name: pager, preset: http, url: 'https://x.example', headers: {X: {env: A}}}\n"
+    )
+
+    chat, pager = load(file, environ=ENVIRON).config.notify
+    assert (chat.on, chat.targets, chat.rate) == (("held",), ("web",), (10, 60))
+    assert (pager.on, pager.targets, pager.repos) == (NOTICE_KINDS, None, ("**",))
+    config = load(file, secrets_of=["notify"], environ=ENVIRON).config
+    assert secret_values(config) == {
+        *("very-secret-a", "very-secret-b", "/hooks/very-secret-b"),
+        ENVIRON["B"],
+    }

@@ -204,7 +204,7 @@ def test_missing_file(tmp_path: Path) -> None:
 def test_schema_is_json(folder: Path) -> None:
     schema = json.loads(run(folder, "schema").output)
 
-    assert schema["properties"].keys() == {"sources", "targets", "routes"}
+    assert schema["properties"].keys() == {"sources", "targets", "routes", "notify"}
 
 
 def test_help_teaches(folder: Path) -> None:
@@ -263,3 +263,37 @@ def test_check_warns_of_addresses_that_are_not_allowed(folder: Path) -> None:
         "only if RELAY_ALLOWED_NETWORKS has it\n"
     )
     assert quiet.stderr == ""
+
+
+NOTIFY = """\
+notify:
+  - {name: team chat, preset: slack, url: {env: T_CHAT}, on: [failure, recovery]}
+  - {name: others, preset: slack, url: {env: T_CHAT}, repos: acme/other}
+"""
+
+
+def test_check_warns_of_a_notifier_whose_address_is_not_allowed(folder: Path) -> None:
+    near = NOTIFY.replace("{env: T_CHAT}, repos", "'http://127.0.0.1/chat', repos")
+    (folder / "relay.yaml").write_text(VALID + near)
+
+    result = run(folder, "check", environ=ENVIRON | {"T_CHAT": "https://chat.example/very-secret"})
+
+    assert result.exit_code == 0
+    assert result.stdout.endswith("2 sources, 2 targets, 3 routes, 2 notifiers\n")
+    assert result.stderr == (
+        "warning: notify[1]: its address is loopback (127.0.0.0/8), which a worker calls only if "
+        "RELAY_ALLOWED_NETWORKS has it\n"
+    )
+
+
+def test_explain_says_who_is_told(folder: Path) -> None:
+    (folder / "relay.yaml").write_text(VALID + NOTIFY)
+    push = str(folder / "push.json")
+
+    text = run(folder, "explain", "--source", "github", push, environ={})
+    told = json.loads(run(folder, "explain", "--source", "github", "--json", push).output)
+
+    assert "        notifies team chat of failure, recovery\n" in text.output
+    assert "notifies others" not in text.output
+    [call] = told["routes"][0]["calls"]
+    assert call["notifies"] == [{"notifier": "team chat", "on": ["failure", "recovery"]}]

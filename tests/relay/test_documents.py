@@ -7,13 +7,15 @@ import textwrap
 from pathlib import Path
 
 from config.loading import load
+from relay.notices import rehearse_notices
 from relay.planning import rehearse
 
 ROOT = Path(__file__).parents[2]
 
 
 def test_example_file_is_valid() -> None:
-    assert rehearse(load(ROOT / "docs" / "relay.example.yaml", secrets_of=())) == []
+    loaded = load(ROOT / "docs" / "relay.example.yaml", secrets_of=())
+    assert rehearse(loaded) + rehearse_notices(loaded) == []
 
 
 def test_examples_of_the_readme_are_valid(tmp_path: Path) -> None:
@@ -23,14 +25,17 @@ def test_examples_of_the_readme_are_valid(tmp_path: Path) -> None:
     for number, example in enumerate(examples):
         file = tmp_path / f"{number}.yaml"
         file.write_text(textwrap.dedent(example), "utf-8")
-        assert rehearse(load(file, secrets_of=())) == []
+        loaded = load(file, secrets_of=())
+        assert rehearse(loaded) + rehearse_notices(loaded) == []
 
 
 def test_every_audit_event_is_documented() -> None:
     documented = (ROOT / "docs" / "audit.md").read_text("utf-8")
     rooms = [*(ROOT / "relay").rglob("*.py"), *(ROOT / "workers").rglob("*.py")]
     code = "".join(file.read_text("utf-8") for file in rooms)
-    things = "config|delivery|route|deploy|target|process|receiver|worker|relay"
+    things = (
+        "config|delivery|notice|route|deploy|target|process|receiver|worker|relay|console|token"
+    )
     # Names in the call that writes them, over a line break where there is one.
     events = set(re.findall(rf'(?:log\.[a-z]+\(|step = )\s*"((?:{things})\.[a-z_]+)"', code))
 

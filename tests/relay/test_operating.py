@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 
+import msgspec
 import pytest
 from rq.job import Job, JobStatus
 from rq.registry import ScheduledJobRegistry
 
 from relay import archive
+from relay.attempts_kept import AttemptRecord, attempts_key
 from relay.identity import delivery_id, is_replay, may_be_deploy
 from tests.harness import sha_of
 from tests.relay.yard import FAILED, HELD, QUEUE, Yard
@@ -80,6 +82,19 @@ def test_pages_and_limit(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_show_says_all_and_no_secret(yard: Yard) -> None:
     [received] = yard.receive("a")
     deploy = yard.end(yard.match("a"), JobStatus.FAILED, FAILED)
+    call = AttemptRecord(
+        at="2026-11-25T12:00:00.000000Z",
+        attempt=1,
+        outcome="failed",
+        reason="HTTP 404",
+        method="POST",
+        host="hooks.example",
+        request_headers={"Authorization": "****"},
+        status=404,
+        response_body="no \x1b[31m\nsuch hook",
+        ms=12.5,
+    )
+    yard.store.rpush(attempts_key(deploy.id), msgspec.json.encode(call))
 
     text = yard.run("deliveries", "show", received.id).stdout
     assert deploy.id in text
@@ -92,6 +107,19 @@ def test_show_says_all_and_no_secret(yard: Yard) -> None:
         "production",
     )
     assert [run["reason"] for run in told["runs"]] == ["HTTP 404"]
+    assert told["calls"] == [msgspec.to_builtins(call)]
+    assert (
+        """
+calls, the newest last
+  2026-11-25T12:00:00.000000Z  attempt 1  failed  HTTP 404  after 12.5 ms
+    > POST hooks.example
+    > Authorization: ****
+    < 404
+    < no \ufffd[31m
+    < such hook
+"""
+        in yard.run("deploys", "show", deploy.id).stdout
+    )
     # One is not the other.
     assert "there is no such deploy" in yard.run("deploys", "show", received.id, code=1).output
 

@@ -23,6 +23,7 @@ from tests.harness import until
 from tests.workers import jobs
 from tests.workers.crew import Crew
 from workers import rescue as rescue_module
+from workers.along import Along
 from workers.bookkeeping import Books
 from workers.rescue import LONGEST_LEASE, LONGEST_SILENCE, Rescue, Watch
 from workers.upkeep import Tempo
@@ -66,7 +67,7 @@ def clocks(monkeypatch: pytest.MonkeyPatch) -> Clocks:
 
 def looking_after(crew: Crew, worker: RelayWorker, client: Redis) -> Rescue:
     writer = Writer(worker, crew.queue, client)
-    books = Books(worker, crew.queue, writer=writer, answered=set())
+    books = Books(worker, crew.queue, writer=writer, answered=set(), along=Along())
     return Rescue(worker, crew.queue, books, client, silence=SILENCE)
 
 

@@ -1,0 +1,182 @@
+"""What each call of a deploy asked and was answered, kept for people, without its secrets. Pure.
+
+Secrets are masked twice. By place: what is shown of the request is a call made with the names of
+its secrets (``Recipe.show``), a header for credentials is hidden whatever it holds, and of the URL
+only the host is kept. By value: everything, as a platform may echo what it was sent.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import NamedTuple
+
+import msgspec
+from yarl import URL
+
+from config.secret_values import MIN_SECRET_PART, url_parts, written_forms
+from relay.audit import MASK
+from relay.events import Event
+from relay.planning import Call
+
+MOST_ATTEMPTS = 20
+"""Attempts that are kept of one deploy, the latest."""
+
+MOST_BODY = 2_048
+"""Bytes that are kept of a body."""
+
+MOST_VALUE = 256
+"""Bytes that are kept of a header's name or value, or of a reason."""
+
+MOST_HEADERS = 32
+"""Headers of a request that are kept."""
+
+ANSWER_HEADERS = ("Content-Type", "Retry-After", "Server", "X-Request-Id")
+"""Headers of an answer that are kept."""
+
+_CREDENTIAL = re.compile(
+    r"auth|cookie|token|secret|password|credential|signature|key", re.IGNORECASE
+)
+"""What the name of a header has in it whose value is never kept."""
+
+_CUT = "\N{HORIZONTAL ELLIPSIS}"
+
+
+class AttemptRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """One call, as far as people may see it. Empty is what it had not, or nobody knows."""
+
+    at: str
+    """When it began."""
+    attempt: int
+    outcome: str
+    """succeeded, retry, failed or uncertain: what it told, not how the deploy went on."""
+    reason: str = ""
+    method: str = ""
+    host: str = ""
+    """With the port where the URL has one."""
+    request_headers: dict[str, str] = {}
+    request_body: str = ""
+    status: int | None = None
+    """None where no answer came."""
+    response_headers: dict[str, str] = {}
+    response_body: str = ""
+    ms: float | None = None
+
+
+class Received(NamedTuple):
+    """What a platform answered."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class Exchange(NamedTuple):
+    """A call and its answer, with their secrets; it must never be logged."""
+
+    call: Call
+    shown: Call
+    """The same call with the names of the secrets in their place."""
+    event: Event
+    received: Received | None
+
+    def __repr__(self) -> str:
+        return "Exchange"
+
+
+def attempts_key(deploy: str) -> str:
+    """Where the attempts of a deploy are kept, by its id: a list of JSON, the newest last."""
+    return f"relay:attempts:{deploy}"
+
+
+def recorded(
+    exchange: Exchange,
+    *,
+    at: str,
+    attempt: int,
+    outcome: str,
+    reason: str,
+    ms: float,
+    redact: Callable[[str], str],
+) -> AttemptRecord:
+    """What is kept of one call. ``redact`` masks every secret of relay.yaml."""
+    call, shown, event, received = exchange
+    own = _forms(_secrets_of(call, shown, event))
+
+    def clean(text: str, most: int) -> str:
+        # First masked, then cut: half a secret would be recognised by nobody.
+        text = redact(text)
+        for secret in own:
+            text = text.replace(secret, MASK)
+        return _cut(text, most)
+
+    def body(raw: bytes | None) -> str:
+        return clean(raw.decode(errors="replace"), MOST_BODY) if raw else ""
+
+    return AttemptRecord(
+        at=at,
+        attempt=attempt,
+        outcome=outcome,
+        reason=clean(reason, MOST_VALUE),
+        method=call.method,
+        host=_host(call.url),
+        request_headers={
+            _cut(name, MOST_VALUE): MASK if _CREDENTIAL.search(name) else clean(value, MOST_VALUE)
+            for name, value in list(shown.headers.items())[:MOST_HEADERS]
+        },
+        request_body=body(shown.body),
+        status=received.status if received else None,
+        response_headers={
+            name: clean(received.headers[name], MOST_VALUE)
+            for name in ANSWER_HEADERS
+            if name in received.headers
+        }
+        if received
+        else {},
+        response_body=body(received.body) if received else "",
+        ms=ms,
+    )
+
+
+def read_attempts(entries: Sequence[bytes]) -> list[AttemptRecord]:
+    """What a list holds; an entry that cannot be read is left out."""
+    found = []
+    for entry in entries:
+        try:
+            found.append(msgspec.json.decode(entry, type=AttemptRecord))
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            continue
+    return found
+
+
+def _secrets_of(call: Call, shown: Call, event: Event) -> Collection[str]:
+    """What is likely to be secret in a call, declared as such or not, but for what it says of its
+    event."""
+    parts = set(url_parts(call.url))
+    for name, value in call.headers.items():
+        if _CREDENTIAL.search(name) or shown.headers.get(name) != value:
+            parts |= {value, value.rpartition(" ")[2]}
+    public = {event.repo, event.ref, event.sha}
+    return {part for part in parts - public if len(part) >= MIN_SECRET_PART}
+
+
+def _forms(secrets: Collection[str]) -> list[str]:
+    """All ways to write them, the longest first, so that one within another leaves no remainder."""
+    return sorted({form for one in secrets for form in written_forms(one)}, key=len, reverse=True)
+
+
+def _host(url: str) -> str:
+    try:
+        parsed = URL(url, encoded=True)
+        host, port = parsed.host_subcomponent or "", parsed.explicit_port
+    except ValueError:
+        return ""
+    return _cut(host if port is None else f"{host}:{port}", MOST_VALUE)
+
+
+def _cut(text: str, most: int) -> str:
+    """At most so many bytes of it, and a sign where that is not all."""
+    raw = text.encode(errors="replace")
+    if len(raw) <= most:
+        return raw.decode()
+    return raw[: most - len(_CUT.encode())].decode(errors="ignore") + _CUT

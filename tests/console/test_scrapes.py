@@ -1,0 +1,43 @@
+"""The console's /metrics: as a receiver's, but for those who have a token."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from config.settings import Settings
+from relay.metrics import DELIVERIES
+from relay.tallies import Tallies, encode
+from tests.console.desk import Desk
+
+
+@pytest.fixture
+def settings(settings: Settings, tmp_path: Path) -> Settings:
+    return settings.model_copy(update={"data_dir": tmp_path})
+
+
+async def test_a_viewer_scrapes_what_this_machine_counted(desk: Desk, settings: Settings) -> None:
+    receiver = Tallies(settings.metrics_folder)
+    receiver.open()
+    receiver.save(encode({(DELIVERIES, "github", "queued"): [7]}))
+    desk.store.hset("relay:target:production", "paused", "1700000000")
+    desk.store.rpush("rq:queue:deploy-relay", "github--1", "github--2")
+
+    answer = await desk.ask("GET", "/metrics", "viewer")
+
+    assert answer.status == 200
+    assert answer.headers["Content-Type"].startswith("text/plain; version=0.0.4")
+    lines = str(answer.body).splitlines()
+    assert 'deploy_relay_deliveries_total{outcome="queued",source="github"} 7.0' in lines
+    assert 'deploy_relay_target_paused{target="production"} 1.0' in lines
+    assert 'deploy_relay_target_paused{target="api"} 0.0' in lines
+    assert "deploy_relay_queue_jobs 2.0" in lines
+    assert "deploy_relay_redis_up 1.0" in lines
+
+
+async def test_nobody_scrapes_without_a_token(desk: Desk) -> None:
+    answer = await desk.ask("GET", "/metrics")
+
+    assert (answer.status, answer.headers["Location"]) == (303, "/login")
+    assert "deploy_relay" not in str(answer.body)
