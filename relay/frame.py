@@ -107,7 +107,8 @@ def _workers(seen: Overview) -> Text:
     if not seen.workers:
         return Text("no worker is alive", "bold red")
     jobs = sum(worker.jobs for worker in seen.workers)
-    return Text(f"{len(seen.workers)} workers alive, {jobs} jobs in flight")
+    number = len(seen.workers)
+    return Text(f"{number} {'worker' if number == 1 else 'workers'} alive, {jobs} jobs in flight")
 
 
 def _attention(seen: Overview) -> Text:

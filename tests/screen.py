@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import fcntl
 import os
 import pty
@@ -29,6 +30,7 @@ class Screen:
         self._number = number
         self.process = process
         self.output = ""
+        self._decode = codecs.getincrementaldecoder("utf-8")().decode
 
     @property
     def text(self) -> str:
@@ -42,7 +44,7 @@ class Screen:
         return [line.rstrip() for line in _ESCAPES.sub("", whole).split("\r\n")]
 
     def resize(self, lines: int, columns: int) -> None:
-        """Only a whole frame after this counts."""
+        """Give the terminal another size, of which the kernel tells the command."""
         size = struct.pack("HHHH", lines, columns, 0, 0)
         fcntl.ioctl(self._number, termios.TIOCSWINSZ, size)
 
@@ -71,7 +73,7 @@ class Screen:
         except OSError:
             # So Linux tells that nobody has the other end open any more.
             return False
-        self.output += piece.decode()
+        self.output += self._decode(piece)
         return bool(piece)
 
 

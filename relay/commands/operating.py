@@ -56,7 +56,8 @@ def _list(kind: Kind) -> click.Command:
             for record in records:
                 click.echo(msgspec.json.encode(record))
         elif console is not None:
-            console.print(coloured_table(kind, records, console.width), soft_wrap=False)
+            # An id that is longer than the terminal is wide is still whole.
+            console.print(coloured_table(kind, records, console.width), crop=False)
         else:
             click.echo(table(kind, records))
         if more:

@@ -11,7 +11,7 @@ from rq.registry import ScheduledJobRegistry
 
 from relay import archive
 from relay.attempts_kept import AttemptRecord, attempts_key
-from relay.identity import delivery_id, is_replay
+from relay.identity import delivery_id, is_replay, may_be_deploy
 from tests.harness import sha_of
 from tests.relay.yard import FAILED, HELD, QUEUE, Yard
 
@@ -328,3 +328,15 @@ def test_redis_that_is_away(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None
     result = yard.run("deploys", "list", code=1)
 
     assert result.output == "Redis is not reachable (ConnectionError)\n"
+
+
+def test_a_delivery_whose_sender_names_it_like_a_deploy_is_still_one(yard: Yard) -> None:
+    deploy = yard.match("a")
+    [alike, other] = yard.receive(deploy.id.partition("--")[2], "b")
+
+    assert may_be_deploy(deploy.id)
+    assert may_be_deploy(f"{deploy.id}-2")
+    assert may_be_deploy(alike.id)
+    assert not may_be_deploy(other.id)
+    assert yard.listed("deploys", "list") == [(deploy.id, "waiting")]
+    assert {id_ for id_, _ in yard.listed("deliveries", "list")} == {alike.id, other.id}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import time
+from collections.abc import Mapping
 
 import pytest
 import redis
@@ -17,7 +18,9 @@ from tests.screen import Screen, on_terminal
 RED, GREEN = "\x1b[1;31m", "\x1b[32m"
 
 
-def shown(yard: Yard, *args: str, columns: int = 80, **environ: str) -> Screen:
+def shown(
+    yard: Yard, *args: str, columns: int = 80, environ: Mapping[str, str] | None = None
+) -> Screen:
     with on_terminal(*args, columns=columns, environ=environ) as screen:
         assert screen.end() == 0, screen.text
     return screen
@@ -44,6 +47,7 @@ def test_a_list_has_colours_and_whole_ids_whatever_the_width(yard: Yard) -> None
     assert lines[0] == f"succeeded  {done.id}"
     assert f"failed     {failed.id}" in lines
     assert all(len(line) <= 60 for line in lines)
+    assert failed.id in shown(yard, "deploys", "list", columns=30).text
 
 
 @pytest.mark.parametrize(
@@ -52,12 +56,15 @@ def test_a_list_has_colours_and_whole_ids_whatever_the_width(yard: Yard) -> None
 def test_who_wants_no_colours_gets_none(yard: Yard, environ: dict[str, str], plain: bool) -> None:
     failed = yard.end(yard.match("a"), JobStatus.FAILED, FAILED)
 
-    screen = shown(yard, "deploys", "list", columns=160, **environ)
+    screen = shown(yard, "deploys", "list", columns=160, environ=environ)
 
     assert "\x1b[3" not in screen.output
     assert ("\x1b" in screen.output) != plain
     assert failed.id in screen.text
     assert "failed" in screen.text
+    if plain:
+        assert screen.text.splitlines() == yard.run("deploys", "list").stdout.splitlines()
+        assert "needs a person: 1 failed" in shown(yard, "top", environ=environ).text
 
 
 def test_targets_say_how_they_stand(yard: Yard) -> None:
@@ -90,7 +97,6 @@ def test_top_fits_the_terminal_follows_its_size_and_ends_with_q(yard: Yard) -> N
 
         yard.match("c")
         screen.until(lambda screen: screen.lines[4].startswith("2 queued"))
-        # Read once more by then, so a frame of the new size is due to the signal or the tick.
         screen.resize(16, 50)
         screen.until(lambda screen: all(len(line) <= 50 for line in screen.lines))
         assert len(screen.lines) <= 16
