@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 import orjson
+from yarl import URL
 
 from config.loading import Loaded, load
 from config.schema import json_schema
@@ -126,10 +127,9 @@ def send(
         if payload is not None
         else orjson.dumps(sample(dialect.name, kind, repo=repo, branch=branch, sha=sha))
     )
-    base = url or f"http://{settings.host}:{settings.port}"
-    reply = asyncio.run(
-        send_webhook(f"{base}/hooks/{source}", dialect, body, kind=kind, delivery_id=delivery)
-    )
+    base = url or str(URL.build(scheme="http", host=settings.host, port=settings.port))
+    where = f"{base.rstrip('/')}/hooks/{source}"
+    reply = asyncio.run(send_webhook(where, dialect, body, kind=kind, delivery_id=delivery))
     click.echo(f"{reply.status} {reply.body}")
     if not 200 <= reply.status < 300:
         sys.exit(1)
