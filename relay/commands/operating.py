@@ -215,6 +215,8 @@ def _act(
     for done in told:
         if done.refusal:
             click.echo(f"{done.id}: {_why(kind, done)}", err=True)
+    if is_filtered and not told:
+        click.echo(f"the filter finds nothing to {verb}", err=True)
     if more:
         click.echo(f"there are more than these {len(told)}: raise --limit", err=True)
     if dry_run or (is_filtered and not yes):
@@ -223,7 +225,8 @@ def _act(
     refused = len(told) - len(possible)
     if possible and not dry_run:
         if is_filtered and not yes:
-            click.confirm(f"{verb} these {len(possible)} {PLURALS[kind]}?", abort=True)
+            number = len(possible)
+            click.confirm(f"{verb} {number} {kind if number == 1 else PLURALS[kind]}?", abort=True)
         results = asyncio.run(do(possible))
         refused += sum(bool(done.refusal) for done in results)
         _tell(kind, verb, user, results, known)
@@ -279,6 +282,6 @@ async def _archive() -> AsyncIterator[tuple[Archive, Redis, Settings]]:
     try:
         yield Archive(redis, settings.queue), redis, settings
     except (RedisError, OSError) as error:
-        raise StoreUnavailable(f"Redis is not reachable ({type(error).__name__})") from None
+        raise StoreUnavailable(f"Redis does not answer ({type(error).__name__})") from None
     finally:
         await redis.aclose()

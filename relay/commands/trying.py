@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import Sized
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +40,8 @@ def check(config: Path | None, no_secrets: bool) -> None:
     loaded = ready(settings, secrets=not no_secrets)
     parts = loaded.config
     click.echo(
-        f"{settings.config} is valid: {len(parts.sources)} sources, {len(parts.targets)} targets, "
-        f"{len(parts.routes)} routes"
+        f"{settings.config} is valid: {_counted(parts.sources, 'source')}, "
+        f"{_counted(parts.targets, 'target')}, {_counted(parts.routes, 'route')}"
     )
     for name, target in parts.targets.items():
         url = target.url
@@ -139,6 +140,10 @@ def send(
 def schema() -> None:
     """Print the JSON Schema of relay.yaml, for editors."""
     click.echo(orjson.dumps(json_schema(), option=orjson.OPT_INDENT_2))
+
+
+def _counted(things: Sized, name: str) -> str:
+    return f"{len(things)} {name}{'' if len(things) == 1 else 's'}"
 
 
 def _source(loaded: Loaded, name: str | None) -> str:

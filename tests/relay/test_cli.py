@@ -68,6 +68,18 @@ def test_check_of_a_valid_file(folder: Path) -> None:
     assert result.output.endswith("is valid: 2 sources, 2 targets, 3 routes\n")
 
 
+def test_check_counts_one_as_one(folder: Path) -> None:
+    (folder / "relay.yaml").write_text(
+        "sources: {a: {provider: github, secrets: [{env: X}]}}\n"
+        "targets: {b: {preset: http, url: 'https://deploy.example.com'}}\n"
+        "routes: [{name: c, repo: acme/web, on: push, deploy: [b]}]\n"
+    )
+
+    result = run(folder, "check", "--no-secrets")
+
+    assert result.output.endswith("is valid: 1 source, 1 target, 1 route\n")
+
+
 def test_check_lists_every_mistake_with_its_place(folder: Path) -> None:
     file = folder / "relay.yaml"
     file.write_text(MISTAKEN)
