@@ -11,6 +11,7 @@ import socket
 from collections.abc import Mapping
 
 from aiohttp import web
+from yarl import URL
 
 from config.loading import Loaded
 from config.model import RelayConfig, Source
@@ -127,7 +128,7 @@ async def serve(
         host, port = runner.addresses[0][:2]
         log.info(
             "receiver.started",
-            url=f"http://{host}:{port}/hooks/",
+            url=str(URL.build(scheme="http", host=host, port=port, path="/hooks/")),
             sources=sorted(config.sources),
             routes=len(config.routes),
             config=origin.version,

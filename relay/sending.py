@@ -17,7 +17,7 @@ https://docs.github.com/en/webhooks/using-webhooks/handling-failed-webhook-deliv
 
 
 class NotSent(RelayError):
-    """The receiver did not answer."""
+    """The webhook could not be sent, or the receiver did not answer."""
 
 
 class Reply(NamedTuple):
@@ -30,7 +30,10 @@ class Reply(NamedTuple):
 async def send(
     url: str, dialect: Dialect, body: bytes, *, kind: str, delivery_id: str = ""
 ) -> Reply:
-    """Sign ``body`` with the dialect's first key and post it. Raises NotSent."""
+    """Sign ``body`` with the dialect's first key and post it.
+
+    Raises NotSent, also for a URL or a delivery id that no request can have.
+    """
     headers = dialect.sign(body, kind, delivery_id or str(uuid.uuid4()), time.time())
     try:
         async with (
@@ -38,5 +41,10 @@ async def send(
             session.post(url, data=body, headers=headers) as response,
         ):
             return Reply(response.status, await response.text())
+    except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError):
+        raise NotSent(f"not sent: {url!r} is no http:// or https:// URL") from None
+    except ValueError:
+        # aiohttp's word on a line break in a header, which would begin another one.
+        raise NotSent("not sent: the delivery id or the token cannot stand in a header") from None
     except (aiohttp.ClientError, TimeoutError) as error:
         raise NotSent(f"no answer from {url}: {error or 'timed out'}") from None

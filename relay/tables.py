@@ -116,7 +116,7 @@ def sheet(details: Details, deploys: Sequence[Record]) -> str:
     if runs:
         lines += ["", "runs, the newest first"]
         for run in runs:
-            values = ", ".join(f"{key} {value}" for key, value in run.value.items())
+            values = ", ".join(f"{key} {value}" for key, value in run.value.items() if value != "")
             lines.append(f"  {run.at}  {run.how}  {clean(run.reason or values)}".rstrip())
     if calls:
         lines += ["", "calls, the newest last"]

@@ -43,7 +43,7 @@ def work() -> None:
     try:
         uvloop.run(_work(project().settings))
     except RedisError as error:
-        raise StoreUnavailable(f"Redis is not reachable ({type(error).__name__})") from None
+        raise StoreUnavailable(f"Redis does not answer ({type(error).__name__})") from None
 
 
 async def _work(settings: Settings) -> None:

@@ -14,6 +14,9 @@ from config.model import Success
 RETRYABLE = frozenset({408, 425, 429, *range(500, 600)})
 """Statuses that may be different next time. All other failures are final."""
 
+REDIRECTS = frozenset({301, 302, 303, 307, 308})
+"""Answers that the client hands on only where it does not follow them."""
+
 _MISSING = object()
 
 _INDEX = re.compile(r"[0-9]{1,9}")
@@ -46,7 +49,8 @@ def judge(answer: Answer, success: Success, deployment_id: str | None) -> Verdic
     """
     if answer.status not in success.status:
         outcome: Literal["retry", "failed"] = "retry" if answer.status in RETRYABLE else "failed"
-        return Verdict(outcome, f"HTTP {answer.status}")
+        unfollowed = ", a redirect that is not followed" if answer.status in REDIRECTS else ""
+        return Verdict(outcome, f"HTTP {answer.status}{unfollowed}")
     if not success.body and deployment_id is None:
         return Verdict("succeeded")
     try:

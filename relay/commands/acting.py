@@ -82,13 +82,16 @@ def act_on(
             click.echo(f"{done.id}: {why(kind, done)}", err=True)
     if more:
         click.echo(f"there are more than these {len(told)}: raise --limit", err=True)
+    if is_filtered and not told:
+        click.echo(f"the filter finds nothing to {verb}", err=True)
     if dry_run or (is_filtered and not yes):
         for id_ in possible:
             click.echo(f"would {verb}  {brief(known[id_])}")
     refused = len(told) - len(possible)
     if possible and not dry_run:
         if is_filtered and not yes:
-            click.confirm(f"{verb} these {len(possible)} {PLURALS[kind]}?", abort=True)
+            number = len(possible)
+            click.confirm(f"{verb} {number} {kind if number == 1 else PLURALS[kind]}?", abort=True)
         wishes = [Wish(id_, user, force, not is_filtered) for id_ in possible]
         refused += _do(kind, act, verb, wishes, known)
     if refused and not is_filtered:
@@ -224,6 +227,6 @@ async def archive_of_queue() -> AsyncIterator[tuple[Archive, Redis, Settings]]:
     try:
         yield Archive(redis, settings.queue), redis, settings
     except (RedisError, OSError) as error:
-        raise StoreUnavailable(f"Redis is not reachable ({type(error).__name__})") from None
+        raise StoreUnavailable(f"Redis does not answer ({type(error).__name__})") from None
     finally:
         await redis.aclose()

@@ -151,7 +151,7 @@ async def _reader(settings: Settings) -> AsyncIterator[Read]:
         try:
             return await read_overview(redis, settings.queue, partial(stand, url))
         except (RedisError, OSError) as error:
-            raise StoreUnavailable(f"Redis is not reachable ({type(error).__name__})") from None
+            raise StoreUnavailable(f"Redis does not answer ({type(error).__name__})") from None
 
     try:
         yield read

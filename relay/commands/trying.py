@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import Sized
 from pathlib import Path
 from typing import Any
 
 import click
 import orjson
+from yarl import URL
 
 from config.loading import Loaded, load
 from config.model import Text
@@ -40,8 +42,9 @@ def check(config: Path | None, no_secrets: bool) -> None:
     loaded = ready(settings, secrets=not no_secrets)
     parts = loaded.config
     click.echo(
-        f"{settings.config} is valid: {len(parts.sources)} sources, {len(parts.targets)} targets, "
-        f"{len(parts.routes)} routes" + (f", {len(parts.notify)} notifiers" * bool(parts.notify))
+        f"{settings.config} is valid: {_counted(parts.sources, 'source')}, "
+        f"{_counted(parts.targets, 'target')}, {_counted(parts.routes, 'route')}"
+        + (f", {_counted(parts.notify, 'notifier')}" * bool(parts.notify))
     )
     called: list[tuple[str, Text]] = [
         (f"targets.{name}", target.url) for name, target in parts.targets.items()
@@ -133,10 +136,9 @@ def send(
         if payload is not None
         else orjson.dumps(sample(dialect.name, kind, repo=repo, branch=branch, sha=sha))
     )
-    base = url or f"http://{settings.host}:{settings.port}"
-    reply = asyncio.run(
-        send_webhook(f"{base}/hooks/{source}", dialect, body, kind=kind, delivery_id=delivery)
-    )
+    base = url or str(URL.build(scheme="http", host=settings.host, port=settings.port))
+    where = f"{base.rstrip('/')}/hooks/{source}"
+    reply = asyncio.run(send_webhook(where, dialect, body, kind=kind, delivery_id=delivery))
     click.echo(f"{reply.status} {reply.body}")
     if not 200 <= reply.status < 300:
         sys.exit(1)
@@ -146,6 +148,10 @@ def send(
 def schema() -> None:
     """Print the JSON Schema of relay.yaml, for editors."""
     click.echo(orjson.dumps(json_schema(), option=orjson.OPT_INDENT_2))
+
+
+def _counted(things: Sized, name: str) -> str:
+    return f"{len(things)} {name}{'' if len(things) == 1 else 's'}"
 
 
 def _source(loaded: Loaded, name: str | None) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 from collections import Counter
 from pathlib import Path
@@ -73,6 +74,15 @@ async def test_a_taken_port_is_said_and_not_shared_by_accident(relay: Relay) -> 
     assert second.process.returncode == 1
     assert f"127.0.0.1:{port} is in use" in "".join(second.output)
     assert "Traceback" not in "".join(second.output)
+
+
+async def test_the_url_of_an_ipv6_address_can_be_called(relay: Relay) -> None:
+    receiver = await relay.start(*COMMAND, "serve", "--host", "::1", "--port", "0")
+    [started] = await receiver.wait_for("receiver.started")
+
+    assert re.fullmatch(r"http://\[::1\]:[0-9]+/hooks/", started["url"])
+    relay.url = started["url"].removesuffix("/hooks/")
+    assert (await relay.push())[0] == 202
 
 
 async def test_a_port_of_other_receivers_is_not_shared(relay: Relay, three: Process) -> None:

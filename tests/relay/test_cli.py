@@ -68,6 +68,18 @@ def test_check_of_a_valid_file(folder: Path) -> None:
     assert result.output.endswith("is valid: 2 sources, 2 targets, 3 routes\n")
 
 
+def test_check_counts_one_as_one(folder: Path) -> None:
+    (folder / "relay.yaml").write_text(
+        "sources: {a: {provider: github, secrets: [{env: X}]}}\n"
+        "targets: {b: {preset: http, url: 'https://deploy.example.com'}}\n"
+        "routes: [{name: c, repo: acme/web, on: push, deploy: [b]}]\n"
+    )
+
+    result = run(folder, "check", "--no-secrets")
+
+    assert result.output.endswith("is valid: 1 source, 1 target, 1 route\n")
+
+
 def test_check_lists_every_mistake_with_its_place(folder: Path) -> None:
     file = folder / "relay.yaml"
     file.write_text(MISTAKEN)
@@ -168,6 +180,34 @@ def test_send_to_nobody(folder: Path) -> None:
 
     assert result.exit_code == 1
     assert f"no answer from http://127.0.0.1:{port}/hooks/github" in result.output
+
+
+@pytest.mark.parametrize("url", ["nonsense", "ftp://127.0.0.1"])
+def test_send_to_what_is_no_url(folder: Path, url: str) -> None:
+    result = run(folder, "send", "github", "--url", url)
+
+    assert result.exit_code == 1
+    assert result.output == f"not sent: '{url}/hooks/github' is no http:// or https:// URL\n"
+
+
+def test_send_with_an_id_that_no_header_can_hold(folder: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as somebody:
+        url = f"http://127.0.0.1:{somebody.getsockname()[1]}"
+        result = run(folder, "send", "github", "--url", url, "--delivery", "a\nX-Other: b")
+
+    assert result.exit_code == 1
+    assert result.output == "not sent: the delivery id or the token cannot stand in a header\n"
+
+
+def test_send_to_a_receiver_on_ipv6(folder: Path) -> None:
+    with socket.create_server(("::1", 0), family=socket.AF_INET6) as nobody:
+        port = str(nobody.getsockname()[1])
+
+    environ = {**ENVIRON, "RELAY_HOST": "::1", "RELAY_PORT": port}
+    result = run(folder, "send", "github", environ=environ)
+
+    assert result.exit_code == 1
+    assert f"no answer from http://[::1]:{port}/hooks/github: Cannot connect" in result.output
 
 
 def test_settings_that_cannot_be(folder: Path) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 import textwrap
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+
+import yaml
 
 from config.loading import load
 from relay.notices import rehearse_notices
@@ -27,6 +29,18 @@ def test_examples_of_the_readme_are_valid(tmp_path: Path) -> None:
         file.write_text(textwrap.dedent(example), "utf-8")
         loaded = load(file, secrets_of=())
         assert rehearse(loaded) + rehearse_notices(loaded) == []
+
+
+def test_containers_see_a_new_relay_yaml() -> None:
+    compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text("utf-8"))
+    for name in ("relay", "worker"):
+        service = compose["services"][name]
+        file = PurePosixPath(service["environment"]["RELAY_CONFIG"])
+        places = [volume.split(":")[1] for volume in service["volumes"]]
+        # A file that is mounted alone stays the old one when another is put in its place.
+        assert str(file.parent) in places
+        assert str(file) not in places
+        assert set(service["secrets"]) <= set(compose["secrets"])
 
 
 def test_every_audit_event_is_documented() -> None:

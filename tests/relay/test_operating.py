@@ -124,6 +124,15 @@ calls, the newest last
     assert "there is no such deploy" in yard.run("deploys", "show", received.id, code=1).output
 
 
+def test_show_leaves_out_what_a_platform_did_not_give(yard: Yard) -> None:
+    ended = {"status": 200, "attempt": 1, "deployment_id": ""}
+    deploy = yard.end(yard.match("a"), JobStatus.FINISHED, ended)
+
+    [run] = yard.run("deploys", "show", deploy.id).stdout.partition("first\n")[2].splitlines()
+
+    assert run.endswith("  successful  status 200, attempt 1")
+
+
 def test_replay_of_a_deploy_is_linked_and_becomes_the_newest(yard: Yard) -> None:
     [received] = yard.receive("a")
     old = yard.end(yard.match("a"), JobStatus.FAILED, FAILED)
@@ -192,7 +201,7 @@ def test_replay_of_a_filter_asks_and_leaves_out_what_was_overtaken(yard: Yard) -
     assert dry.stdout.startswith(f"would replay  {newer.id}  held")
     assert f"{older.id}: the newer {newer.id} was queued for the same branch" in dry.stderr
     no = yard.run(*chosen, typed="n\n", code=1)
-    assert "replay these 1 deploys?" in no.output
+    assert "replay 1 deploy? [y/N]" in no.output
     assert len(yard.listed("deploys", "list")) == 3
     yard.run(*chosen, typed="y\n")
 
@@ -204,6 +213,15 @@ def test_replay_of_a_filter_asks_and_leaves_out_what_was_overtaken(yard: Yard) -
         f"{older.id} is replayed as {older.id}-2",
         f"{other.id} is replayed as {other.id}-2",
     ]
+
+
+@pytest.mark.parametrize("verb", ["replay", "cancel"])
+def test_a_filter_that_finds_nothing_says_so(yard: Yard, verb: str) -> None:
+    yard.end(yard.match("a"), JobStatus.FINISHED, {})
+
+    result = yard.run("deploys", verb, "--target", "production")
+
+    assert (result.stdout, result.stderr) == ("", f"the filter finds nothing to {verb}\n")
 
 
 def test_ids_and_filters_exclude_each_other(yard: Yard) -> None:
@@ -327,7 +345,7 @@ def test_redis_that_is_away(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None
 
     result = yard.run("deploys", "list", code=1)
 
-    assert result.output == "Redis is not reachable (ConnectionError)\n"
+    assert result.output == "Redis does not answer (ConnectionError)\n"
 
 
 def test_a_delivery_whose_sender_names_it_like_a_deploy_is_still_one(yard: Yard) -> None:

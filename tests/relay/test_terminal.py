@@ -134,7 +134,7 @@ def test_top_bridges_a_redis_that_goes_away(yard: Yard, store: redis.Redis) -> N
         store.config_set("requirepass", "other")
         try:
             store.client_kill_filter(_type="normal", skipme=True)
-            screen.until(lambda screen: "Redis is not reachable" in screen.text)
+            screen.until(lambda screen: "Redis does not answer" in screen.text)
             assert "no worker is alive" in "\n".join(screen.lines)
         finally:
             store.config_set("requirepass", "")
