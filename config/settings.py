@@ -38,6 +38,10 @@ def _redis_url(url: SecretStr) -> SecretStr:
     return url
 
 
+def _off_is_none(value: object) -> object:
+    return None if value in ("", "off", "none") else value
+
+
 class Settings(BaseSettings):
     """Everything about the processes; what is deployed where stands in relay.yaml."""
 
@@ -57,6 +61,14 @@ class Settings(BaseSettings):
     """Port the receiver listens on; 0 takes any free one."""
     processes: Annotated[int, Field(ge=1, le=256)] = 1
     """Receiver processes that share the port; more than one needs Linux or a BSD."""
+    console_host: str = "127.0.0.1"
+    """Address the console listens on; 0.0.0.0 for all."""
+    console_port: Annotated[
+        Annotated[int, Field(ge=0, le=65_535)] | None, BeforeValidator(_off_is_none)
+    ] = 8081
+    """Port of the console; 0 takes any free one, off has `up` run none."""
+    console_url: Annotated[str, Field(pattern=r"^https?://[^/?#]+$")] | None = None
+    """Base of links to the console, as people reach it; left out: http://host:port."""
     redis_url: Annotated[SecretStr, AfterValidator(_redis_url)] | None = None
     """redis://, rediss://, unix:// or redis+sentinel:// URL; left out: the server that `up` runs in
     data_dir."""

@@ -5,11 +5,13 @@ from __future__ import annotations
 import click
 
 from relay import __version__
+from relay.commands.console import console
 from relay.commands.demonstration import demonstrate
 from relay.commands.exits import exits
 from relay.commands.operating import operating
 from relay.commands.running import serve, up, worker
 from relay.commands.targets import targets
+from relay.commands.tokens import token
 from relay.commands.trying import check, explain, schema, send
 from relay.replays import replay_deliveries
 from workers.replays import replay_deploys
@@ -33,6 +35,9 @@ def main() -> None:
 
 
 for _command in (up, serve, worker, check, explain, send, schema, targets, demonstrate):
+    main.add_command(_command)
+
+for _command in (console, token):
     main.add_command(_command)
 
 for _group in (operating("delivery", replay_deliveries), operating("deploy", replay_deploys)):

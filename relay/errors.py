@@ -129,8 +129,55 @@ class UnsupportedMediaType(Rejected):
     answer = "unsupported media type"
 
 
+class Refused(RelayError):
+    """A request to the console that is not done. Its text is told to whoever asked."""
+
+    status = 400
+    code = "bad_request"
+
+
+class Unauthenticated(Refused):
+    """No token or session, or one that is not known, or not any more."""
+
+    status = 401
+    code = "unauthenticated"
+
+
+class Forbidden(Refused):
+    """The role does not allow it, or the request does not come from one of our own pages."""
+
+    status = 403
+    code = "forbidden"
+
+
+class NoSuchThing(Refused):
+    """What was asked for does not exist, or not any more."""
+
+    status = 404
+    code = "not_found"
+
+
+class TooManyLogins(Refused):
+    """Too many logins were tried from this address."""
+
+    status = 429
+    code = "too_many_logins"
+
+    def __init__(self, retry_after: int) -> None:
+        super().__init__(f"too many logins from here: try again in {retry_after} s")
+        self.retry_after = retry_after
+
+
+class UnknownToken(RelayError):
+    """No token has this id."""
+
+
+class TokenRefused(RelayError):
+    """A token cannot be made."""
+
+
 class CannotListen(RelayError):
-    """The receiver's address is taken, is not this machine's, or needs more rights."""
+    """The address to listen on is taken, is not this machine's, or needs more rights."""
 
 
 class CannotSpool(RelayError):

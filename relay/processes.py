@@ -1,4 +1,4 @@
-"""`up`: the embedded server, the receiver and the worker as children of one process."""
+"""`up`: the embedded server, the worker, the receiver and the console, children of one process."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ async def run_all(
     on_line: Callable[[str, str], None] | None = None,
     meanwhile: Meanwhile | None = None,
 ) -> None:
-    """Run everything until SIGTERM or SIGINT, then stop the receiver, the worker and the server.
+    """Run everything until SIGTERM or SIGINT, then stop what was started last first.
 
     ``environ`` is added to the children's environment. ``meanwhile`` runs beside them, and when it
     returns false everything is stopped. Raises ChildDied, NoEmbeddedServer.
@@ -43,6 +43,8 @@ async def run_all(
             await supervisor.start("worker", [*_COMMAND, "worker"], children)
             with _one_port(settings) as same:
                 await _start_receivers(settings, supervisor, {**children, **same})
+                if settings.console_port is not None:
+                    await supervisor.start("console", [*_COMMAND, "console"], children)
                 await _until_stopped(supervisor, stop, meanwhile)
     finally:
         await supervisor.stop()
@@ -65,7 +67,7 @@ def _stop_on_signals(supervisor: Supervisor) -> asyncio.Event:
     stop = asyncio.Event()
 
     def reload() -> None:
-        supervisor.pass_on(signal.SIGHUP, ("worker", "receiver"))
+        supervisor.pass_on(signal.SIGHUP, ("worker", "receiver", "console"))
 
     on_signals(stop=stop.set, reload=reload)
     return stop

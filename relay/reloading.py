@@ -55,7 +55,7 @@ class Reloading(Generic[T]):
         current: T,
         origin: Origin,
         *,
-        process: Literal["receiver", "worker"],
+        process: Literal["receiver", "worker", "console"],
         secrets_of: Collection[Section],
         make: Callable[[Loaded], T],
     ) -> None:

@@ -72,13 +72,13 @@ def connect_async(url: str, *, timeout: float, repeats: bool = True) -> redis.as
 
 
 @contextmanager
-def asked(url: str) -> Iterator[redis.Redis]:
-    """A blocking client for a command's few questions.
+def asked(url: str, *, timeout: float | None = None) -> Iterator[redis.Redis]:
+    """A blocking client for a few questions, each of ``timeout`` seconds at most.
 
     Raises StoreUnavailable, which names no password, for whatever Redis does wrong.
     """
     try:
-        with connect(url) as client:
+        with connect(url, timeout=timeout) as client:
             yield client
     except TooFewReplicas as error:
         raise StoreUnavailable(
@@ -88,10 +88,13 @@ def asked(url: str) -> Iterator[redis.Redis]:
         raise StoreUnavailable(f"Redis does not answer ({type(error).__name__})") from None
 
 
-def connect(url: str) -> redis.Redis:
-    """A blocking client, as rq's own worker and registries need it."""
+def connect(url: str, *, timeout: float | None = None) -> redis.Redis:
+    """A blocking client, as rq's own worker and registries need it. ``timeout`` is the seconds one
+    command may take."""
     retry = Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,))
     options: dict[str, Any] = {"socket_connect_timeout": CONNECT_TIMEOUT, "retry": retry}
+    if timeout is not None:
+        options["socket_timeout"] = timeout
     parsed = parse(url)
     if not isinstance(parsed, Sentinels):
         return redis.Redis.from_url(url, **options)

@@ -92,6 +92,7 @@ async def relay(
         {
             "RELAY_REDIS_URL": f"unix://{server_socket}",
             "RELAY_PORT": "0",
+            "RELAY_CONSOLE_PORT": "0",
             "RELAY_LOG_LEVEL": "debug",
             "RELAY_ALLOWED_NETWORKS": "127.0.0.0/8",
             "TEST_GITHUB_SECRET": GITHUB_SECRET,

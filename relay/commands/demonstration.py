@@ -36,7 +36,10 @@ async def _demonstrate(folder: Path, once: bool, port: int | None) -> bool:
     platform = demo.Platform()
     environ = demo.write_project(folder, await platform.start())
     settings = load_settings(
-        config=Path(environ["RELAY_CONFIG"]), data_dir=folder / "data", log_format="console"
+        config=Path(environ["RELAY_CONFIG"]),
+        data_dir=folder / "data",
+        log_format="console",
+        console_port="off",
     )
     host = settings.host
     chosen = demo.free_port(host, settings.port if port is None else port)

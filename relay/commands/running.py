@@ -24,7 +24,7 @@ from workers.starting import work
 @PORT
 @exits
 def up(config: Path | None, host: str | None, port: int | None) -> None:
-    """Run the receiver, a worker and, unless RELAY_REDIS_URL is set, a server of its own.
+    """Run the receiver, a worker, the console and, unless RELAY_REDIS_URL is set, a server.
 
     The server's data is kept in RELAY_DATA_DIR (default: relay-data). SIGTERM stops everything in
     order with exit code 0; a part that dies stops the rest with exit code 1 and its reason.

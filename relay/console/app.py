@@ -1,0 +1,83 @@
+"""The console as a process: assembles it, serves, and stops cleanly."""
+
+from __future__ import annotations
+
+import asyncio
+
+from aiohttp import web
+
+from config.loading import Loaded
+from config.settings import Settings
+from relay.app import listen
+from relay.archive import Archive
+from relay.audit import log
+from relay.console import api, faults, login, pages
+from relay.console.access import admit
+from relay.console.context import CONTEXT, Context, planned
+from relay.console.powers import Powers
+from relay.console.sessions import Sessions
+from relay.reloading import Reloading
+from relay.signals import on_signals
+from relay.store import connect_async
+
+MOST_BODY = 1_048_576
+"""Bytes of a request's body, where a handler does not allow more."""
+
+GRACE = 5
+"""Seconds that requests under way get to finish."""
+
+
+def assemble(context: Context) -> web.Application:
+    """The whole console."""
+    app = web.Application(
+        middlewares=[faults.with_headers, faults.answered, admit],
+        client_max_size=MOST_BODY,
+    )
+    app[CONTEXT] = context
+    api.setup(app)
+    login.setup(app)
+    pages.setup(app)
+    return app
+
+
+async def serve(settings: Settings, loaded: Loaded, powers: Powers) -> None:
+    """Serve the console until SIGTERM or SIGINT. Raises CannotListen."""
+    redis = connect_async(settings.redis_address(), timeout=settings.store_timeout)
+    reloading = Reloading(
+        settings,
+        planned(loaded),
+        loaded.origin,
+        process="console",
+        secrets_of=(),
+        make=planned,
+    )
+    context = Context(
+        settings=settings,
+        redis=redis,
+        archive=Archive(redis, settings.queue),
+        powers=powers,
+        sessions=Sessions(redis),
+        plan=lambda: reloading.current,
+    )
+    stop = asyncio.Event()
+    on_signals(stop=stop.set, reload=reloading.hurry)
+    runner = web.AppRunner(
+        assemble(context),
+        access_log=None,
+        shutdown_timeout=min(GRACE, settings.shutdown_grace),
+        keepalive_timeout=settings.keep_alive,
+    )
+    await runner.setup()
+    port = settings.console_port or 0
+    await web.SockSite(runner, listen(settings.console_host, port, share=False)).start()
+    host, port = runner.addresses[0][:2]
+    url = settings.console_url or f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    log.info("console.started", url=url, config=loaded.origin.version)
+    watching = asyncio.create_task(reloading.run())
+    try:
+        await stop.wait()
+    finally:
+        watching.cancel()
+        await runner.cleanup()
+        await redis.aclose()
+    log.info("console.stopped")

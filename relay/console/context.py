@@ -1,0 +1,50 @@
+"""What every request to the console has at hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from aiohttp import web
+from redis.asyncio import Redis
+
+from config.loading import Loaded
+from config.model import RelayConfig
+from config.settings import Settings
+from relay.archive import Archive
+from relay.console.powers import Powers
+from relay.console.sessions import Sessions
+from relay.planning import Recipe, recipes
+from relay.routing import Router
+
+
+class Plan(NamedTuple):
+    """relay.yaml, and what explains by it."""
+
+    config: RelayConfig
+    router: Router
+    recipes: Mapping[str, Recipe]
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """The parts that requests are answered with."""
+
+    settings: Settings
+    redis: Redis
+    archive: Archive
+    powers: Powers
+    sessions: Sessions
+    plan: Callable[[], Plan]
+    """The relay.yaml of now; a request asks once."""
+
+
+CONTEXT: web.AppKey[Context] = web.AppKey("context", Context)
+
+
+def planned(loaded: Loaded) -> Plan:
+    """Raises ConfigError."""
+    config = loaded.config
+    return Plan(config, Router(config.routes), recipes(loaded), loaded.origin.version)
