@@ -1,0 +1,202 @@
+"""Live updates by server-sent events: one look at Redis a second serves all who watch.
+
+https://html.spec.whatwg.org/multipage/server-sent-events.html
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import aclosing, suppress
+from typing import Any
+
+import orjson
+from aiohttp import hdrs, web
+from redis.exceptions import RedisError
+
+from relay.archive import Archive, Filter
+from relay.console.faults import HEADERS
+from relay.console.rendering import row
+from relay.console.words import said
+from relay.errors import Refused
+from relay.reading import Record
+from relay.statuses import Kind
+
+INTERVAL = 1.0
+"""Seconds between two looks."""
+
+WATCHED = 50
+"""The newest deliveries, and as many deploys, are watched; and those whose pages are open."""
+
+MOST_CLIENTS = 100
+"""Streams at a time."""
+
+MOST_WAITING = 100
+"""Messages that a client may be behind; then it is told to look at all of it again."""
+
+HEARTBEAT = 15
+"""Seconds after which a silent stream says that it lives, so that proxies keep it."""
+
+LONGEST = 600
+"""Seconds after which a stream ends. The browser asks again, and is let in again or not."""
+
+_KINDS: tuple[Kind, ...] = ("delivery", "deploy")
+_MISSED = b"event: missed\ndata: \n\n"
+_CHANGED = b"event: changed\ndata: \n\n"
+_ALIVE = b": alive\n\n"
+
+_diagnostics = logging.getLogger("relay.console")
+
+Wants = Callable[[Kind, Record], bool]
+
+
+class TooManyStreams(Refused):
+    """So many watch already."""
+
+    status = 503
+    code = "too_many_streams"
+
+
+class Watcher:
+    """One open page: what of it is to be told, and what has not been sent yet."""
+
+    def __init__(self, wants: Wants, *, rows: bool, watched: Iterable[str] = ()) -> None:
+        """``rows``: the page is a list, whose rows are sent; others are told to load anew.
+        ``watched`` are ids that it is about, however old."""
+        self.wants = wants
+        self.rows = rows
+        self.watched = frozenset(watched)
+        self._waiting: asyncio.Queue[bytes] = asyncio.Queue(MOST_WAITING)
+
+    def tell(self, message: bytes) -> None:
+        """Send it soon; of what a slow client has not read, nothing is kept but that."""
+        if self._waiting.full():
+            while not self._waiting.empty():
+                self._waiting.get_nowait()
+            message = _MISSED
+        self._waiting.put_nowait(message)
+
+    async def next(self) -> bytes:
+        try:
+            async with asyncio.timeout(HEARTBEAT):
+                return await self._waiting.get()
+        except TimeoutError:
+            return _ALIVE
+
+
+class Live:
+    """Looks at Redis while anybody watches, and tells each what concerns it."""
+
+    def __init__(self, archive: Archive) -> None:
+        self._archive = archive
+        self._watchers: set[Watcher] = set()
+        self._known: dict[Kind, dict[str, Record]] = {}
+        self._wanted = asyncio.Event()
+        self._closing = asyncio.Event()
+
+    async def messages(self, watcher: Watcher) -> AsyncIterator[bytes]:
+        """What to send, until the stream has lived for long or the console stops.
+
+        Raises TooManyStreams.
+        """
+        if len(self._watchers) >= MOST_CLIENTS:
+            raise TooManyStreams(f"{MOST_CLIENTS} pages are watched already")
+        self._watchers.add(watcher)
+        self._wanted.set()
+        try:
+            async with asyncio.timeout(LONGEST):
+                while not self._closing.is_set():
+                    yield await watcher.next()
+        except TimeoutError:
+            return
+        finally:
+            self._watchers.discard(watcher)
+
+    def close(self) -> None:
+        """End all streams."""
+        self._closing.set()
+        for watcher in self._watchers:
+            watcher.tell(_ALIVE)
+
+    async def run(self) -> None:
+        """Look until cancelled."""
+        while True:
+            if not self._watchers:
+                # What happens meanwhile is on the page that the next one loads.
+                self._known.clear()
+                self._wanted.clear()
+                await self._wanted.wait()
+            try:
+                for kind in _KINDS:
+                    await self._look(kind)
+            except (RedisError, OSError) as error:
+                _diagnostics.warning("no live updates: Redis: %s", type(error).__name__)
+            await asyncio.sleep(INTERVAL)
+
+    async def _look(self, kind: Kind) -> None:
+        found = await self._archive.find(kind, Filter(), WATCHED)
+        open_pages = {id_ for watcher in self._watchers for id_ in watcher.watched}
+        ids = [*found.ids, *sorted(open_pages.difference(found.ids))]
+        records = {record.id: record for record in await self._archive.read(kind, ids)}
+        known = self._known.get(kind)
+        self._known[kind] = records
+        if known is None:
+            return
+        is_gap = bool(known) and len(found.ids) == WATCHED and known.keys().isdisjoint(found.ids)
+        # The oldest first, so that each goes on top of the one before.
+        changed = [
+            record for record in reversed(records.values()) if known.get(record.id) != record
+        ]
+        if not changed:
+            return
+        rows = {record.id: _row(kind, record) for record in changed}
+        for watcher in tuple(self._watchers):
+            wanted = [record for record in changed if watcher.wants(kind, record)]
+            if not watcher.rows:
+                if wanted:
+                    watcher.tell(_CHANGED)
+            elif is_gap:
+                watcher.tell(_MISSED)
+            else:
+                for record in wanted:
+                    watcher.tell(rows[record.id])
+
+
+LIVE: web.AppKey[Live] = web.AppKey("live", Live)
+
+
+async def running(app: web.Application) -> AsyncIterator[None]:
+    """Look while the console runs."""
+    looking = asyncio.create_task(app[LIVE].run())
+    yield
+    looking.cancel()
+    with suppress(asyncio.CancelledError):
+        await looking
+
+
+async def closing(app: web.Application) -> None:
+    """End the streams before the console waits for requests under way."""
+    app[LIVE].close()
+
+
+async def stream(request: web.Request, watcher: Watcher) -> web.StreamResponse:
+    """Send a watcher what concerns it. Raises TooManyStreams."""
+    response = web.StreamResponse(
+        headers={**HEADERS, hdrs.CONTENT_TYPE: "text/event-stream", "X-Accel-Buffering": "no"}
+    )
+    async with aclosing(request.app[LIVE].messages(watcher)) as messages:  # type: ignore[type-var]
+        is_begun = False
+        async for message in messages:
+            if not is_begun:
+                await response.prepare(request)
+                is_begun = True
+            with suppress(ConnectionResetError):
+                await response.write(message)
+    return response
+
+
+def _row(kind: Kind, record: Record) -> bytes:
+    told: Any = {"id": f"row-{record.id}", "html": row(kind, record), "text": said(kind, record)}
+    # One line of JSON: a line's end within a text would end the event.
+    return b"event: row\ndata: " + orjson.dumps(told) + b"\n\n"
