@@ -7,7 +7,10 @@ was asked for is then read whole (relay/reading.py).
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
 from typing import Any, Literal, NamedTuple
 
 import msgspec
@@ -23,6 +26,7 @@ from rq.registry import (
 )
 
 from config.patterns import PatternSet
+from config.values import parse_duration
 from relay.reading import End, Record, Task, epoch, read_argument, read_end, record
 from relay.records import (
     CANCELLED_BY_FIELD,
@@ -41,6 +45,12 @@ WHOLE_PAGE = 50
 
 MOST_LOOKED_AT = 200_000
 """Jobs looked at in one place, at most."""
+
+MOST_READ = 20_000
+"""Jobs whose event is read to find out whether it is looked for, at most."""
+
+SHA_TOLD = 12
+"""Digits of the commit in RQ's description of a job."""
 
 MOST_RUNS = 10
 """Ends of runs that RQ keeps of a job."""
@@ -65,6 +75,19 @@ class Filter(NamedTuple):
     """Sources of deliveries, targets of deploys."""
     since: float = 0
     """Created no earlier than this, in seconds since the Unix epoch."""
+    routes: frozenset[str] = frozenset()
+    """Routes of deploys."""
+    sha: str = ""
+    """How the commit begins."""
+    author: str = ""
+    """Login, name or email of the commit's author, in whatever case."""
+    before: str = ""
+    """Further down the list than the place that this names (``place_of``)."""
+
+    @property
+    def reads_event(self) -> bool:
+        """Whether the small fields of a job do not tell."""
+        return bool(self.routes or self.author or len(self.sha) > SHA_TOLD)
 
 
 class Found(NamedTuple):
@@ -72,6 +95,8 @@ class Found(NamedTuple):
 
     ids: Sequence[str]
     more: bool
+    complete: bool = True
+    """Whether all that there is was looked at."""
 
 
 class Details(NamedTuple):
@@ -99,22 +124,37 @@ class Archive:
         self._queue = queue
         self._scheduled = ScheduledJobRegistry.key_template.format(queue)
 
-    async def find(self, kind: Kind, wanted: Filter, limit: int) -> Found:
-        """The newest ``limit`` of what is looked for."""
-        found: dict[str, str] = {}
-        more = False
+    async def find(self, kind: Kind, wanted: Filter, limit: int, *, exact: bool = False) -> Found:
+        """The newest ``limit`` of what is looked for.
+
+        No place is in the order in which its jobs were made: they are in that of their turn, or of
+        their end. With ``exact`` each is looked through to its end, so that pages of a long list
+        leave no gap; without, only until there are enough.
+        """
+        found: list[str] = []
+        seen: set[str] = set()
+        reads, complete = MOST_READ, True
         for key, place in await self._places(kind, wanted.statuses or frozenset(STATUSES)):
             here = 0
             async for ids, is_cut in self._pages(key, place):
-                for brief in await self._matching(kind, ids, wanted):
-                    found[brief.id] = brief.created_at
-                    here += 1
-                more |= is_cut
+                floor = found[-1] if exact and len(found) > limit else ""
+                briefs = await self._wanted(kind, [i for i in ids if i not in seen], wanted, floor)
+                if wanted.reads_event:
+                    complete &= len(briefs) <= reads
+                    asked = briefs[:reads]
+                    reads -= len(asked)
+                    briefs = await self._with_event(asked, wanted)
+                matching = await self._matching(kind, briefs, wanted)
+                seen.update(brief.id for brief in matching)
+                found += [place_of(brief.created_at, brief.id) for brief in matching]
+                found = sorted(found, reverse=True)[: limit + 1]
+                here += len(matching)
+                complete &= not is_cut
                 # One more than asked for tells that there are more.
-                if here > limit:
+                if here > limit and not exact:
                     break
-        newest = sorted(found, key=lambda id_: (found[id_], id_), reverse=True)
-        return Found(newest[:limit], more or len(newest) > limit)
+        ids = [place.rpartition(" ")[2] for place in found[:limit]]
+        return Found(ids, len(found) > limit or not complete, complete)
 
     async def read(self, kind: Kind, ids: Sequence[str]) -> list[Record]:
         """The records of those that exist and are of this kind, in the same order."""
@@ -179,12 +219,35 @@ class Archive:
             if len(raw) < PAGE:
                 return
 
-    async def _matching(self, kind: Kind, ids: Sequence[str], wanted: Filter) -> list[_Brief]:
-        briefs = [
+    async def _wanted(
+        self, kind: Kind, ids: Sequence[str], wanted: Filter, floor: str
+    ) -> list[_Brief]:
+        """Those which are looked for, as far as small fields tell, and newer than ``floor``."""
+        return [
             _brief(id_, values)
             for id_, values in (await self._brief_fields(ids)).items()
-            if _is_wanted(kind, id_, values, wanted)
+            if _is_wanted(kind, id_, values, wanted, floor)
         ]
+
+    async def _with_event(self, briefs: Sequence[_Brief], wanted: Filter) -> list[_Brief]:
+        """Those whose event is looked for too."""
+        kept: list[_Brief] = []
+        for start in range(0, len(briefs), WHOLE_PAGE):
+            part = briefs[start : start + WHOLE_PAGE]
+            async with self._redis.pipeline(transaction=False) as pipe:
+                for brief in part:
+                    pipe.hget(JOB_PREFIX + brief.id, "data")
+                answers = await pipe.execute()
+            kept += [
+                brief
+                for brief, data in zip(part, answers, strict=True)
+                if _is_event_wanted(read_argument(data or b"", Task), wanted)
+            ]
+        return kept
+
+    async def _matching(
+        self, kind: Kind, briefs: Sequence[_Brief], wanted: Filter
+    ) -> Sequence[_Brief]:
         if not wanted.statuses:
             return briefs
         statuses = await self._statuses(kind, briefs)
@@ -275,7 +338,28 @@ def _kind(description: bytes | None) -> str:
     return (description or b"").decode().partition(":")[0]
 
 
-def _is_wanted(kind: Kind, id_: str, values: Sequence[bytes | None], wanted: Filter) -> bool:
+def place_of(created_at: str, id_: str) -> str:
+    """The place of a delivery or deploy in the list of all of them; such texts are in its order."""
+    return f"{created_at} {id_}"
+
+
+def since(text: str) -> float:
+    """Seconds since the Unix epoch of ``2h``, so long ago, or of an ISO 8601 time, UTC unless it
+    says otherwise; 0 of nothing. Raises ValueError."""
+    if not text:
+        return 0
+    with suppress(ValueError):
+        return time.time() - float(parse_duration(text))
+    try:
+        moment = datetime.fromisoformat(text)
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError):
+        raise ValueError("write 30m, 2h, 3d, or a time such as 2026-01-31T12:00Z") from None
+
+
+def _is_wanted(
+    kind: Kind, id_: str, values: Sequence[bytes | None], wanted: Filter, floor: str
+) -> bool:
     status, created_at, description = values[:3]
     if status is None or _kind(description) != kind:
         return False
@@ -283,12 +367,33 @@ def _is_wanted(kind: Kind, id_: str, values: Sequence[bytes | None], wanted: Fil
         return False
     if wanted.repos is not None and not wanted.repos.matches(_repo(description)):
         return False
-    return not wanted.since or epoch((created_at or b"").decode()) >= wanted.since
+    if wanted.sha and not _sha(description).startswith(wanted.sha[:SHA_TOLD]):
+        return False
+    at = (created_at or b"").decode()
+    place = place_of(at, id_)
+    if place <= floor or (wanted.before and place >= wanted.before):
+        return False
+    return not wanted.since or epoch(at) >= wanted.since
+
+
+def _is_event_wanted(task: Task | None, wanted: Filter) -> bool:
+    if task is None:
+        return False
+    if wanted.routes and task.route not in wanted.routes:
+        return False
+    if not task.event.sha.startswith(wanted.sha):
+        return False
+    names = [name.casefold() for name in task.event.author.names()]
+    return not wanted.author or wanted.author.casefold() in names
 
 
 def _repo(description: bytes | None) -> str:
     """Out of ``delivery: push acme/web@2f1b…`` or ``deploy: production acme/web@2f1b…``."""
     return (description or b"").decode().rpartition("@")[0].split(" ", 2)[-1]
+
+
+def _sha(description: bytes | None) -> str:
+    return (description or b"").decode().rpartition("@")[2]
 
 
 def _brief(id_: str, values: Sequence[bytes | None]) -> _Brief:

@@ -145,6 +145,21 @@ def record(
     )
 
 
+def record_fields(kind: Kind, record: Record) -> dict[str, Any]:
+    """What a line of the audit about it says of it."""
+    names = ("source", "kind", "repo", "ref", "sha")
+    fields = {name: getattr(record, name) for name in names}
+    if kind == "delivery":
+        return {"delivery": record.id, **fields}
+    return {
+        "delivery": record.delivery,
+        **fields,
+        "deploy": record.id,
+        "route": record.route,
+        "target": record.target,
+    }
+
+
 def read_argument(data: bytes, of: type[T]) -> T | None:
     """What a job of ours is called with; None where that cannot be read."""
     # RQ compresses what it saves again.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from redis import Redis
 from rq.rate_limit import RateLimitRegistry
@@ -17,7 +17,7 @@ from config.model import Target
 from relay.records import JOB_PREFIX, WAITING_FIELD
 from relay.store import execute_blocking
 from workers.deploys import limit_key
-from workers.gate import said
+from workers.gate import Standing, moment, said
 from workers.line import in_order
 from workers.standing import FIELDS, standing_key, standing_of
 
@@ -31,6 +31,11 @@ class Overview(NamedTuple):
     """Deploys that hold one of its slots: called, or about to be."""
     waiting: int
     """Deploys that wait for a slot or for their time."""
+    paused: bool = False
+    breaker: Literal["off", "closed", "open", "half-open"] = "off"
+    """half-open: the next call, or the one under way, is the probe."""
+    until: str = ""
+    """When calls begin again, of a breaker that is open or a platform that wants none."""
 
 
 def overview(redis: Redis, targets: Mapping[str, Target], queue: str) -> list[Overview]:
@@ -44,8 +49,19 @@ def overview(redis: Redis, targets: Mapping[str, Target], queue: str) -> list[Ov
             pipe.zcard(registry.rate_limited_key)
             values, calling, waiting = pipe.execute()
         later = sum(1 for _ in _scheduled(redis, name, queue))
-        state = said(target, standing_of(values), now)
-        told.append(Overview(name, state, calling, waiting + later))
+        standing = standing_of(values)
+        until = max(standing.until, standing.held)
+        told.append(
+            Overview(
+                name,
+                said(target, standing, now),
+                calling,
+                waiting + later,
+                paused=bool(standing.paused),
+                breaker=_breaker(target, standing, now),
+                until=moment(until) if now < until else "",
+            )
+        )
     return told
 
 
@@ -84,6 +100,16 @@ def resume(redis: Redis, name: str, queue: str, *, replicas: int = 0, patience: 
         if redis.hget(f"{JOB_PREFIX}{job}", WAITING_FIELD) == b"paused ":
             redis.zadd(_scheduled_key(queue), {job: due + rank * 1e-6}, xx=True)
     return not added
+
+
+def _breaker(
+    target: Target, standing: Standing, now: float
+) -> Literal["off", "closed", "open", "half-open"]:
+    if target.breaker is None:
+        return "off"
+    if not standing.until:
+        return "closed"
+    return "open" if now < standing.until else "half-open"
 
 
 def _scheduled(redis: Redis, name: str, queue: str) -> Iterable[str]:

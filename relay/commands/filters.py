@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from functools import wraps
 from typing import Any
 
 import click
 
 from config.patterns import PatternSet
-from config.values import parse_duration
-from relay.archive import Filter
+from relay.archive import Filter, since
 from relay.statuses import STATUSES, Kind, Status
 
 MOST = 10_000
@@ -35,7 +32,9 @@ def filters(kind: Kind, *, limit: int) -> Option:
         click.option("--status", "statuses", multiple=True, type=click.Choice(STATUSES)),
         click.option("--repo", "repos", multiple=True, help="Name or glob, as in relay.yaml."),
         click.option(f"--{name}", "names", multiple=True, help=f"Name of a {name}."),
-        click.option("--since", default="", help="Created since: 2h, 3d, or an ISO 8601 time."),
+        click.option(
+            "--since", "since_", default="", help="Created since: 2h, 3d, or an ISO 8601 time."
+        ),
         click.option("--limit", type=click.IntRange(1, MOST), default=limit, show_default=True),
     )
 
@@ -49,11 +48,11 @@ def filters(kind: Kind, *, limit: int) -> Option:
             statuses: tuple[Status, ...],
             repos: tuple[str, ...],
             names: tuple[str, ...],
-            since: str,
+            since_: str,
             **others: Any,
         ) -> Any:
-            context.meta[_FILTERED] = bool(statuses or repos or names or since)
-            wanted = Filter(frozenset(statuses), _patterns(repos), frozenset(names), _since(since))
+            context.meta[_FILTERED] = bool(statuses or repos or names or since_)
+            wanted = Filter(frozenset(statuses), _patterns(repos), frozenset(names), _since(since_))
             return command(wanted=wanted, **others)
 
         for option in reversed(options):
@@ -71,16 +70,7 @@ def _patterns(repos: tuple[str, ...]) -> PatternSet | None:
 
 
 def _since(text: str) -> float:
-    if not text:
-        return 0
     try:
-        return time.time() - float(parse_duration(text))
-    except ValueError:
-        pass
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise click.BadParameter(
-            "write 30m, 2h, 3d, or a time such as 2026-01-31T12:00Z", param_hint="--since"
-        ) from None
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+        return since(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--since") from None

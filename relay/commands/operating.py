@@ -22,7 +22,7 @@ from relay.archive import Archive, Filter
 from relay.cancelling import cancel
 from relay.commands.filters import filtered, filters
 from relay.errors import StoreUnavailable
-from relay.reading import Record
+from relay.reading import Record, record_fields
 from relay.replays import REASONS, Done, Wish
 from relay.statuses import REPLAYABLE, Kind, Status
 from relay.store import connect_async
@@ -239,26 +239,12 @@ def _tell(
         if done.refusal:
             click.echo(f"{done.id}: {_why(kind, done)}", err=True)
         elif verb == "cancel":
-            audit.log.info(f"{kind}.cancelled", by=user, **_about(kind, known[done.id]))
+            audit.log.info(f"{kind}.cancelled", by=user, **record_fields(kind, known[done.id]))
             click.echo(f"{done.id} is cancelled")
         elif verb == "approve":
             click.echo(f"{done.id} is approved")
         else:
             click.echo(f"{done.id} is replayed as {done.new}")
-
-
-def _about(kind: Kind, record: Record) -> dict[str, Any]:
-    names = ("source", "kind", "repo", "ref", "sha")
-    fields = {name: getattr(record, name) for name in names}
-    if kind == "delivery":
-        return {"delivery": record.id, **fields}
-    return {
-        "delivery": record.delivery,
-        **fields,
-        "deploy": record.id,
-        "route": record.route,
-        "target": record.target,
-    }
 
 
 def _why(kind: Kind, done: Done) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from redis.asyncio import Redis
 
@@ -23,6 +23,12 @@ class Standing(Protocol):
     def calling(self) -> int: ...
     @property
     def waiting(self) -> int: ...
+    @property
+    def paused(self) -> bool: ...
+    @property
+    def breaker(self) -> Literal["off", "closed", "open", "half-open"]: ...
+    @property
+    def until(self) -> str: ...
 
 
 class Powers(NamedTuple):
