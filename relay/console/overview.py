@@ -187,10 +187,12 @@ def _group_of(job: Seen) -> tuple[str, Status] | None:
 
 
 def _target(standing: Standing) -> Target:
-    first = standing.state.partition(" ")[0]
+    word = "ready" if standing.state == "ready" else "waiting"
+    if standing.breaker in ("open", "half-open"):
+        word = "open"
     return Target(
         standing.name,
-        {"ready": "ready", "paused": "paused", "breaker": "open"}.get(first, "waiting"),
+        "paused" if standing.paused else word,
         standing.state,
         standing.calling,
         standing.waiting,

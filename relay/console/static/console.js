@@ -2,7 +2,8 @@
 "use strict";
 
 (() => {
-  const list = document.querySelector("[data-rows]");
+  // Looked up each time: it is exchanged with its part of the page.
+  const listed = () => document.querySelector("[data-rows]");
   const page = document.querySelector("[data-live]");
   const state = document.getElementById("live-state");
   const said = document.getElementById("live-said");
@@ -34,6 +35,7 @@
 
   // A row that is known is exchanged where it stands; a new one comes on top, and the last one goes.
   const show = ({ id, html, text }) => {
+    const list = listed();
     const old = document.getElementById(id);
     if (old) {
       const here = old.contains(document.activeElement);
@@ -88,16 +90,20 @@
   };
 
   const source = new EventSource(page.dataset.live);
-  source.addEventListener("open", () => { state.textContent = "● live"; });
+  let isAgain = false;
+  source.addEventListener("open", () => {
+    state.textContent = "● live";
+    // What happened while the connection was lost nobody has told.
+    if (isAgain) swap();
+    isAgain = true;
+  });
   source.addEventListener("error", () => {
     state.textContent = source.readyState === EventSource.CLOSED ? "○ not live" : "○ reconnecting";
   });
-  source.addEventListener("row", (event) => list && show(JSON.parse(event.data)));
+  source.addEventListener("row", (event) => listed() && show(JSON.parse(event.data)));
   source.addEventListener("changed", swap);
-  // More has happened than could be passed on, or the connection was lost: look at all of it again.
-  source.addEventListener("missed", () => {
-    if (list && !list.closest("main").contains(document.activeElement)) location.reload();
-    else swap();
-  });
+  // More has happened than could be passed on.
+  source.addEventListener("missed", swap);
   addEventListener("pagehide", () => source.close());
+  addEventListener("pageshow", (event) => event.persisted && location.reload());
 })();
