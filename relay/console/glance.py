@@ -114,9 +114,7 @@ async def _ends(redis: Redis, ids: Sequence[str]) -> dict[str, End]:
         for id_ in ids:
             pipe.xrevrange(RESULTS_PREFIX + id_, count=1)
         answers: Any = await pipe.execute()
-    return {
-        id_: read_end(entries[0]) for id_, entries in zip(ids, answers, strict=True) if entries
-    }
+    return {id_: read_end(entries[0]) for id_, entries in zip(ids, answers, strict=True) if entries}
 
 
 def _read(id_: str, values: Sequence[str], end: End | None) -> Seen:

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import aclosing, suppress
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import orjson
@@ -93,29 +94,23 @@ class Live:
         self._watchers: set[Watcher] = set()
         self._known: dict[Kind, dict[str, Record]] = {}
         self._wanted = asyncio.Event()
-        self._closing = asyncio.Event()
+        self.is_closed = False
 
-    async def messages(self, watcher: Watcher) -> AsyncIterator[bytes]:
-        """What to send, until the stream has lived for long or the console stops.
-
-        Raises TooManyStreams.
-        """
+    @contextmanager
+    def watching(self, watcher: Watcher) -> Iterator[None]:
+        """Tell it what concerns it. Raises TooManyStreams."""
         if len(self._watchers) >= MOST_CLIENTS:
             raise TooManyStreams(f"{MOST_CLIENTS} pages are watched already")
         self._watchers.add(watcher)
         self._wanted.set()
         try:
-            async with asyncio.timeout(LONGEST):
-                while not self._closing.is_set():
-                    yield await watcher.next()
-        except TimeoutError:
-            return
+            yield
         finally:
             self._watchers.discard(watcher)
 
     def close(self) -> None:
         """End all streams."""
-        self._closing.set()
+        self.is_closed = True
         for watcher in self._watchers:
             watcher.tell(_ALIVE)
 
@@ -185,14 +180,12 @@ async def stream(request: web.Request, watcher: Watcher) -> web.StreamResponse:
     response = web.StreamResponse(
         headers={**HEADERS, hdrs.CONTENT_TYPE: "text/event-stream", "X-Accel-Buffering": "no"}
     )
-    async with aclosing(request.app[LIVE].messages(watcher)) as messages:  # type: ignore[type-var]
-        is_begun = False
-        async for message in messages:
-            if not is_begun:
-                await response.prepare(request)
-                is_begun = True
-            with suppress(ConnectionResetError):
-                await response.write(message)
+    hub, ends_at = request.app[LIVE], time.monotonic() + LONGEST
+    with hub.watching(watcher), suppress(ConnectionResetError):
+        await response.prepare(request)
+        await response.write(_ALIVE)
+        while not hub.is_closed and time.monotonic() < ends_at:
+            await response.write(await watcher.next())
     return response
 
 

@@ -111,7 +111,9 @@ class Overviews:
         records = [(kind, record) for kind in kinds for record in found[kind]]
         records.sort(key=lambda each: each[1].created_at, reverse=True)
         attention = Attention(
-            [target for target in targets if target.word in ("open", "paused")], groups(seen), records
+            [target for target in targets if target.word in ("open", "paused")],
+            groups(seen),
+            records,
         )
         now = time.time()
         return Overview(attention, figures(seen, targets, now), _chart(seen, now), targets)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any, cast
+from urllib.parse import quote
 
 import orjson
 from aiohttp import web
@@ -16,7 +17,7 @@ from relay.console.faults import ERROR_PAGE, Fault
 from relay.console.live import LIVE, Live, Watcher
 from relay.console.overview import Overviews
 from relay.console.rendering import STATIC, Told, page
-from relay.console.search import Asked, asked, filter_of, is_wanted
+from relay.console.search import asked, filter_of, is_wanted
 from relay.console.way import judged, shown, steps
 from relay.errors import NoSuchThing, Refused
 from relay.events import Delivery
@@ -73,7 +74,12 @@ async def overview(request: web.Request) -> web.Response:
     """How all stands."""
     made = await request.app[OVERVIEWS].now()
     return page(
-        request, "overview.html", here="overview", live="/live", told=_told(request), **made._asdict()
+        request,
+        "overview.html",
+        here="overview",
+        live="/live",
+        told=_told(request),
+        **made._asdict(),
     )
 
 
@@ -91,7 +97,7 @@ async def listed(request: web.Request) -> web.Response:
     else:
         found = await context.archive.find(kind, wanted, ROWS, exact=True)
         records = await context.archive.read(kind, found.ids)
-        older = search.link(kind, cursor=found.last) if found.more and found.last else ""
+        older = search.link(kind, cursor=found.next) if found.more and found.next else ""
     config = context.plan().config
     return page(
         request,
@@ -145,7 +151,7 @@ async def _delivery(request: web.Request, id_: str) -> web.Response:
         explained=told,
         plan_changed=bool(delivery and delivery.config and delivery.config != plan.version),
         event=_as_text(details.event),
-        live=f"/live?delivery={words.quote(id_, safe='')}",
+        live=f"/live?delivery={quote(id_, safe='')}",
         told=_told(request),
     )
 
@@ -164,7 +170,7 @@ async def _deploy(request: web.Request, id_: str) -> web.Response:
         deploy=shown(details.record, calls[id_]),
         runs=details.runs,
         event=_as_text(details.event),
-        live=f"/live?deploy={words.quote(id_, safe='')}",
+        live=f"/live?deploy={quote(id_, safe='')}",
         told=_told(request),
     )
 
@@ -194,7 +200,9 @@ async def _watcher(request: web.Request) -> Watcher:
     except ValueError as error:
         raise Refused(str(error)) from None
     return Watcher(
-        lambda of, record: of == kind and is_wanted(kind, wanted._replace(statuses=frozenset()), record),
+        lambda of, record: (
+            of == kind and is_wanted(kind, wanted._replace(statuses=frozenset()), record)
+        ),
         # A row does not tell its author, and one whose status has changed may have to go.
         rows=not (search.author or search.status),
     )
@@ -253,7 +261,7 @@ async def ask_to_switch(request: web.Request) -> web.Response:
         subject=name,
         consequence=doing.SWITCHES[action],
         record=None,
-        place=f"/targets/{words.quote(name, safe='')}",
+        place=f"/targets/{quote(name, safe='')}",
         back="/#targets",
     )
 

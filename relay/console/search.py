@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import NamedTuple, cast
+from typing import NamedTuple
 from urllib.parse import urlencode
 
 from config.patterns import PatternSet
 from relay.archive import Filter, since
 from relay.console.words import PLURALS, branch
 from relay.reading import Record, epoch
-from relay.statuses import STATUSES, Kind, Status
+from relay.statuses import STATUSES, Kind
 
 MOST_TEXT = 400
 """Characters of one field of the search."""
@@ -62,7 +62,7 @@ def filter_of(kind: Kind, search: Asked) -> Filter:
         raise ValueError("a commit is searched for by the digits that it begins with")
     name = search.source if kind == "delivery" else search.target
     return Filter(
-        statuses=frozenset({cast(Status, search.status)} if search.status else ()),
+        statuses=frozenset({search.status} if search.status else ()),
         repos=_patterns(search.repo, ignore_case=True),
         names=frozenset({name} if name else ()),
         since=since(search.since),

@@ -85,11 +85,12 @@ def actions(record: Record, kind: Kind) -> Sequence[Action]:
     """What an operator may do to it, what is likely wanted first."""
     # Once a delivery is matched its deploys wait, not it.
     waits = record.status in ("waiting", "retrying") and not (kind == "delivery" and record.deploys)
-    return [
-        *(["approve"] if waits and waits_for(record)[0] == "approval" else []),
-        *(["cancel"] if waits else []),
-        *(["replay"] if record.status in REPLAYABLE and not record.replayed_by else []),
-    ]  # type: ignore[list-item]
+    possible: dict[Action, bool] = {
+        "approve": waits and waits_for(record)[0] == "approval",
+        "cancel": waits,
+        "replay": record.status in REPLAYABLE and not record.replayed_by,
+    }
+    return [action for action, is_possible in possible.items() if is_possible]
 
 
 def relations(record: Record) -> list[tuple[str, str]]:
