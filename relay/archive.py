@@ -62,6 +62,22 @@ _BRIEF = (
     *(CANCELLED_BY_FIELD, DEPLOYS_FIELD, WAITING_FIELD),
 )
 
+# Most jobs of a long list are on other pages, and to ask for their fields costs more than to look.
+# Texts are compared by the server's locale, which agrees on digits, but perhaps not on ids.
+_LIKELY = """
+local prefix, kind, from, to = unpack(ARGV, 1, 4)
+local found = {}
+for number = 5, #ARGV do
+  local at, description = unpack(redis.call('HMGET', prefix .. ARGV[number], 'created_at',
+                                            'description'))
+  if description and string.sub(description, 1, #kind + 1) == kind .. ':' and at and at >= from
+     and (to == '' or at <= to) then
+    found[#found + 1] = ARGV[number]
+  end
+end
+return found
+"""
+
 _Place = Literal["set", "head", "tail"]
 """A sorted set with its newest at the end, or a list with its newest at one of its ends."""
 
@@ -97,8 +113,10 @@ class Found(NamedTuple):
 
     ids: Sequence[str]
     more: bool
-    complete: bool = True
+    complete: bool
     """Whether all that there is was looked at."""
+    next: str
+    """Where those that were found further down begin; see ``Filter.before``."""
 
 
 class Details(NamedTuple):
@@ -155,8 +173,13 @@ class Archive:
                 # One more than asked for tells that there are more.
                 if here > limit and not exact:
                     break
-        ids = [place.rpartition(" ")[2] for place in found[:limit]]
-        return Found(ids, len(found) > limit or not complete, complete)
+        newest = found[:limit]
+        return Found(
+            [place.rpartition(" ")[2] for place in newest],
+            more=len(found) > limit or not complete,
+            complete=complete,
+            next=newest[-1] if len(found) > limit else "",
+        )
 
     async def read(self, kind: Kind, ids: Sequence[str]) -> list[Record]:
         """The records of those that exist and are of this kind, in the same order."""
@@ -225,9 +248,15 @@ class Archive:
         self, kind: Kind, ids: Sequence[str], wanted: Filter, floor: str
     ) -> list[_Brief]:
         """Those which are looked for, as far as small fields tell, and newer than ``floor``."""
+        if not ids:
+            return []
+        likely: Any = await self._redis.eval(
+            _LIKELY, 0, JOB_PREFIX, kind, _time(floor), _time(wanted.before), *ids
+        )
+        briefs = await self._brief_fields(id_.decode() for id_ in likely)
         return [
             _brief(id_, values)
-            for id_, values in (await self._brief_fields(ids)).items()
+            for id_, values in briefs.items()
             if _is_wanted(kind, id_, values, wanted, floor)
         ]
 
@@ -343,6 +372,10 @@ def _kind(description: bytes | None) -> str:
 def place_of(created_at: str, id_: str) -> str:
     """The place of a delivery or deploy in the list of all of them; such texts are in its order."""
     return f"{created_at} {id_}"
+
+
+def _time(place: str) -> str:
+    return place.partition(" ")[0]
 
 
 def since(text: str) -> float:

@@ -1,33 +1,116 @@
-"""The JSON API below /api/v1."""
+"""The JSON API below /api/v1: the table of its endpoints, and the document that describes it."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any
 
 import msgspec
 from aiohttp import web
 
-from relay import __version__
-from relay.console.context import CONTEXT
+from relay.console import acting, asking, planning
+from relay.console.access import needs
+from relay.console.endpoints import PREFIX, Endpoint, Nothing, add
+from relay.console.openapi import document
 
-
-class Health(msgspec.Struct, frozen=True, kw_only=True):
-    """Whether the console can do its work."""
-
-    status: Literal["ok"]
-    version: str
-    config: str
-    """The version of relay.yaml, as in the audit."""
+ENDPOINTS: tuple[Endpoint[Any, Any], ...] = (
+    Endpoint("GET", "/health", planning.health, planning.Health, Nothing, Nothing),
+    Endpoint(
+        "GET",
+        "/deliveries",
+        asking.list_deliveries,
+        asking.Page,
+        asking.DeliveryQuery,
+        Nothing,
+    ),
+    Endpoint("GET", "/deliveries/{id}", asking.show_delivery, asking.Timeline, Nothing, Nothing),
+    Endpoint("GET", "/deploys", asking.list_deploys, asking.Page, asking.DeployQuery, Nothing),
+    Endpoint("GET", "/deploys/{id}", asking.show_deploy, asking.Timeline, Nothing, Nothing),
+    Endpoint(
+        "POST",
+        "/deliveries/replay",
+        acting.replay_deliveries,
+        acting.Results,
+        Nothing,
+        acting.Replay,
+        role="operator",
+    ),
+    Endpoint(
+        "POST",
+        "/deliveries/cancel",
+        acting.cancel_deliveries,
+        acting.Results,
+        Nothing,
+        acting.Deed,
+        role="operator",
+    ),
+    Endpoint(
+        "POST",
+        "/deploys/replay",
+        acting.replay_deploys,
+        acting.Results,
+        Nothing,
+        acting.Replay,
+        role="operator",
+    ),
+    Endpoint(
+        "POST",
+        "/deploys/cancel",
+        acting.cancel_deploys,
+        acting.Results,
+        Nothing,
+        acting.Deed,
+        role="operator",
+    ),
+    Endpoint(
+        "POST",
+        "/deploys/approve",
+        acting.approve_deploys,
+        acting.Results,
+        Nothing,
+        acting.Deed,
+        role="operator",
+    ),
+    Endpoint("GET", "/routes", planning.list_routes, planning.Routes, Nothing, Nothing),
+    Endpoint("GET", "/sources", planning.list_sources, planning.Sources, Nothing, Nothing),
+    Endpoint("GET", "/targets", planning.list_targets, planning.Targets, Nothing, Nothing),
+    Endpoint(
+        "POST",
+        "/targets/{name}/pause",
+        acting.pause_target,
+        acting.TargetChanged,
+        Nothing,
+        Nothing,
+        role="operator",
+    ),
+    Endpoint(
+        "POST",
+        "/targets/{name}/resume",
+        acting.resume_target,
+        acting.TargetChanged,
+        Nothing,
+        Nothing,
+        role="operator",
+    ),
+    Endpoint(
+        "POST",
+        "/explain",
+        planning.explain,
+        planning.Explained,
+        Nothing,
+        planning.Question,
+        large=True,
+    ),
+)
 
 
 def setup(app: web.Application) -> None:
     """Add the API to the console."""
-    app.router.add_get("/api/v1/health", health)
+    for endpoint in ENDPOINTS:
+        add(app, endpoint)
+    described = msgspec.json.encode(document(ENDPOINTS))
 
+    @needs(None)
+    async def describe(_: web.Request) -> web.Response:
+        return web.Response(body=described, content_type="application/json")
 
-async def health(request: web.Request) -> web.Response:
-    """Raises redis.exceptions.RedisError where Redis does not answer."""
-    context = request.app[CONTEXT]
-    await context.redis.ping()
-    told = Health(status="ok", version=__version__, config=context.plan().version)
-    return web.Response(body=msgspec.json.encode(told), content_type="application/json")
+    app.router.add_get(f"{PREFIX}/openapi.json", describe)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 
 from aiohttp import web
 
@@ -23,6 +24,9 @@ from relay.store import connect_async
 MOST_BODY = 1_048_576
 """Bytes of a request's body, where a handler does not allow more."""
 
+MOST_URL = 65_536
+"""Bytes of a request's first line; what the filters allow fits in."""
+
 GRACE = 5
 """Seconds that requests under way get to finish."""
 
@@ -40,9 +44,24 @@ def assemble(context: Context) -> web.Application:
     return app
 
 
+def runner_of(app: web.Application, settings: Settings) -> web.AppRunner:
+    """What listens, once it is set up and given a socket."""
+    return web.AppRunner(
+        app,
+        access_log=None,
+        # Of a request that it cannot read aiohttp logs the line, which may hold a token.
+        logger=logging.Logger("relay.console.connections", logging.CRITICAL),
+        shutdown_timeout=min(GRACE, settings.shutdown_grace),
+        keepalive_timeout=settings.keep_alive,
+        max_line_size=MOST_URL,
+    )
+
+
 async def serve(settings: Settings, loaded: Loaded, powers: Powers) -> None:
     """Serve the console until SIGTERM or SIGINT. Raises CannotListen."""
-    redis = connect_async(settings.redis_address(), timeout=settings.store_timeout)
+    address, timeout = settings.redis_address(), settings.store_timeout
+    redis = connect_async(address, timeout=timeout)
+    redis_once = connect_async(address, timeout=timeout, repeats=False)
     reloading = Reloading(
         settings,
         planned(loaded),
@@ -54,6 +73,7 @@ async def serve(settings: Settings, loaded: Loaded, powers: Powers) -> None:
     context = Context(
         settings=settings,
         redis=redis,
+        redis_once=redis_once,
         archive=Archive(redis, settings.queue),
         powers=powers,
         sessions=Sessions(redis),
@@ -61,12 +81,7 @@ async def serve(settings: Settings, loaded: Loaded, powers: Powers) -> None:
     )
     stop = asyncio.Event()
     on_signals(stop=stop.set, reload=reloading.hurry)
-    runner = web.AppRunner(
-        assemble(context),
-        access_log=None,
-        shutdown_timeout=min(GRACE, settings.shutdown_grace),
-        keepalive_timeout=settings.keep_alive,
-    )
+    runner = runner_of(assemble(context), settings)
     await runner.setup()
     port = settings.console_port or 0
     await web.SockSite(runner, listen(settings.console_host, port, share=False)).start()
@@ -80,4 +95,5 @@ async def serve(settings: Settings, loaded: Loaded, powers: Powers) -> None:
         watching.cancel()
         await runner.cleanup()
         await redis.aclose()
+        await redis_once.aclose()
     log.info("console.stopped")

@@ -34,6 +34,8 @@ class Context:
 
     settings: Settings
     redis: Redis
+    redis_once: Redis
+    """Repeats no command whose connection broke: it might be executed twice."""
     archive: Archive
     powers: Powers
     sessions: Sessions

@@ -101,8 +101,13 @@ async def answered(request: web.Request, handler: Handler) -> web.StreamResponse
         fault = Fault(503, "audit_unavailable", str(error))
     except StoreUnavailable as error:
         fault = Fault(503, "store_unavailable", str(error))
-    except (RedisError, OSError) as error:
+    except RedisError as error:
         fault = Fault(503, "store_unavailable", f"Redis does not answer ({type(error).__name__})")
+    except web.RequestPayloadError:
+        fault = Fault(400, "bad_request", "the body cannot be read")
+    except ConnectionError:
+        # Whoever asked has gone.
+        raise
     except RelayError as error:
         fault = Fault(500, "misconfigured", str(error))
     except Exception:

@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import aiohttp
 import redis
-from aiohttp.abc import AbstractCookieJar
+from aiohttp import CookieJar, web
 
+from config.loading import load
+from config.settings import Settings
 from relay import audit
-from relay.tokens import Role
+from relay.archive import Archive
+from relay.commands.console import powers
+from relay.console.app import assemble, runner_of
+from relay.console.context import Context, planned
+from relay.console.sessions import Sessions
+from relay.store import connect_async
+from relay.tokens import Role, create
 from tests.harness import SECRETS
 
 
@@ -33,10 +42,7 @@ class Desk:
     tokens: Mapping[Role, str]
     store: redis.Redis
     stream: io.BytesIO
-    http: aiohttp.ClientSession = field(init=False)
-
-    def session(self, jar: AbstractCookieJar) -> aiohttp.ClientSession:
-        return aiohttp.ClientSession(self.url, cookie_jar=jar)
+    http: aiohttp.ClientSession
 
     async def ask(
         self,
@@ -83,3 +89,33 @@ class Desk:
         for text in self.tokens.values():
             assert text.encode() not in self.stream.getvalue()
         return [line for line in lines if line["event"] == event]
+
+
+@asynccontextmanager
+async def opened(
+    settings: Settings, store: redis.Redis, audited: io.BytesIO
+) -> AsyncIterator[Desk]:
+    """A console on a socket of its own, and who sits before it."""
+    connection = connect_async(settings.redis_address(), timeout=settings.store_timeout)
+    plan = planned(load(settings.config, secrets_of=()))
+    context = Context(
+        settings=settings,
+        redis=connection,
+        redis_once=connection,
+        archive=Archive(connection, settings.queue),
+        powers=powers(settings),
+        sessions=Sessions(connection),
+        plan=lambda: plan,
+    )
+    runner = runner_of(assemble(context), settings)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    host, port = runner.addresses[0][:2]
+    texts: dict[Any, str] = {
+        role: create(store, f"a-{role}", role).text for role in ("viewer", "operator")
+    }
+    url = f"http://{host}:{port}"
+    async with aiohttp.ClientSession(url, cookie_jar=CookieJar(unsafe=True)) as http:
+        yield Desk(url, texts, store, audited, http)
+    await runner.cleanup()
+    await connection.aclose()

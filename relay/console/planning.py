@@ -1,0 +1,265 @@
+"""What the API tells of relay.yaml: routes, sources, targets, and what a webhook would cause."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+from yarl import URL
+
+from config.model import Route, Source, Target
+from relay import __version__
+from relay.console.context import Plan
+from relay.console.endpoints import Asked, Nothing
+from relay.console.powers import Standing
+from relay.errors import NoSuchThing
+from relay.events import Ignored
+from relay.explanation import explanation
+from relay.providers import DIALECTS
+from relay.providers.recognise import event_header
+from relay.records import QUEUE_PREFIX
+
+MASK = "****"
+
+_TELLING = re.compile(r"auth|cookie|key|secret|signature|token|passw", re.IGNORECASE)
+"""Names of headers and parameters whose value is masked, even where relay.yaml has it in plain."""
+
+
+class Health(msgspec.Struct, frozen=True, kw_only=True):
+    """That the console can do its work."""
+
+    status: Literal["ok"]
+    version: str
+    config: str
+    """The version of relay.yaml, as in the audit."""
+    queued: int
+    """Jobs that a worker would take now."""
+
+
+class RouteShown(msgspec.Struct, frozen=True, kw_only=True):
+    """A route as relay.yaml has it."""
+
+    name: str
+    repo: Sequence[str]
+    on: Sequence[str]
+    deploy: Sequence[str]
+    conditions: dict[str, Any]
+    """Its other keys, such as ``branches``."""
+
+
+class SourceShown(msgspec.Struct, frozen=True, kw_only=True):
+    """A source without its secrets."""
+
+    name: str
+    provider: str
+    path: str
+    """Where its webhooks are received."""
+    repos: Sequence[str]
+    networks: Sequence[str]
+    rate: str
+    secrets: int
+    """How many may sign."""
+
+
+class TargetShown(msgspec.Struct, frozen=True, kw_only=True):
+    """A target and how it stands, without its URL."""
+
+    name: str
+    preset: str
+    state: str
+    """How it stands, in words."""
+    paused: bool
+    breaker: Literal["off", "closed", "open", "half-open"]
+    """half-open: the next call, or the one under way, is the probe."""
+    until: str
+    """When calls begin again, if that is known."""
+    in_flight: int
+    waiting: int
+    concurrency: int
+    supersede: bool
+    approval: bool
+
+
+class Routes(msgspec.Struct, frozen=True, kw_only=True):
+    """All routes, in their order."""
+
+    items: Sequence[RouteShown]
+
+
+class Sources(msgspec.Struct, frozen=True, kw_only=True):
+    """All sources."""
+
+    items: Sequence[SourceShown]
+
+
+class Targets(msgspec.Struct, frozen=True, kw_only=True):
+    """All targets."""
+
+    items: Sequence[TargetShown]
+
+
+class Question(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A webhook that might come."""
+
+    source: Annotated[str, Meta(max_length=200)]
+    payload: dict[str, Any]
+    event: Annotated[str, Meta(min_length=1, max_length=100, pattern="^[ -~]+$")] | None = None
+    """Value of the provider's event header; recognised if left out."""
+
+
+class CallShown(msgspec.Struct, frozen=True, kw_only=True):
+    """A call that would be made, secrets masked."""
+
+    target: str
+    method: str = ""
+    url: str = ""
+    headers: dict[str, str] = {}
+    body: str = ""
+    error: str = ""
+    """Why it cannot be made."""
+
+
+class Decision(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether a route takes it, and why."""
+
+    route: str
+    matched: bool
+    reason: str
+    calls: Sequence[CallShown]
+
+
+class Explained(msgspec.Struct, frozen=True, kw_only=True):
+    """What a webhook would cause."""
+
+    ignored: str = ""
+    """Why it can never deploy; the rest is empty then."""
+    event: dict[str, Any] = {}
+    routes: Sequence[Decision] = ()
+
+
+async def health(asked: Asked[Nothing, Nothing]) -> Health:
+    """Tell whether the console can do its work."""
+    context = asked.context
+    queued: Any = await context.redis.llen(QUEUE_PREFIX + context.settings.queue)
+    return Health(
+        status="ok", version=__version__, config=context.plan().version, queued=int(queued)
+    )
+
+
+async def list_routes(asked: Asked[Nothing, Nothing]) -> Routes:
+    """List the routes, in their order."""
+    return Routes(items=[_route(route) for route in asked.context.plan().config.routes])
+
+
+async def list_sources(asked: Asked[Nothing, Nothing]) -> Sources:
+    """List the sources."""
+    sources = asked.context.plan().config.sources
+    return Sources(items=[_source(name, source) for name, source in sources.items()])
+
+
+async def list_targets(asked: Asked[Nothing, Nothing]) -> Targets:
+    """List the targets and how they stand."""
+    known = asked.context.plan().config.targets
+    standings = await asyncio.to_thread(asked.context.powers.targets, known)
+    return Targets(items=[_target(known[one.name], one) for one in standings])
+
+
+async def explain(asked: Asked[Nothing, Question]) -> Explained:
+    """Tell what a webhook would cause: every route and why, and the calls."""
+    question = asked.body
+    return await asyncio.to_thread(
+        explained,
+        asked.context.plan(),
+        question.source,
+        msgspec.json.encode(question.payload),
+        question.event,
+    )
+
+
+def explained(plan: Plan, source: str, payload: bytes, event: str | None) -> Explained:
+    """What a webhook would cause. Takes as long as the payload is large. Raises NoSuchThing and
+    Malformed."""
+    if source not in plan.config.sources:
+        raise NoSuchThing(f"no source {source!r} in relay.yaml")
+    dialect = DIALECTS[plan.config.sources[source].provider](["no secret is needed"])
+    parsed = dialect.parse(event_header(dialect.name, payload, event), payload)
+    if isinstance(parsed, Ignored):
+        return Explained(ignored=parsed.reason)
+    told = msgspec.convert(explanation(plan.router, plan.recipes, parsed, source), Explained)
+    return msgspec.structs.replace(
+        told,
+        routes=[
+            msgspec.structs.replace(route, calls=[_masked(call) for call in route.calls])
+            for route in told.routes
+        ],
+    )
+
+
+def _masked(call: CallShown) -> CallShown:
+    """Without what may be a secret although relay.yaml has it in plain: people who look need not
+    know what the operator wrote there."""
+    return msgspec.structs.replace(
+        call,
+        url=_masked_url(call.url),
+        headers={
+            name: MASK if _TELLING.search(name) else value for name, value in call.headers.items()
+        },
+    )
+
+
+def _masked_url(text: str) -> str:
+    """``<env NAME>`` stands for a whole URL; of one in plain the path may be the secret."""
+    address, mark, query = text.partition("?")
+    if address.startswith(("http://", "https://")):
+        address = f"{URL(address, encoded=True).origin()}/{MASK}"
+    pairs = [pair.partition("=") for pair in query.split("&")] if mark else []
+    shown = [
+        f"{name}={MASK}" if _TELLING.search(name) else name + equals + value
+        for name, equals, value in pairs
+    ]
+    return address + mark + "&".join(shown)
+
+
+def _route(route: Route) -> RouteShown:
+    told = route.model_dump(mode="json", exclude_unset=True)
+    shown = {"name", "repo", "on", "deploy"}
+    return RouteShown(
+        name=route.name,
+        repo=route.repo,
+        on=route.on,
+        deploy=route.deploy,
+        conditions={key: value for key, value in told.items() if key not in shown},
+    )
+
+
+def _source(name: str, source: Source) -> SourceShown:
+    rate = source.rate
+    return SourceShown(
+        name=name,
+        provider=source.provider,
+        path=f"/hooks/{name}",
+        repos=source.repos,
+        networks=[str(network) for network in source.networks],
+        rate=f"{rate.most} in {rate.seconds:g} s" if rate else "",
+        secrets=len(source.secrets) + len(source.signing_tokens),
+    )
+
+
+def _target(target: Target, standing: Standing) -> TargetShown:
+    return TargetShown(
+        name=standing.name,
+        preset=target.preset,
+        state=standing.state,
+        paused=standing.paused,
+        breaker=standing.breaker,
+        until=standing.until,
+        in_flight=standing.calling,
+        waiting=standing.waiting,
+        concurrency=target.concurrency,
+        supersede=target.newest_only,
+        approval=target.approval is not None,
+    )

@@ -1,0 +1,31 @@
+"""The document describes what is served: schemathesis asks a live console by it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+
+from tests.console.desk import Desk
+from tests.harness import PATIENCE
+
+
+async def test_answers_are_as_the_document_says(desk: Desk, tmp_path: Path) -> None:
+    process = await asyncio.create_subprocess_exec(
+        *(Path(sys.executable).with_name("schemathesis"), "run"),
+        f"{desk.url}/api/v1/openapi.json",
+        *("--header", f"Authorization: Bearer {desk.tokens['operator']}"),
+        *("--phases", "examples,coverage,fuzzing"),
+        *("--max-examples", "8", "--seed", "1"),
+        *("--generation-database", "none", "--no-color"),
+        cwd=tmp_path,
+        env={**os.environ, "HOME": str(tmp_path)},
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    async with asyncio.timeout(PATIENCE):
+        output, _ = await process.communicate()
+
+    assert process.returncode == 0, output.decode()
