@@ -416,6 +416,7 @@ async def test_rows_come_live(busy: Desk, relay: Relay, monkeypatch: pytest.Monk
 
 async def looked(desk: Desk) -> None:
     """Until the console has looked once: what it has seen first is not news."""
+
     def is_looking() -> bool:
         calls: Any = desk.store.info("commandstats")
         return "cmdstat_smembers" in calls
