@@ -144,8 +144,17 @@ class Archive:
         self._queue = queue
         self._scheduled = ScheduledJobRegistry.key_template.format(queue)
 
-    async def find(self, kind: Kind, wanted: Filter, limit: int, *, exact: bool = False) -> Found:
-        """The newest ``limit`` of what is looked for.
+    async def find(
+        self,
+        kind: Kind,
+        wanted: Filter,
+        limit: int,
+        *,
+        exact: bool = False,
+        most: int | None = None,
+    ) -> Found:
+        """The newest ``limit`` of what is looked for, among ``most`` jobs of each place
+        (``MOST_LOOKED_AT`` unless said).
 
         No place is in the order in which its jobs were made: they are in that of their turn, or of
         their end. With ``exact`` each is looked through to its end, so that pages of a long list
@@ -156,7 +165,7 @@ class Archive:
         reads, complete = MOST_READ, True
         for key, place in await self._places(kind, wanted.statuses or frozenset(STATUSES)):
             here = 0
-            async for ids, is_cut in self._pages(key, place):
+            async for ids, is_cut in self._pages(key, place, most or MOST_LOOKED_AT):
                 floor = found[-1] if exact and len(found) > limit else ""
                 briefs = await self._wanted(kind, [i for i in ids if i not in seen], wanted, floor)
                 if wanted.reads_event:
@@ -228,10 +237,12 @@ class Archive:
             places.append((CanceledJobRegistry.key_template.format(self._queue), "set"))
         return places
 
-    async def _pages(self, key: str, place: _Place) -> AsyncIterator[tuple[list[str], bool]]:
+    async def _pages(
+        self, key: str, place: _Place, most: int
+    ) -> AsyncIterator[tuple[list[str], bool]]:
         """Ids, the newest first, and whether there are more of them that will not be looked at."""
         raw: Any
-        for start in range(0, MOST_LOOKED_AT, PAGE):
+        for start in range(0, most, PAGE):
             if place == "set":
                 raw = await self._redis.zrange(key, start, start + PAGE - 1, desc=True)
             elif place == "head":
@@ -240,7 +251,7 @@ class Archive:
                 raw = (await self._redis.lrange(key, -start - PAGE, -start - 1))[::-1]
             # The started registry has runs: a job, a colon, an execution.
             ids = [entry.decode().partition(":")[0] for entry in raw]
-            yield ids, len(raw) == PAGE and start + PAGE >= MOST_LOOKED_AT
+            yield ids, len(raw) == PAGE and start + PAGE >= most
             if len(raw) < PAGE:
                 return
 

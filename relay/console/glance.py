@@ -17,7 +17,13 @@ from rq.registry import (
 
 from relay.archive import PAGE, RESULTS_PREFIX
 from relay.reading import End, epoch, read_end
-from relay.records import CANCELLED_BY_FIELD, JOB_PREFIX, QUEUE_PREFIX, WAITING_FIELD
+from relay.records import (
+    CANCELLED_BY_FIELD,
+    JOB_PREFIX,
+    QUEUE_PREFIX,
+    REPLAYED_BY_FIELD,
+    WAITING_FIELD,
+)
 from relay.statuses import Status, status_of
 
 LOOKED_AT = 1_000
@@ -28,7 +34,8 @@ LIMITS_LOOKED_AT = 100
 
 Place = Literal["queue", "limited", "scheduled", "started", "failed", "finished"]
 
-_FIELDS = ("status", "created_at", "description", "ended_at", WAITING_FIELD, CANCELLED_BY_FIELD)
+_OURS = (WAITING_FIELD, CANCELLED_BY_FIELD, REPLAYED_BY_FIELD)
+_FIELDS = ("status", "created_at", "description", "ended_at", *_OURS)
 
 
 class Seen(NamedTuple):
@@ -40,6 +47,7 @@ class Seen(NamedTuple):
     created_at: float
     ended_at: float
     waits_for: str
+    is_replayed: bool = False
 
 
 class Glance(NamedTuple):
@@ -118,7 +126,7 @@ async def _ends(redis: Redis, ids: Sequence[str]) -> dict[str, End]:
 
 
 def _read(id_: str, values: Sequence[str], end: End | None) -> Seen:
-    status, created_at, description, ended_at, waits_for, cancelled_by = values
+    status, created_at, description, ended_at, waits_for, cancelled_by, replayed_by = values
     word = status_of(
         status,
         waits=bool(waits_for),
@@ -133,4 +141,5 @@ def _read(id_: str, values: Sequence[str], end: End | None) -> Seen:
         epoch(created_at),
         epoch(ended_at),
         waits_for.strip(),
+        bool(replayed_by),
     )

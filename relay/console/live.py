@@ -22,13 +22,19 @@ from relay.console.rendering import row
 from relay.console.words import said
 from relay.errors import Refused
 from relay.reading import Record
-from relay.statuses import Kind
+from relay.statuses import ACTIVE, Kind
 
 INTERVAL = 1.0
 """Seconds between two looks."""
 
 WATCHED = 50
 """The newest deliveries, and as many deploys, are watched; and those whose pages are open."""
+
+LOOKED_AT = 1_000
+"""Jobs looked at in each place to find the newest."""
+
+MOST_ACTIVE = 200
+"""Of those that were among the newest, so many are watched until they have ended."""
 
 MOST_CLIENTS = 100
 """Streams at a time."""
@@ -130,18 +136,20 @@ class Live:
             await asyncio.sleep(INTERVAL)
 
     async def _look(self, kind: Kind) -> None:
-        found = await self._archive.find(kind, Filter(), WATCHED)
-        open_pages = {id_ for watcher in self._watchers for id_ in watcher.watched}
-        ids = [*found.ids, *sorted(open_pages.difference(found.ids))]
-        records = {record.id: record for record in await self._archive.read(kind, ids)}
+        found = await self._archive.find(kind, Filter(), WATCHED, most=LOOKED_AT)
         known = self._known.get(kind)
+        before = known or {}
+        active = [id_ for id_, record in before.items() if record.status in ACTIVE]
+        open_pages = {id_ for watcher in self._watchers for id_ in watcher.watched}
+        ids = dict.fromkeys([*found.ids, *active[:MOST_ACTIVE], *sorted(open_pages)])
+        records = {record.id: record for record in await self._archive.read(kind, list(ids))}
         self._known[kind] = records
         if known is None:
             return
-        is_gap = bool(known) and len(found.ids) == WATCHED and known.keys().isdisjoint(found.ids)
+        is_gap = bool(before) and len(found.ids) == WATCHED and before.keys().isdisjoint(found.ids)
         # The oldest first, so that each goes on top of the one before.
         changed = [
-            record for record in reversed(records.values()) if known.get(record.id) != record
+            record for record in reversed(records.values()) if before.get(record.id) != record
         ]
         if not changed:
             return

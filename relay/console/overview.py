@@ -121,8 +121,8 @@ class Overviews:
 
 _GROUPS: dict[tuple[str, Status], tuple[str, str]] = {
     ("deploy", "held"): ("held", "sent and not answered: look at the platform, then decide"),
-    ("deploy", "failed"): ("failed", "not called again by themselves"),
-    ("delivery", "failed"): ("failed to be matched", "see the reason, then replay them"),
+    ("deploy", "failed"): ("failed", "not called again without a replay"),
+    ("delivery", "failed"): ("failed to be matched", "not matched again without a replay"),
     ("deploy", "waiting"): ("waiting for approval", "somebody has to say yes or no"),
 }
 
@@ -183,7 +183,8 @@ def age(seconds: float) -> str:
 
 
 def _group_of(job: Seen) -> tuple[str, Status] | None:
-    if job.status == "waiting" and not job.waits_for.startswith("approval"):
+    is_other = job.status == "waiting" and not job.waits_for.startswith("approval")
+    if is_other or job.is_replayed:
         return None
     return (job.kind, job.status) if (job.kind, job.status) in _GROUPS else None
 

@@ -89,7 +89,7 @@ async def listed(request: web.Request) -> web.Response:
     kind = KINDS[request.match_info["plural"]]
     search, mistake = asked(request.query), ""
     records: Sequence[Record] = ()
-    older = ""
+    older, is_complete = "", True
     try:
         wanted = filter_of(kind, search)
     except ValueError as error:
@@ -97,6 +97,7 @@ async def listed(request: web.Request) -> web.Response:
     else:
         found = await context.archive.find(kind, wanted, ROWS, exact=True)
         records = await context.archive.read(kind, found.ids)
+        is_complete = found.complete
         older = search.link(kind, cursor=found.next) if found.more and found.next else ""
     config = context.plan().config
     return page(
@@ -111,6 +112,7 @@ async def listed(request: web.Request) -> web.Response:
         records=records,
         searched=search.searches,
         older=older,
+        is_complete=is_complete,
         newest=search.link(kind, cursor=""),
         most=2 * ROWS,
         statuses=STATUSES,

@@ -47,9 +47,10 @@ class Judged(NamedTuple):
 def shown(record: Record, calls: Sequence[Call]) -> ShownDeploy:
     """A deploy with its attempts."""
     if record.attempts:
-        missing = f"{record.attempts} made; what they asked and were answered was not kept."
+        made = "1 attempt was" if record.attempts == 1 else f"{record.attempts} attempts were"
+        missing = f"{made} made; the request and the answer were not kept."
     else:
-        missing = "None yet." if record.status in ACTIVE else "None was made."
+        missing = "No attempt yet." if record.status in ACTIVE else "No attempt was made."
     return ShownDeploy(record, standing(record), calls, missing)
 
 

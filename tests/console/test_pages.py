@@ -189,7 +189,43 @@ async def test_way_of_a_webhook(busy: Desk, relay: Relay) -> None:
     page = text_of(await get(busy, f"/deploys/{deploy}"))
     assert "production" in page
     assert delivery in page
-    assert "1 made" in page or "Attempt 1" in page
+    assert "1 attempt was made" in page
+
+
+async def test_attempts_show_request_and_answer(busy: Desk, relay: Relay) -> None:
+    delivery = await pushed(relay, repo="acme/web")
+    deploy = (await told(relay, "deploy.succeeded"))["deploy"]
+    kept = {
+        "at": "2026-11-25T12:00:00Z",
+        "attempt": 1,
+        "outcome": "retry",
+        "reason": "HTTP 503",
+        "method": "POST",
+        "host": "platform.example",
+        "request_headers": {"Authorization": "****"},
+        "request_body": NASTY,
+        "status": 503,
+        "response_headers": {"Retry-After": "2"},
+        "response_body": NASTIER,
+        "ms": 12.5,
+    }
+    key = f"relay:attempts:{deploy}"
+    busy.store.delete(key)
+    busy.store.rpush(key, json.dumps(kept), b"\xff", json.dumps({"attempt": "two"}))
+    busy.store.rpush(key, *[json.dumps({**kept, "attempt": n}) for n in range(2, 31)])
+    await busy.log_in("viewer")
+
+    for path in (f"/deploys/{deploy}", f"/deliveries/{quote(delivery, safe='')}"):
+        html = await get(busy, path)
+        assert html.count("<summary>Attempt ") == 20
+        assert "Attempt 30: retry, HTTP 503, 12.5 ms: HTTP 503" in html
+        assert "Attempt 10:" not in html
+        assert "POST platform.example" in html
+        assert "Authorization: ****" in html
+        assert "Retry-After: 2" in html
+        assert "&lt;script&gt;alert(1)&lt;/script&gt;</pre>" in html
+    busy.store.ltrim(key, 0, 2)
+    assert (await get(busy, f"/deploys/{deploy}")).count("<summary>Attempt ") == 1
 
 
 async def test_lists_are_searched(busy: Desk, relay: Relay) -> None:
