@@ -21,7 +21,7 @@ _HEAD = (
 _REASONS = {200: b"OK", 202: b"Accepted"}
 
 
-def final_answer(code: int, *, retry_after: int = 0, **fields: str) -> bytes:
+def final_answer(code: int, *, retry_after: int = 0, **fields: object) -> bytes:
     """A whole answer, after which the connection is closed; for whoever has not asked anything."""
     content = orjson.dumps(fields)
     lines = [

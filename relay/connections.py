@@ -1,4 +1,4 @@
-"""The receiver's connections: how many, how long, and an answer for what is not HTTP.
+"""A server's connections: how many, how long, and an answer for what is not HTTP.
 
 aiohttp bounds the headers of a request in bytes but not in time, keeps an idle connection for an
 hour, and has no bound to their number. Its parts are documented in
@@ -12,7 +12,7 @@ import resource
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from aiohttp import web
 
@@ -49,12 +49,14 @@ class Answering(Protocol):
 class Server(web.Server):
     """aiohttp's server, with bounds."""
 
-    def __init__(self, receiver: Answering, bounds: Bounds, handle: Handle) -> None:
+    def __init__(self, receiver: Answering, bounds: Bounds, handle: Handle, **options: Any) -> None:
+        """``options`` are those of aiohttp's RequestHandler."""
         super().__init__(
             handle,
             access_log=None,
             auto_decompress=False,
             keepalive_timeout=bounds.keep_alive,
+            **options,
         )
         self.receiver = receiver
         self.bounds = bounds

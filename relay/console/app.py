@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 
 from aiohttp import web
 
@@ -15,6 +14,7 @@ from relay.audit import log
 from relay.console import api, faults, login, pages
 from relay.console.access import admit
 from relay.console.context import CONTEXT, Context, planned
+from relay.console.listening import Runner
 from relay.console.powers import Powers
 from relay.console.sessions import Sessions
 from relay.reloading import Reloading
@@ -23,12 +23,6 @@ from relay.store import connect_async
 
 MOST_BODY = 1_048_576
 """Bytes of a request's body, where a handler does not allow more."""
-
-MOST_URL = 65_536
-"""Bytes of a request's first line; what the filters allow fits in."""
-
-GRACE = 5
-"""Seconds that requests under way get to finish."""
 
 
 def assemble(context: Context) -> web.Application:
@@ -42,19 +36,6 @@ def assemble(context: Context) -> web.Application:
     login.setup(app)
     pages.setup(app)
     return app
-
-
-def runner_of(app: web.Application, settings: Settings) -> web.AppRunner:
-    """What listens, once it is set up and given a socket."""
-    return web.AppRunner(
-        app,
-        access_log=None,
-        # Of a request that it cannot read aiohttp logs the line, which may hold a token.
-        logger=logging.Logger("relay.console.connections", logging.CRITICAL),
-        shutdown_timeout=min(GRACE, settings.shutdown_grace),
-        keepalive_timeout=settings.keep_alive,
-        max_line_size=MOST_URL,
-    )
 
 
 async def serve(settings: Settings, loaded: Loaded, powers: Powers) -> None:
@@ -81,7 +62,7 @@ async def serve(settings: Settings, loaded: Loaded, powers: Powers) -> None:
     )
     stop = asyncio.Event()
     on_signals(stop=stop.set, reload=reloading.hurry)
-    runner = runner_of(assemble(context), settings)
+    runner = Runner(assemble(context), settings)
     await runner.setup()
     port = settings.console_port or 0
     await web.SockSite(runner, listen(settings.console_host, port, share=False)).start()

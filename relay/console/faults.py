@@ -96,7 +96,7 @@ async def answered(request: web.Request, handler: Handler) -> web.StreamResponse
             headers[hdrs.RETRY_AFTER] = str(error.retry_after)
         _tell(request, fault)
     except Rejected as error:
-        fault = Fault(error.status, "not_understood", error.reason)
+        fault = Fault(error.status, error.answer.replace(" ", "_"), error.reason)
     except AuditUnavailable as error:
         fault = Fault(503, "audit_unavailable", str(error))
     except StoreUnavailable as error:

@@ -15,14 +15,20 @@ from tests.harness import RELAY_YAML
 
 
 @pytest.fixture
-def settings(server_socket: Path, tmp_path: Path) -> Settings:
+def relay_yaml() -> str:
+    return RELAY_YAML
+
+
+@pytest.fixture
+def settings(server_socket: Path, tmp_path: Path, relay_yaml: str) -> Settings:
     path = tmp_path / "relay.yaml"
-    path.write_text(RELAY_YAML, encoding="utf-8")
+    path.write_text(relay_yaml, encoding="utf-8")
     return Settings(
         config=path,
         redis_url=f"unix://{server_socket}",  # type: ignore[arg-type]
         trusted_proxies=["127.0.0.0/8"],  # type: ignore[arg-type]
         store_timeout=2,
+        header_timeout=1,
     )
 
 

@@ -12,14 +12,16 @@ from typing import Any, NamedTuple
 import aiohttp
 import redis
 from aiohttp import CookieJar, web
+from yarl import URL
 
 from config.loading import load
 from config.settings import Settings
 from relay import audit
 from relay.archive import Archive
 from relay.commands.console import powers
-from relay.console.app import assemble, runner_of
+from relay.console.app import assemble
 from relay.console.context import Context, planned
+from relay.console.listening import Runner
 from relay.console.sessions import Sessions
 from relay.store import connect_async
 from relay.tokens import Role, create
@@ -47,7 +49,7 @@ class Desk:
     async def ask(
         self,
         method: str,
-        path: str,
+        path: str | URL,
         role: Role | None = None,
         *,
         token: str = "",
@@ -107,7 +109,7 @@ async def opened(
         sessions=Sessions(connection),
         plan=lambda: plan,
     )
-    runner = runner_of(assemble(context), settings)
+    runner = Runner(assemble(context), settings)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     host, port = runner.addresses[0][:2]

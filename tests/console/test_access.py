@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
+
 import pytest
+from yarl import URL
 
 from relay import tokens
 from relay.console.sessions import COOKIE, TRIES
 from tests.console.desk import Desk
+from tests.harness import PATIENCE
 
 HEALTH = "/api/v1/health"
 
@@ -130,3 +135,28 @@ async def test_pages_send_people_to_the_login(desk: Desk) -> None:
 
 async def test_process_answers_without_a_token(desk: Desk) -> None:
     assert (await desk.ask("GET", "/healthz")).body == {"status": "ok"}
+
+
+async def test_connections_are_bounded_and_quote_nothing(
+    desk: Desk, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """What cannot be read is neither repeated nor logged, as it may hold a token."""
+    secret = b"drt_0_secret\x00"
+    status, body = await raw(desk.url, b"GET / HTTP/1.1\r\nAuthorization: " + secret + b"\r\n\r\n")
+    assert (status, json.loads(body)["error"]["code"]) == (400, "bad_request")
+    assert b"drt_" not in body
+    assert "drt_" not in capfd.readouterr().err
+
+    status, body = await raw(desk.url, b"GET / HTTP/1.1\r\n")
+    assert (status, json.loads(body)["error"]["code"]) == (408, "headers_too_slow")
+
+
+async def raw(url: str, sent: bytes) -> tuple[int, bytes]:
+    reader, writer = await asyncio.open_connection(URL(url).host, URL(url).port)
+    writer.write(sent)
+    async with asyncio.timeout(PATIENCE):
+        answer = await reader.read()
+    writer.close()
+    await writer.wait_closed()
+    head, _, body = answer.partition(b"\r\n\r\n")
+    return int(head.split()[1]), body

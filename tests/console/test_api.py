@@ -10,15 +10,19 @@ from typing import Any, TypeVar
 
 import pytest
 import redis
+from redis.asyncio import Redis
 from rq.job import Job, JobStatus
+from yarl import URL
 
+from config.model import Target
 from config.settings import Settings
 from relay.console.api import ENDPOINTS
 from relay.console.endpoints import PREFIX, Endpoint
 from relay.tokens import Role
 from tests.console.desk import Answer, Desk
 from tests.harness import github_push, sha_of
-from tests.relay.test_operating import FAILED, HELD, Yard
+from tests.relay.test_operating import FAILED, HELD, QUEUE, Yard
+from workers.deploys import Deploy, Wanted, queue_deploys
 
 T = TypeVar("T")
 
@@ -113,9 +117,22 @@ async def test_lists_and_filters(desk: Desk, yard: Yard) -> None:
 
 
 async def test_cursor_walks_all_without_gap_or_repeat(desk: Desk, yard: Yard) -> None:
-    """1,200 deploys, some of which have ended, in another order than that of their making."""
-    names = [f"n{number}" for number in range(1_200)]
-    jobs = await prepared(lambda: [yard.match(name, repo=f"acme/{name}") for name in names])
+    """1,200 deploys, a hundred of one moment each; some have ended, in another order."""
+    target = Target.model_validate({"preset": "http", "url": "https://hooks.example"})
+
+    def queue(number: int) -> list[Job]:
+        async def work(connection: Redis) -> list[Job]:
+            wanted = []
+            for one in range(number, number + 100):
+                delivery = yard.delivery(f"n{one}", repo=f"acme/r{one}")
+                deploy = Deploy(delivery.id, "github", "r", "production", delivery.event)
+                wanted.append(Wanted(delivery.id, [(deploy, target)]))
+            queued = await queue_deploys(connection, wanted, queue=QUEUE, failure_ttl=600)
+            return [Job.fetch(deploy.id, yard.store) for [deploy] in queued]
+
+        return yard.with_redis(work)
+
+    jobs = await prepared(lambda: [job for number in range(0, 1_200, 100) for job in queue(number)])
     await prepared(lambda: [yard.end(job, JobStatus.FINISHED, {}) for job in jobs[900:100:-1]])
 
     met: list[str] = []
@@ -281,7 +298,34 @@ async def test_explain(desk: Desk) -> None:
     answer = await explain(source="nothing", payload=payload)
     assert (answer.status, answer.body["error"]["code"]) == (404, "not_found")
     answer = await explain(source="github", payload={"ref": 1, "after": 2})
-    assert (answer.status, answer.body["error"]["code"]) == (400, "not_understood")
+    assert (answer.status, answer.body["error"]["code"]) == (400, "body_not_understood")
+
+
+PLAIN = """\
+sources: {github: {provider: github, secrets: [{env: TEST_GITHUB_SECRET}]}}
+targets:
+  hook:
+    preset: http
+    url: https://hooks.example/deploy/Gq3x7TmVb2
+    query: {sha: "{{ event.sha }}", token: Gq3x7TmVb2}
+    headers: {X-Api-Key: Gq3x7TmVb2, X-Ref: "{{ event.ref }}"}
+routes: [{name: all, repo: acme/web, on: push, deploy: [hook]}]
+"""
+
+
+@pytest.mark.parametrize("relay_yaml", [PLAIN])
+async def test_what_relay_yaml_has_in_plain_is_masked(desk: Desk) -> None:
+    question = {"source": "github", "payload": json.loads(github_push())}
+    answer = await desk.ask("POST", f"{PREFIX}/explain", "viewer", json=question)
+
+    [call] = answer.body["routes"][0]["calls"]
+    assert call["url"] == f"https://hooks.example/****?sha={sha_of('a')}&token=****"
+    assert call["headers"]["X-Api-Key"] == "****"
+    assert call["headers"]["X-Ref"] == "refs/heads/main"
+    for path in ("targets", "routes", "sources"):
+        answer = await desk.ask("GET", f"{PREFIX}/{path}", "viewer")
+        assert answer.status == 200
+        assert "Gq3x7TmVb2" not in str(answer.body)
 
 
 async def test_bodies_are_bounded(desk: Desk) -> None:
@@ -313,3 +357,13 @@ async def test_parameters_that_are_refused(desk: Desk, query: str) -> None:
     answer = await desk.ask("GET", f"{PREFIX}/deploys?{query}", "viewer")
 
     assert (answer.status, answer.body["error"]["code"]) == (400, "bad_request")
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["deploys?cursor=%ff%fe", "deploys?author=%ed%a0%80", "deploys/%ff--a", "deploys?repo=%00"],
+)
+async def test_text_that_is_none(desk: Desk, path: str) -> None:
+    answer = await desk.ask("GET", URL(f"{PREFIX}/{path}", encoded=True), "viewer")
+
+    assert answer.status in (200, 400, 404)

@@ -7,11 +7,23 @@ import os
 import sys
 from pathlib import Path
 
+from rq.job import JobStatus
+
+from config.settings import Settings
 from tests.console.desk import Desk
 from tests.harness import PATIENCE
+from tests.relay.test_operating import HELD, Yard
 
 
-async def test_answers_are_as_the_document_says(desk: Desk, tmp_path: Path) -> None:
+async def test_answers_are_as_the_document_says(
+    desk: Desk, settings: Settings, tmp_path: Path
+) -> None:
+    yard = Yard(desk.store, settings.redis_address())
+    await asyncio.to_thread(yard.receive, "a", "b")
+    await asyncio.to_thread(
+        lambda: yard.end(yard.match("a"), JobStatus.FINISHED, {"status": 200, "ms": 1.5})
+    )
+    await asyncio.to_thread(lambda: yard.end(yard.match("b"), JobStatus.FAILED, HELD))
     process = await asyncio.create_subprocess_exec(
         *(Path(sys.executable).with_name("schemathesis"), "run"),
         f"{desk.url}/api/v1/openapi.json",

@@ -37,6 +37,7 @@ async def up(alone: Relay) -> Process:
     [started] = await process.wait_for("receiver.started")
     alone.url = started["url"].removesuffix("/hooks/")
     await process.wait_for("worker.started")
+    await process.wait_for("console.started")
     return process
 
 
@@ -47,7 +48,8 @@ async def test_up_deploys_and_stops_cleanly(alone: Relay, target: Target) -> Non
     await process.wait_for("deploy.succeeded")
 
     assert await process.stop() == 0
-    assert [entry["event"] for entry in process.audit[-3:]] == [
+    assert [entry["event"] for entry in process.audit[-4:]] == [
+        "console.stopped",
         "receiver.stopped",
         "worker.stopped",
         "relay.stopped",
@@ -57,7 +59,9 @@ async def test_up_deploys_and_stops_cleanly(alone: Relay, target: Target) -> Non
         assert secret not in alone.output()
 
 
-@pytest.mark.parametrize(("position", "name"), [(0, "redis"), (1, "worker"), (2, "receiver")])
+@pytest.mark.parametrize(
+    ("position", "name"), [(0, "redis"), (1, "worker"), (2, "receiver"), (3, "console")]
+)
 async def test_dead_child_stops_everything(alone: Relay, position: int, name: str) -> None:
     process = await up(alone)
     os.kill(children(process)[position], signal.SIGKILL)
@@ -95,6 +99,16 @@ async def test_second_up_in_the_same_folder_is_refused(alone: Relay) -> None:
         assert await second.process.wait() == 1
     await second.stop()
     assert "another relay already uses" in "".join(second.output)
+
+
+async def test_up_without_a_console(alone: Relay) -> None:
+    relay = Relay(alone.folder, {**alone.environ, "RELAY_CONSOLE_PORT": "off"})
+    process = await relay.start(*COMMAND, "up")
+    await process.wait_for("receiver.started")
+    await process.wait_for("worker.started")
+
+    assert len(children(process)) == 3
+    assert await process.stop() == 0
 
 
 async def test_up_refuses_a_file_with_mistakes(alone: Relay) -> None:

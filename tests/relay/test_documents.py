@@ -30,7 +30,7 @@ def test_every_audit_event_is_documented() -> None:
     documented = (ROOT / "docs" / "audit.md").read_text("utf-8")
     rooms = [*(ROOT / "relay").rglob("*.py"), *(ROOT / "workers").rglob("*.py")]
     code = "".join(file.read_text("utf-8") for file in rooms)
-    things = "config|delivery|route|deploy|target|process|receiver|worker|relay"
+    things = "config|delivery|route|deploy|target|process|receiver|worker|relay|console|token"
     # Names in the call that writes them, over a line break where there is one.
     events = set(re.findall(rf'(?:log\.[a-z]+\(|step = )\s*"((?:{things})\.[a-z_]+)"', code))
 
