@@ -112,6 +112,17 @@ class Settings(BaseSettings):
     """Networks that targets may be in though they are not public, such as 10.0.0.0/8."""
     reload_interval: Annotated[float, BeforeValidator(parse_duration), Field(ge=0, le=LONGEST)] = 2
     """Seconds between two looks at relay.yaml and its secrets; 0: only SIGHUP reads them again."""
+    audit_file: Path | None = None
+    """File that the audit is written to as well, as a chain; processes of one machine share it."""
+    audit_max_bytes: Annotated[int, Field(gt=0)] = 256 * _MEBIBYTE
+    """Bytes after which a new audit file is begun; so it is with each day (UTC)."""
+    audit_keep: Annotated[float, BeforeValidator(parse_duration), Field(ge=0, le=LONGEST)] = 0
+    """Seconds for which finished audit files are kept; 0: for ever."""
+    audit_fsync: Literal["never", "interval", "always"] = "interval"
+    """When the audit file is synced to the disk: by the system's own will, once a second, or before
+    what its lines announce."""
+    audit_key: SecretStr | None = None
+    """Signs the end of the audit file, so that nobody without it can cut lines off unnoticed."""
     log_format: Literal["json", "console"] = "json"
     """One JSON object a line, or coloured lines for people."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -125,7 +136,8 @@ class Settings(BaseSettings):
 
     def secret_values(self) -> frozenset[str]:
         """What must not be written anywhere: passwords to Redis, as they are and as sent."""
-        return passwords(self.redis_address())
+        key = self.audit_key.get_secret_value() if self.audit_key else ""
+        return passwords(self.redis_address()) | ({key} if key else set())
 
     @property
     def spool_folder(self) -> Path:

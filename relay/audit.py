@@ -17,6 +17,7 @@ from typing import Any, BinaryIO, Literal, cast
 import orjson
 import structlog
 
+from relay.audit_file import AuditFile
 from relay.errors import AuditUnavailable
 from relay.events import Delivery, Event, PullRequest
 from relay.output import Output
@@ -139,6 +140,7 @@ def configure(
     level: Level = "info",
     secrets: Collection[str] = (),
     stream: BinaryIO | None = None,
+    file: AuditFile | None = None,
 ) -> None:
     """Set up the audit and the diagnostics of this process.
 
@@ -147,6 +149,7 @@ def configure(
     global _redact
     _redact = redact = Redactor(secrets)
     _output.stream = stream or _standard_output()
+    _output.file = file
     render = _json_renderer(redact) if style == "json" else _console_renderer(redact)
     structlog.configure(
         processors=[render],
@@ -176,12 +179,13 @@ def bound() -> structlog.typing.FilteringBoundLogger:
 def flush() -> None:
     """Write every line said so far, before something happens that they must precede.
 
-    Raises AuditUnavailable where standard output does not take them.
+    Raises AuditUnavailable where standard output or the audit file does not take them.
     """
     try:
         _output.flush()
     except OSError as error:
-        reason = f"standard output does not take the audit ({error.strerror or error})"
+        where = error.filename or "standard output"
+        reason = f"{where} does not take the audit ({error.strerror or error})"
         raise AuditUnavailable(reason) from None
 
 
@@ -211,6 +215,8 @@ def _json_renderer(redact: Redactor) -> Render:
         # Nearly no line holds a secret; only one that does is taken apart.
         if redact.finds(line):
             line = orjson.dumps(redact.values(entry), default=str, option=orjson.OPT_UTC_Z)
+        if _output.file is not None:
+            _output.file.add(line)
         return line
 
     return render
@@ -221,7 +227,11 @@ def _console_renderer(redact: Redactor) -> Render:
         colors=_output.stream.isatty(), timestamp_key="at", pad_event_to=24, sort_keys=False
     )
 
+    for_file = _json_renderer(redact)
+
     def render(logger: Any, method: str, entry: MutableMapping[str, Any]) -> bytes:
+        if _output.file is not None:
+            for_file(logger, method, entry)
         entry["level"] = method
         entry["at"] = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%fZ}"
         return str(console(logger, method, redact.values(entry))).encode()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from relay import __version__
+from relay.commands.auditing import audit, tail
 from relay.commands.console import console
 from relay.commands.demonstration import demonstrate
 from relay.commands.exits import exits
@@ -12,6 +13,7 @@ from relay.commands.operating import operating
 from relay.commands.running import serve, up, worker
 from relay.commands.targets import targets
 from relay.commands.tokens import token
+from relay.commands.top import top
 from relay.commands.trying import check, explain, schema, send
 from relay.replays import replay_deliveries
 from workers.replays import replay_deploys
@@ -28,16 +30,18 @@ def main() -> None:
     To try a webhook:    deploy-relay explain payload.json
     To run it all:       deploy-relay up
     To run it in parts:  deploy-relay serve   and   deploy-relay worker
+    To watch it:         deploy-relay top
     To look after it:    deploy-relay deliveries list   and   deploy-relay deploys list
 
     Settings are environment variables RELAY_*; relay.yaml says what is deployed where.
     """
 
 
-for _command in (up, serve, worker, check, explain, send, schema, targets, demonstrate):
-    main.add_command(_command)
-
-for _command in (console, token):
+for _command in (
+    *(up, serve, worker, console, demonstrate),
+    *(check, explain, send, schema),
+    *(targets, top, token, audit, tail),
+):
     main.add_command(_command)
 
 for _group in (operating("delivery", replay_deliveries), operating("deploy", replay_deploys)):

@@ -180,6 +180,10 @@ class CannotListen(RelayError):
     """The address to listen on is taken, is not this machine's, or needs more rights."""
 
 
+class NoAuditFile(RelayError):
+    """The audit file that is asked for is not there, or none is kept."""
+
+
 class CannotSpool(RelayError):
     """The spool's folder cannot be used."""
 

@@ -17,6 +17,14 @@ _JOB_ID = re.compile(r"(?!body-|id-|.*-replay-[0-9]+\Z)[A-Za-z0-9_-]{1,128}")
 
 _REPLAY = re.compile(r"-replay-([0-9]{1,9})\Z")
 
+_DEPLOY = re.compile(r".*--[0-9a-f]{24}(-[0-9]+)?")
+
+
+def may_be_deploy(id_: str) -> bool:
+    """Whether an id looks like one of a deploy, ``<target>--<identity>`` and perhaps a number. That
+    of a delivery may too; no deploy's does not."""
+    return _DEPLOY.fullmatch(id_) is not None
+
 
 def delivery_id(source: str, sent_id: str, fingerprint: str) -> str:
     """The id of a delivery, which is the id of its RQ job too: ``<source>--<the sender's id>``.

@@ -21,6 +21,8 @@ from contextlib import suppress
 from select import PIPE_BUF
 from typing import BinaryIO
 
+from relay.audit_file import AuditFile
+
 MOST_KEPT = 4 * 1024 * 1024
 """Bytes kept while the stream takes none; later lines are lost, and the diagnostics say so."""
 
@@ -38,6 +40,8 @@ class Output:
 
     def __init__(self, stream: BinaryIO) -> None:
         self.stream = stream
+        self.file: AuditFile | None = None
+        """Where lines go too, before they go to the stream. They are added to it apart, as JSON."""
         self._lines: list[bytes] = []
         self._kept = 0
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -81,8 +85,22 @@ class Output:
         """``flush`` at the end of the process, where nobody is left to tell."""
         with suppress(OSError, ValueError):
             self.flush()
+        with suppress(OSError):
+            if self.file is not None:
+                self.file.sync()
 
     def _write(self, seconds: float) -> None:
+        refused: OSError | None = None
+        if self.file is not None:
+            try:
+                self.file.flush()
+            except OSError as error:
+                refused = error
+        self._write_stream(seconds)
+        if refused is not None:
+            raise refused
+
+    def _write_stream(self, seconds: float) -> None:
         while self._lines:
             if self._room is not None and not self._room.comes(seconds):
                 # Who has not waited does not know whether it is more than a burst of lines.

@@ -7,6 +7,7 @@ and, as fields of that job, the record that the audit can be checked against.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
 from typing import Literal, NamedTuple, cast
 
@@ -17,6 +18,7 @@ from rq.registry import CanceledJobRegistry, FailedJobRegistry, FinishedJobRegis
 
 from relay.errors import BatchRefused, RedisUnavailable
 from relay.events import Delivery
+from relay.pace import KEPT, pace_key
 from relay.packing import pack, packed
 from relay.records import (
     DELIVERY_JOB,
@@ -43,9 +45,10 @@ JOB_TIMEOUT = 60
 _STORE = (
     MAY_RUN_AGAIN
     + """
-local queue, queues, finished, failed, canceled = unpack(KEYS)
-local prefix, window, retries = ARGV[1], ARGV[2], ARGV[3]
+local queue, queues, finished, failed, canceled, pace = unpack(KEYS)
+local prefix, window, retries, kept = ARGV[1], ARGV[2], ARGV[3], ARGV[6]
 local shared, batch = cmsgpack.unpack(ARGV[4]), cmsgpack.unpack(ARGV[5])
+local new = 0
 
 redis.call('SADD', queues, queue)
 local answers = {}
@@ -65,6 +68,7 @@ for number, delivery in ipairs(batch) do
     redis.call('SET', body, id, 'EX', window)
     redis.call('HSET', job, 'receipt', ours, 'data', data, 'description', description,
                unpack(shared))
+    new = new + 1
     verdict = 'queued'
   elseif redis.call('HGET', job, 'receipt') == ours then
     -- Written once more, since replicas are waited for only after a write.
@@ -80,6 +84,7 @@ for number, delivery in ipairs(batch) do
     redis.call('HSET', job, 'status', 'queued', 'receipt', ours, 'retries_left', retries)
     redis.call('HINCRBY', job, 'redeliveries', 1)
     redis.call('RPUSH', queue, id)
+    new = new + 1
     verdict = 'requeued'
   else
     redis.call('HINCRBY', job, 'redeliveries', 1)
@@ -87,6 +92,11 @@ for number, delivery in ipairs(batch) do
   end
   answers[number * 2 - 1] = verdict
   answers[number * 2] = id
+end
+-- Not to be able to count must not make anybody send what is stored again.
+if new > 0 then
+  redis.pcall('HINCRBY', pace, 'deliveries', new)
+  redis.pcall('EXPIRE', pace, kept)
 end
 return answers
 """
@@ -158,6 +168,7 @@ class DeliveryQueue:
             len(RETRY_INTERVALS),
             pack(shared_fields(queue=self._name, lifetimes=self._lifetimes)),
             pack(packed),
+            KEPT,
         ]
         try:
             async with asyncio.timeout(self._timeout):
@@ -172,11 +183,12 @@ class DeliveryQueue:
         ]
 
     async def _run(self, args: list[str | bytes | int]) -> list[bytes]:
+        keys = [*self._keys, pace_key(time.time())]
         if not self._replicas:
-            return cast(list[bytes], await self._script(keys=self._keys, args=args))
+            return cast(list[bytes], await self._script(keys=keys, args=args))
         [answers] = await execute(
             self._redis,
-            lambda pipe: pipe.eval(_STORE, len(self._keys), *self._keys, *args),
+            lambda pipe: pipe.eval(_STORE, len(keys), *keys, *args),
             replicas=self._replicas,
             patience=self._timeout / 2,
         )

@@ -1,15 +1,39 @@
-"""Records as text for people. Pure. Names in it were chosen by whoever may push."""
+"""Records and targets as text for people, plain or for a terminal. Pure.
+
+Names in it were chosen by whoever may push.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rich.console import Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
 from relay.archive import Details
+from relay.overview import Standing
 from relay.reading import Record
-from relay.statuses import Kind
+from relay.statuses import Kind, Status
 
 _TITLES = ("created", "status", "what", "commit", "id", "")
+
+_LEAST_NOTE = 24
+"""Columns of a terminal that the notes of a record need to be readable beside it."""
+
+_STYLES: dict[Status, str] = {
+    "waiting": "yellow",
+    "running": "cyan",
+    "retrying": "magenta",
+    "succeeded": "green",
+    "superseded": "dim",
+    "cancelled": "dim",
+    "stopped": "red",
+    "failed": "bold red",
+    "held": "bold red",
+}
 
 
 def table(kind: Kind, records: Sequence[Record]) -> str:
@@ -22,20 +46,77 @@ def table(kind: Kind, records: Sequence[Record]) -> str:
     )
 
 
+def coloured_table(kind: Kind, records: Sequence[Record], width: int) -> RenderableType:
+    """As ``table``, for a terminal of so many columns. Ids are whole whatever the width: where a
+    line has no room for all, a record has two."""
+    rows = [_row(kind, record) for record in records]
+    sizes = [max((Text(row[column]).cell_len for row in rows), default=0) for column in range(6)]
+    needed = sum(sizes[:5]) + 2 * 5 + min(sizes[5], _LEAST_NOTE)
+    if needed > width:
+        return Group(*(part for row in rows for part in _two_lines(row)))
+    grid = columns(*_TITLES)
+    grid.columns[5].no_wrap = False
+    for created, status, *cells, note in rows:
+        grid.add_row(Text(created), coloured(status), *map(Text, cells), Text(note))
+    return grid
+
+
+def _two_lines(row: Sequence[str]) -> Sequence[RenderableType]:
+    created, status, what, commit, id_, note = row
+    first = Text.assemble(coloured(status.ljust(10)), " ", id_, no_wrap=True, overflow="ignore")
+    second = "  ".join(part for part in (created, what, commit, note) if part)
+    return first, Padding(Text(second, "dim"), (0, 0, 0, 11))
+
+
+def coloured_targets(standings: Sequence[Standing]) -> Table:
+    """How targets stand, one a line."""
+    grid = columns("target", "state", "calling", "waiting")
+    for one in standings:
+        grid.add_row(Text(clean(one.name)), state(one), Text(str(one.calling)), waiting(one))
+    for column in grid.columns[2:]:
+        column.justify = "right"
+    return grid
+
+
+def state(one: Standing) -> Text:
+    """How a target stands, in words and a colour."""
+    if one.breaker in ("open", "half-open"):
+        return Text(one.state, "bold red")
+    return Text(one.state, "green" if one.state == "ready" else "yellow")
+
+
+def waiting(one: Standing) -> Text:
+    """How many deploys wait for a target."""
+    return Text(f"{one.waiting}{'+' * one.more}")
+
+
+def columns(*titles: str) -> Table:
+    """A table without lines, whose cells stay on one line and are cut where there is no room."""
+    grid = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
+    for title in titles:
+        grid.add_column(title, no_wrap=True)
+    return grid
+
+
+def coloured(status: str) -> Text:
+    """A status, or a word with spaces around it, in its colour."""
+    return Text(status, next((s for name, s in _STYLES.items() if name == status.strip()), ""))
+
+
 def sheet(details: Details, deploys: Sequence[Record]) -> str:
     """All that is known of one: its record, the event, its last runs and its deploys."""
     record, event, runs = details
     known = {name: getattr(record, name) for name in record.__struct_fields__}
     known["deploys"] = " ".join(record.deploys)
     lines = [
-        f"{name:14} {_clean(value)}" for name, value in known.items() if value not in ("", None)
+        f"{name:14} {clean(value)}" for name, value in known.items() if value not in ("", None)
     ]
     lines += ["", "event", *_nested(event)]
     if runs:
         lines += ["", "runs, the newest first"]
         for run in runs:
             values = ", ".join(f"{key} {value}" for key, value in run.value.items())
-            lines.append(f"  {run.at}  {run.how}  {_clean(run.reason or values)}".rstrip())
+            lines.append(f"  {run.at}  {run.how}  {clean(run.reason or values)}".rstrip())
     if deploys:
         lines += ["", "deploys"]
         lines += [f"  {line}" for line in table("deploy", deploys).splitlines()]
@@ -45,7 +126,7 @@ def sheet(details: Details, deploys: Sequence[Record]) -> str:
 def brief(record: Record) -> str:
     """One of them in a few words."""
     what = f"{record.target} {record.repo}" if record.target else record.repo
-    return _clean(f"{record.id}  {record.status}  {what}@{record.sha[:12]}")
+    return clean(f"{record.id}  {record.status}  {what}@{record.sha[:12]}")
 
 
 def _row(kind: Kind, record: Record) -> tuple[str, ...]:
@@ -68,15 +149,15 @@ def _row(kind: Kind, record: Record) -> tuple[str, ...]:
         record.id,
         "; ".join(note for note in notes if note),
     )
-    return tuple(_clean(cell) for cell in cells)
+    return tuple(clean(cell) for cell in cells)
 
 
 def _nested(event: Mapping[str, Any]) -> list[str]:
-    return [f"  {key:14} {_clean(value)}" for key, value in event.items()]
+    return [f"  {key:14} {clean(value)}" for key, value in event.items()]
 
 
-def _clean(value: object) -> str:
-    """Without what would move a terminal's cursor or change its colours."""
+def clean(value: object) -> str:
+    """A text without what would move a terminal's cursor or change its colours."""
     return "".join(
         char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in str(value)
     )

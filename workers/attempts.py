@@ -141,20 +141,22 @@ class _Attempt:
             return probing(time.time())
         if not self.target.rate:
             return None
-        turn = await take_turn(
-            rt.redis,
-            name,
-            self.target.rate,
-            # Where only the newest of a branch counts, it inherits the turn of those before it.
-            owner=latest_key(self.task) if self.target.newest_only else job,
-            call=self.call,
-            now=time.time(),
-        )
-        if turn is None:
-            return None
-        if probe:
-            await release_probe(rt, name)
-        return queueing(turn, time.time())
+        admitted = False
+        try:
+            turn = await take_turn(
+                rt.redis,
+                name,
+                self.target.rate,
+                # Where only the newest of a branch counts, it inherits the turn of those before it.
+                owner=latest_key(self.task) if self.target.newest_only else job,
+                call=self.call,
+                now=time.time(),
+            )
+            admitted = turn is None
+        finally:
+            if probe and not admitted:
+                await release_probe(rt, name)
+        return None if turn is None else queueing(turn, time.time())
 
     async def wait(self, wait: Wait) -> Retry:
         """Have RQ run the job again when the wait is over. That is no attempt."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -26,6 +27,8 @@ from rq.utils import now
 from rq.worker import BaseWorker
 
 from relay.batching import GroupCommit
+from relay.pace import KEPT, pace_key
+from workers.errors import DeployHeld
 from workers.line import InLine
 from workers.runtime import CALLING_FIELD
 from workers.writing import GONE, Part, Writer, Written
@@ -151,6 +154,11 @@ class Books:
         self._write_end(pipe, outcome)
         if outcome.job.id in self._answered:
             pipe.hdel(outcome.job.key, CALLING_FIELD)
+        ended_as = _deploy_ended_as(outcome)
+        if ended_as is not None:
+            pace = pace_key(time.time())
+            pipe.hincrby(pace, ended_as, 1)
+            pipe.expire(pace, KEPT)
         pipe.exists(outcome.job.dependents_key)
 
     def _write_end(self, pipe: Any, outcome: Outcome) -> None:
@@ -238,6 +246,18 @@ class Books:
             execute_stopped_callback(job, self._worker.death_penalty_class)
         except Exception:
             _logger.exception("stopped callback of job %s raised", job.id)
+
+
+def _deploy_ended_as(outcome: Outcome) -> Literal["succeeded", "failed", "held"] | None:
+    """How a deploy has ended; None of what has not, was never called, or is none."""
+    job, value = outcome.job, outcome.value
+    if not (job.description or "").startswith("deploy:"):
+        return None
+    if job._status is JobStatus.FAILED:
+        is_held = outcome.error is not None and isinstance(outcome.error[1], DeployHeld)
+        return "held" if is_held else "failed"
+    was_called = isinstance(value, dict) and "attempt" in value
+    return "succeeded" if job._status is JobStatus.FINISHED and was_called else None
 
 
 def _is_ordinary(job: Job) -> bool:

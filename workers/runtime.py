@@ -23,6 +23,7 @@ from config.model import Target
 from config.origin import Origin
 from config.settings import Settings, load_settings
 from relay import audit
+from relay.audit_file import audit_file
 from relay.batching import GroupCommit
 from relay.packing import pack
 from relay.planning import Recipe, recipes
@@ -98,6 +99,7 @@ def project() -> Project:
             style=settings.log_format,
             level=settings.log_level,
             secrets=secret_values(config) | settings.secret_values(),
+            file=audit_file(settings),
         )
     return _compiled(settings, loaded)
 

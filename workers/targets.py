@@ -6,6 +6,7 @@ Blocking, for the command line. All functions raise redis.exceptions.RedisError.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, NamedTuple
 
@@ -20,6 +21,9 @@ from workers.deploys import limit_key
 from workers.gate import Standing, moment, said
 from workers.line import in_order
 from workers.standing import FIELDS, standing_key, standing_of
+
+PAGE = 5_000
+"""Ids read in one round trip."""
 
 
 class Overview(NamedTuple):
@@ -36,19 +40,31 @@ class Overview(NamedTuple):
     """half-open: the next call, or the one under way, is the probe."""
     until: str = ""
     """When calls begin again, of a breaker that is open or a platform that wants none."""
+    more: bool = False
+    """More may wait than were counted."""
 
 
-def overview(redis: Redis, targets: Mapping[str, Target], queue: str) -> list[Overview]:
-    """How targets stand at this moment."""
-    told, now = [], time.time()
-    for name, target in targets.items():
-        registry = RateLimitRegistry(limit_key(name), redis)
-        with redis.pipeline() as pipe:
+def overview(
+    redis: Redis, targets: Mapping[str, Target], queue: str, *, most: int | None = None
+) -> list[Overview]:
+    """How targets stand at this moment.
+
+    Of the deploys of all targets that wait for their time, those that are due first are counted, so
+    ``most``, or all of them.
+    """
+    now = time.time()
+    with redis.pipeline(transaction=False) as pipe:
+        for name in targets:
+            registry = RateLimitRegistry(limit_key(name), redis)
             pipe.hmget(standing_key(name), *FIELDS)
             pipe.zcard(registry.allowed_key)
             pipe.zcard(registry.rate_limited_key)
-            values, calling, waiting = pipe.execute()
-        later = sum(1 for _ in _scheduled(redis, name, queue))
+        answers = pipe.execute()
+    later, more = _later(redis, queue, most)
+    told = []
+    for (name, target), values, calling, limited in zip(
+        targets.items(), *(answers[n::3] for n in range(3)), strict=True
+    ):
         standing = standing_of(values)
         until = max(standing.until, standing.held)
         told.append(
@@ -56,10 +72,11 @@ def overview(redis: Redis, targets: Mapping[str, Target], queue: str) -> list[Ov
                 name,
                 said(target, standing, now),
                 calling,
-                waiting + later,
+                limited + later[name],
                 paused=bool(standing.paused),
                 breaker=_breaker(target, standing, now),
                 until=moment(until) if now < until else "",
+                more=more,
             )
         )
     return told
@@ -110,6 +127,19 @@ def _breaker(
     if not standing.until:
         return "closed"
     return "open" if now < standing.until else "half-open"
+
+
+def _later(redis: Redis, queue: str, most: int | None) -> tuple[Counter[str], bool]:
+    """How many deploys of each target RQ runs at a later time, and whether there are more."""
+    counts: Counter[str] = Counter()
+    start = 0
+    while most is None or start < most:
+        ids: Any = redis.zrange(_scheduled_key(queue), start, start + PAGE - 1)
+        counts.update(id_.decode().partition("--")[0] for id_ in ids)
+        if len(ids) < PAGE:
+            return counts, False
+        start += PAGE
+    return counts, True
 
 
 def _scheduled(redis: Redis, name: str, queue: str) -> Iterable[str]:

@@ -52,7 +52,8 @@ def filters(kind: Kind, *, limit: int) -> Option:
             **others: Any,
         ) -> Any:
             context.meta[_FILTERED] = bool(statuses or repos or names or since_)
-            wanted = Filter(frozenset(statuses), _patterns(repos), frozenset(names), _since(since_))
+            created = moment(since_, "--since")
+            wanted = Filter(frozenset(statuses), _patterns(repos), frozenset(names), created)
             return command(wanted=wanted, **others)
 
         for option in reversed(options):
@@ -69,8 +70,9 @@ def _patterns(repos: tuple[str, ...]) -> PatternSet | None:
         raise click.BadParameter(str(error), param_hint="--repo") from None
 
 
-def _since(text: str) -> float:
+def moment(text: str, option: str) -> float:
+    """Seconds since the Unix epoch of what an option says; 0 of nothing."""
     try:
         return since(text)
     except ValueError as error:
-        raise click.BadParameter(str(error), param_hint="--since") from None
+        raise click.BadParameter(str(error), param_hint=option) from None

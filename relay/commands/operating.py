@@ -19,20 +19,22 @@ from config.settings import Settings, load_settings
 from relay import audit
 from relay.approving import approve
 from relay.archive import Archive, Filter
+from relay.audit_file import audit_file
 from relay.cancelling import cancel
 from relay.commands.filters import filtered, filters
+from relay.commands.options import JSON
+from relay.commands.terminal import terminal
 from relay.errors import StoreUnavailable
 from relay.reading import Record, record_fields
 from relay.replays import REASONS, Done, Wish
 from relay.statuses import REPLAYABLE, Kind, Status
 from relay.store import connect_async
-from relay.tables import brief, sheet, table
+from relay.tables import brief, coloured_table, sheet, table
 
 PLURALS: dict[Kind, str] = {"delivery": "deliveries", "deploy": "deploys"}
 
 Act = Callable[[Redis, Settings, Sequence[Wish]], Awaitable[list[Done]]]
 
-_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON, one object a line.")
 _DRY_RUN = click.option("--dry-run", is_flag=True, help="Only print what would be done.")
 _YES = click.option("--yes", "-y", is_flag=True, help="Do not ask before acting on a filter.")
 
@@ -51,7 +53,7 @@ def operating(kind: Kind, replay: Act) -> click.Group:
 def _list(kind: Kind) -> click.Command:
     @click.command("list")
     @filters(kind, limit=50)
-    @_JSON
+    @JSON
     def run(wanted: Filter, limit: int, as_json: bool) -> None:
         """Print the newest, one a line."""
 
@@ -61,9 +63,12 @@ def _list(kind: Kind) -> click.Command:
                 return await archive.read(kind, found.ids), found.more
 
         records, more = asyncio.run(read())
+        console = terminal()
         if as_json:
             for record in records:
                 click.echo(msgspec.json.encode(record))
+        elif console is not None:
+            console.print(coloured_table(kind, records, console.width), soft_wrap=False)
         else:
             click.echo(table(kind, records))
         if more:
@@ -75,7 +80,7 @@ def _list(kind: Kind) -> click.Command:
 def _show(kind: Kind) -> click.Command:
     @click.command("show")
     @click.argument("id_", metavar="ID")
-    @_JSON
+    @JSON
     def run(id_: str, as_json: bool) -> None:
         """Print all that is known of one. It holds no secret and no URL."""
 
@@ -234,7 +239,12 @@ def _tell(
     prints."""
     if verb == "cancel":
         stderr = sys.stderr.buffer
-        audit.configure(stream=getattr(stderr, "raw", stderr), style=load_settings().log_format)
+        settings = load_settings()
+        audit.configure(
+            stream=getattr(stderr, "raw", stderr),
+            style=settings.log_format,
+            file=audit_file(settings),
+        )
     for done in results:
         if done.refusal:
             click.echo(f"{done.id}: {_why(kind, done)}", err=True)

@@ -14,3 +14,4 @@ CONFIG = click.option(
 )
 HOST = click.option("--host", help="Address to listen on [env: RELAY_HOST, default: 127.0.0.1].")
 PORT = click.option("--port", type=int, help="Port to listen on [env: RELAY_PORT, default: 8080].")
+JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON, one object a line.")

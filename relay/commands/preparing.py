@@ -7,6 +7,7 @@ from config.loading import Loaded, load, secret_values
 from config.model import RelayConfig
 from config.settings import Settings
 from relay import audit
+from relay.audit_file import audit_file
 from relay.planning import rehearse
 
 
@@ -24,4 +25,5 @@ def configure_audit(settings: Settings, config: RelayConfig) -> None:
         style=settings.log_format,
         level=settings.log_level,
         secrets=secret_values(config) | settings.secret_values(),
+        file=audit_file(settings),
     )

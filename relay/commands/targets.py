@@ -5,14 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
+import msgspec
 
 from config.loading import load
 from config.settings import Settings, load_settings
 from relay import audit
 from relay.commands.exits import exits
-from relay.commands.options import CONFIG
+from relay.commands.options import CONFIG, JSON
 from relay.commands.preparing import configure_audit
+from relay.commands.terminal import terminal
 from relay.store import asked
+from relay.tables import coloured_targets
 from workers.targets import overview, pause, resume
 
 
@@ -23,13 +26,22 @@ def targets() -> None:
 
 @targets.command(name="list")
 @CONFIG
+@JSON
 @exits
-def list_targets(config: Path | None) -> None:
+def list_targets(config: Path | None, as_json: bool) -> None:
     """Say how each target stands, and how many deploys are called and wait there."""
     settings = load_settings(config=config)
     known = load(settings.config, secrets_of=()).config.targets
     with asked(settings.redis_address()) as redis:
         rows = overview(redis, known, settings.queue)
+    console = terminal()
+    if as_json:
+        for row in rows:
+            click.echo(msgspec.json.encode(row._asdict()))
+        return
+    if console is not None:
+        console.print(coloured_targets(rows))
+        return
     width = max((len(name) for name in known), default=0)
     for row in rows:
         click.echo(f"{row.name:{width}}  {row.calling} calling  {row.waiting} waiting  {row.state}")

@@ -8,6 +8,7 @@ import click
 
 from config.settings import load_settings
 from relay import audit
+from relay.audit_file import audit_file
 from relay.commands.exits import exits
 from relay.store import asked
 from relay.tokens import Role, create, revoke, tokens
@@ -64,5 +65,6 @@ def _prepared() -> str:
         stream=getattr(stderr, "raw", stderr),
         style=settings.log_format,
         secrets=settings.secret_values(),
+        file=audit_file(settings),
     )
     return settings.redis_address()

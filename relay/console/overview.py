@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 from relay.console.chart import MINUTES, Chart, chart
 from relay.console.context import Context
 from relay.console.glance import Glance, Seen, glance
-from relay.console.powers import Standing
+from relay.overview import Standing
 from relay.reading import Record, iso
 from relay.statuses import ACTIVE, Kind, Status
 

@@ -15,10 +15,10 @@ from config.model import Route, Source, Target
 from relay import __version__
 from relay.console.context import Plan
 from relay.console.endpoints import Asked, Nothing
-from relay.console.powers import Standing
 from relay.errors import NoSuchThing
 from relay.events import Event, Ignored
 from relay.explanation import explanation
+from relay.overview import Standing
 from relay.providers import DIALECTS
 from relay.providers.recognise import event_header
 from relay.records import QUEUE_PREFIX

@@ -3,32 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Literal, NamedTuple, Protocol
+from typing import NamedTuple
 
 from redis.asyncio import Redis
 
 from config.model import Target
 from config.settings import Settings
+from relay.overview import Standing
 from relay.replays import Done, Wish
-
-
-class Standing(Protocol):
-    """How one target stands; workers.targets.Overview."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def state(self) -> str: ...
-    @property
-    def calling(self) -> int: ...
-    @property
-    def waiting(self) -> int: ...
-    @property
-    def paused(self) -> bool: ...
-    @property
-    def breaker(self) -> Literal["off", "closed", "open", "half-open"]: ...
-    @property
-    def until(self) -> str: ...
 
 
 class Powers(NamedTuple):

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 
 import pytest
+import redis
 from yarl import URL
 
+from config.settings import Settings
 from relay import tokens
 from relay.console.sessions import COOKIE, TRIES
-from tests.console.desk import Desk
+from tests.console.desk import Desk, opened
 from tests.harness import PATIENCE
 
 HEALTH = "/api/v1/health"
@@ -77,6 +80,16 @@ async def test_cookie_is_secure_behind_a_proxy_that_is_trusted(desk: Desk) -> No
     answer = await desk.log_in("viewer", headers={"X-Forwarded-Proto": "https"})
 
     assert answer.cookies[COOKIE]["secure"] is True
+
+
+async def test_nobody_else_says_that_it_is_secure(
+    settings: Settings, store: redis.Redis, audited: io.BytesIO
+) -> None:
+    alone = settings.model_copy(update={"trusted_proxies": ()})
+    async with opened(alone, store, audited) as desk:
+        answer = await desk.log_in("viewer", headers={"X-Forwarded-Proto": "https"})
+
+    assert answer.cookies[COOKIE]["secure"] == ""
 
 
 async def test_logout_needs_the_sessions_token(desk: Desk) -> None:
@@ -148,7 +161,10 @@ async def test_connections_are_bounded_and_quote_nothing(
     assert "drt_" not in capfd.readouterr().err
 
     status, body = await raw(desk.url, b"GET / HTTP/1.1\r\n")
-    assert (status, json.loads(body)["error"]["code"]) == (408, "headers_too_slow")
+    assert (status, json.loads(body)["error"]) == (
+        408,
+        {"code": "headers_too_slow", "message": "no complete headers after 1 s"},
+    )
 
 
 async def raw(url: str, sent: bytes) -> tuple[int, bytes]:

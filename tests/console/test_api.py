@@ -21,7 +21,7 @@ from relay.console.endpoints import PREFIX, Endpoint
 from relay.tokens import Role
 from tests.console.desk import Answer, Desk
 from tests.harness import github_push, sha_of
-from tests.relay.test_operating import FAILED, HELD, QUEUE, Yard
+from tests.relay.yard import FAILED, HELD, QUEUE, Yard
 from workers.deploys import Deploy, Wanted, queue_deploys
 
 T = TypeVar("T")
@@ -133,7 +133,12 @@ async def test_cursor_walks_all_without_gap_or_repeat(desk: Desk, yard: Yard) ->
         return yard.with_redis(work)
 
     jobs = await prepared(lambda: [job for number in range(0, 1_200, 100) for job in queue(number)])
-    await prepared(lambda: [yard.end(job, JobStatus.FINISHED, {}) for job in jobs[900:100:-1]])
+    ended = jobs[900:100:-1]
+    await prepared(lambda: [yard.end(job, JobStatus.FINISHED, {}) for job in ended])
+    yard.store.zrem("rq:rl:target:production:rate_limited", *(job.id for job in ended))
+    # As if they had been queued at one moment each hundred.
+    for number, job in enumerate(jobs):
+        yard.store.hset(job.key, "created_at", f"2026-01-01T00:{number // 100:02}:00.000000Z")
 
     met: list[str] = []
     cursor = ""

@@ -12,7 +12,7 @@ from rq.job import JobStatus
 from config.settings import Settings
 from tests.console.desk import Desk
 from tests.harness import PATIENCE
-from tests.relay.test_operating import HELD, Yard
+from tests.relay.yard import HELD, Yard
 
 
 async def test_answers_are_as_the_document_says(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import signal
 import tempfile
@@ -12,8 +13,11 @@ import pytest
 import redis
 from click.testing import CliRunner
 
+from config.loading import load
 from config.settings import Settings, load_settings
 from relay.cli import main
+from relay.commands.console import powers
+from relay.errors import StoreUnavailable
 from relay.tokens import create
 from tests.console.desk import Desk, opened
 from tests.harness import COMMAND, SECRETS, Relay, start_server, until
@@ -58,6 +62,10 @@ async def test_redis_is_away(settings: Settings, audited: io.BytesIO, how: signa
                 assert (await desk.ask("GET", "/api/v1/deploys", "viewer")).status == 200
                 process.send_signal(how)
                 await unavailable(desk)
+                # What the workers lend asks in its own way.
+                known = load(away.config, secrets_of=()).config.targets
+                with pytest.raises(StoreUnavailable, match="Redis does not answer"):
+                    await asyncio.to_thread(powers(away).targets, known)
         process.kill()
         process.wait()
 

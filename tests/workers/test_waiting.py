@@ -440,6 +440,20 @@ async def test_a_call_whose_note_is_not_taken_gives_its_turn_and_the_probe_back(
     assert succeeded["event"] == "deploy.succeeded"
 
 
+@pytest.mark.parametrize("keys", ["    rate: 1/h\n    breaker: {failures: 1}\n"])
+async def test_a_probe_whose_turn_redis_refuses_lets_others_be_the_probe(
+    desk: Desk, store: redis.Redis
+) -> None:
+    store.hset("relay:target:api", mapping={"until": time.time() - 1, "opened": 1})
+    store.set("relay:calls:api", "no sorted set")
+    desk.crew.start()
+
+    deploy = await desk.push("a")
+
+    await desk.told("deploy.retry_scheduled", deploy=deploy)
+    assert store.keys("relay:probe:*") == []
+
+
 ONE_BY_ONE = "    concurrency: 1\n"
 
 

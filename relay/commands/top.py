@@ -1,0 +1,159 @@
+"""The command `top`: the whole relay at a glance, read again each second."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import termios
+import tty
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from functools import partial
+from pathlib import Path
+
+import click
+import msgspec
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+from rich.console import Console
+from rich.live import Live
+
+from config.loading import load
+from config.settings import Settings, load_settings
+from relay.commands.exits import exits
+from relay.commands.options import CONFIG
+from relay.commands.terminal import print_plainly, terminal
+from relay.errors import StoreUnavailable
+from relay.frame import frame
+from relay.overview import Overview, read_overview
+from relay.store import asked, connect_async
+from workers.targets import Overview as Standing
+from workers.targets import overview as standings
+
+MOST_LATER = 20_000
+"""Deploys that wait for their time and are counted for their targets; beyond that it is more."""
+
+Read = Callable[[], Awaitable[Overview]]
+
+
+@click.command()
+@CONFIG
+@click.option("--once", is_flag=True, help="Print one frame, as is done where no terminal is.")
+@click.option("--json", "as_json", is_flag=True, help="Print one frame as JSON.")
+@click.option(
+    "--interval",
+    type=click.FloatRange(0.1, 3_600),
+    default=1.0,
+    show_default=True,
+    help="Seconds between two frames.",
+)
+@exits
+def top(config: Path | None, once: bool, as_json: bool, interval: float) -> None:
+    """Show how much happens, what waits, who works and what needs a person. q quits.
+
+    It reads a few numbers each second, however much waits, and changes nothing.
+    """
+    settings = load_settings(config=config)
+    console = terminal()
+    if as_json or once or console is None:
+        seen = asyncio.run(_once(settings))
+        if as_json:
+            click.echo(msgspec.json.encode(seen))
+        elif console is None:
+            print_plainly(frame(seen, width=1_000, height=None))
+        else:
+            console.print(frame(seen, width=console.width, height=None))
+    else:
+        asyncio.run(_watch(settings, console, interval))
+
+
+async def _once(settings: Settings) -> Overview:
+    async with _reader(settings) as read:
+        return await read()
+
+
+async def _watch(settings: Settings, console: Console, interval: float) -> None:
+    """Show frames until a key or a signal ends it. The first one must come; Redis may go away
+    after it, and the last frame stays with a note."""
+    loop, wake = asyncio.get_running_loop(), asyncio.Event()
+    ended = False
+
+    def end() -> None:
+        nonlocal ended
+        ended = True
+        wake.set()
+
+    async with _reader(settings) as read:
+        seen, note = await read(), ""
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            loop.add_signal_handler(number, end)
+        loop.add_signal_handler(signal.SIGWINCH, wake.set)
+        due = loop.time() + interval
+        with _keys(loop, end), Live(console=console, screen=True, auto_refresh=False) as live:
+            while not ended:
+                told = note or f"every {interval:g} s, q quits"
+                size = console.size
+                live.update(
+                    frame(seen, width=size.width, height=size.height, note=told), refresh=True
+                )
+                wake.clear()
+                try:
+                    # A key or another size of the terminal does not make Redis be asked again.
+                    async with asyncio.timeout_at(due):
+                        await wake.wait()
+                    continue
+                except TimeoutError:
+                    due = loop.time() + interval
+                try:
+                    seen, note = await read(), ""
+                except StoreUnavailable as error:
+                    note = str(error)
+
+
+@contextmanager
+def _keys(loop: asyncio.AbstractEventLoop, end: Callable[[], None]) -> Iterator[None]:
+    """Have q, and the end of the input, call ``end``."""
+    number = sys.stdin.fileno()
+    if not os.isatty(number):
+        yield
+        return
+
+    def read() -> None:
+        typed = os.read(number, 1_024)
+        if not typed or b"q" in typed.lower():
+            end()
+
+    before = termios.tcgetattr(number)
+    tty.setcbreak(number)
+    loop.add_reader(number, read)
+    try:
+        yield
+    finally:
+        loop.remove_reader(number)
+        termios.tcsetattr(number, termios.TCSADRAIN, before)
+
+
+@asynccontextmanager
+async def _reader(settings: Settings) -> AsyncIterator[Read]:
+    """Reads an overview, by the relay.yaml of now; raises StoreUnavailable."""
+    targets = load(settings.config, secrets_of=()).config.targets
+
+    def stand(url: str) -> list[Standing]:
+        with asked(url, timeout=settings.store_timeout) as blocking:
+            return standings(blocking, targets, settings.queue, most=MOST_LATER)
+
+    url = settings.redis_address()
+    redis: Redis = connect_async(url, timeout=settings.store_timeout)
+
+    async def read() -> Overview:
+        try:
+            return await read_overview(redis, settings.queue, partial(stand, url))
+        except (RedisError, OSError) as error:
+            raise StoreUnavailable(f"Redis is not reachable ({type(error).__name__})") from None
+
+    try:
+        yield read
+    finally:
+        await redis.aclose()
