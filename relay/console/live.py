@@ -121,8 +121,9 @@ class Live:
             watcher.tell(_ALIVE)
 
     async def run(self) -> None:
-        """Look until cancelled."""
-        while True:
+        """Look until cancelled, or closed: a client of Redis may take a cancellation for a failure
+        of its connection."""
+        while not self.is_closed:
             if not self._watchers:
                 # What happens meanwhile is on the page that the next one loads.
                 self._known.clear()
@@ -173,9 +174,9 @@ async def running(app: web.Application) -> AsyncIterator[None]:
     """Look while the console runs."""
     looking = asyncio.create_task(app[LIVE].run())
     yield
+    app[LIVE].close()
     looking.cancel()
-    with suppress(asyncio.CancelledError):
-        await looking
+    await asyncio.wait({looking})
 
 
 async def closing(app: web.Application) -> None:
