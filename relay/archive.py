@@ -99,13 +99,15 @@ class Filter(NamedTuple):
     """How the commit begins."""
     author: str = ""
     """Login, name or email of the commit's author, in whatever case."""
+    branches: PatternSet | None = None
+    """Names of branches and tags."""
     before: str = ""
     """Further down the list than the place that this names (``place_of``)."""
 
     @property
     def reads_event(self) -> bool:
         """Whether the small fields of a job do not tell."""
-        return bool(self.routes or self.author or len(self.sha) > SHA_TOLD)
+        return bool(self.routes or self.author or self.branches or len(self.sha) > SHA_TOLD)
 
 
 class Found(NamedTuple):
@@ -435,6 +437,9 @@ def _is_event_wanted(task: Task | None, wanted: Filter) -> bool:
     if wanted.routes and task.route not in wanted.routes:
         return False
     if not task.event.sha.startswith(wanted.sha):
+        return False
+    name = task.event.ref.removeprefix("refs/heads/").removeprefix("refs/tags/")
+    if wanted.branches is not None and not wanted.branches.matches(name):
         return False
     names = [name.casefold() for name in task.event.author.names()]
     return not wanted.author or wanted.author.casefold() in names

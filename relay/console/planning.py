@@ -16,7 +16,7 @@ from relay import __version__
 from relay.console.context import Plan
 from relay.console.endpoints import Asked, Nothing
 from relay.errors import NoSuchThing
-from relay.events import Ignored
+from relay.events import Event, Ignored
 from relay.explanation import explanation
 from relay.overview import Standing
 from relay.providers import DIALECTS
@@ -152,7 +152,7 @@ async def health(asked: Asked[Nothing, Nothing]) -> Health:
 
 async def list_routes(asked: Asked[Nothing, Nothing]) -> Routes:
     """List the routes, in their order."""
-    return Routes(items=[_route(route) for route in asked.context.plan().config.routes])
+    return Routes(items=[route_shown(route) for route in asked.context.plan().config.routes])
 
 
 async def list_sources(asked: Asked[Nothing, Nothing]) -> Sources:
@@ -189,7 +189,12 @@ def explained(plan: Plan, source: str, payload: bytes, event: str | None) -> Exp
     parsed = dialect.parse(event_header(dialect.name, payload, event), payload)
     if isinstance(parsed, Ignored):
         return Explained(ignored=parsed.reason)
-    told = msgspec.convert(explanation(plan.router, plan.recipes, parsed, source), Explained)
+    return explained_event(plan, source, parsed)
+
+
+def explained_event(plan: Plan, source: str, event: Event) -> Explained:
+    """What an event would cause that was understood already."""
+    told = msgspec.convert(explanation(plan.router, plan.recipes, event, source), Explained)
     return msgspec.structs.replace(
         told,
         routes=[
@@ -224,7 +229,8 @@ def _masked_url(text: str) -> str:
     return address + mark + "&".join(shown)
 
 
-def _route(route: Route) -> RouteShown:
+def route_shown(route: Route) -> RouteShown:
+    """A route without what it does not say."""
     told = route.model_dump(mode="json", exclude_unset=True)
     shown = {"name", "repo", "on", "deploy"}
     return RouteShown(

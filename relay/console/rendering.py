@@ -1,0 +1,79 @@
+"""Templates to pages. What they are given is escaped, whoever chose it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from aiohttp import web
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from relay.console import words
+from relay.console.access import CALLER
+from relay.reading import Record
+from relay.statuses import Kind
+
+_FOLDER = Path(__file__).parent
+
+STATIC = _FOLDER / "static"
+
+_templates = Environment(
+    loader=FileSystemLoader(_FOLDER / "templates"),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    auto_reload=False,
+)
+_templates.filters |= {
+    "clock": words.clock,
+    "moment": words.moment,
+    "shape": words.shape,
+    "branch": words.branch,
+    "place": words.place,
+    "actions": words.actions,
+    "relations": words.relations,
+    "note": words.note,
+}
+
+
+class Who(NamedTuple):
+    """Whoever looks at the page. A program that sent its token has no forms."""
+
+    name: str
+    role: str
+    csrf: str
+    may_act: bool
+
+
+class Told(NamedTuple):
+    """What a page says first: what became of what was asked for."""
+
+    text: str
+    tone: str = "good"
+
+
+def page(
+    request: web.Request, template: str, *, status: int = 200, here: str = "", **values: Any
+) -> web.Response:
+    """A whole page; ``here`` is the part of the navigation that it belongs to."""
+    shown = {"who": _who(request), "here": here, "told": None, **values}
+    return web.Response(
+        text=_templates.get_template(template).render(shown),
+        status=status,
+        content_type="text/html",
+    )
+
+
+def row(kind: Kind, record: Record) -> str:
+    """One line of a list."""
+    shown = {"who": None, "kind": kind, "record": record}
+    return _templates.get_template("row.html").render(shown)
+
+
+def _who(request: web.Request) -> Who | None:
+    caller = request.get(CALLER)
+    if caller is None:
+        return None
+    csrf = caller.session.csrf if caller.session else ""
+    return Who(caller.name, caller.token.role, csrf, bool(csrf) and caller.may("operator"))

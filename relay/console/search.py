@@ -1,0 +1,92 @@
+"""What the lists of deliveries and deploys are searched for, as a query string says it. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import NamedTuple
+from urllib.parse import urlencode
+
+from config.patterns import PatternSet
+from relay.archive import Filter, since
+from relay.console.words import PLURALS, branch
+from relay.reading import Record, epoch
+from relay.statuses import STATUSES, Kind
+
+MOST_TEXT = 400
+"""Characters of one field of the search."""
+
+_SHA = re.compile(r"[0-9a-f]{1,64}")
+
+
+class Asked(NamedTuple):
+    """The fields of the search; what is empty filters nothing."""
+
+    repo: str = ""
+    branch: str = ""
+    sha: str = ""
+    author: str = ""
+    route: str = ""
+    target: str = ""
+    source: str = ""
+    status: str = ""
+    since: str = ""
+    cursor: str = ""
+
+    @property
+    def searches(self) -> bool:
+        """Whether anything is looked for, and not all of them."""
+        return any(self._replace(cursor=""))
+
+    def link(self, kind: Kind, **changed: str) -> str:
+        """The path of the list with this search."""
+        query = self.query(**changed)
+        return f"/{PLURALS[kind]}" + (f"?{query}" if query else "")
+
+    def query(self, **changed: str) -> str:
+        fields = {**self._asdict(), **changed}
+        return urlencode({name: value for name, value in fields.items() if value})
+
+
+def asked(query: Mapping[str, str]) -> Asked:
+    """The search of a request; fields that there are not are left out."""
+    return Asked(**{name: query.get(name, "").strip()[:MOST_TEXT] for name in Asked._fields})
+
+
+def filter_of(kind: Kind, search: Asked) -> Filter:
+    """Raises ValueError with a sentence for people."""
+    if search.status and search.status not in STATUSES:
+        raise ValueError(f"there is no status {search.status}")
+    sha = search.sha.lower()
+    if sha and not _SHA.fullmatch(sha):
+        raise ValueError("a commit is searched for by the digits that it begins with")
+    name = search.source if kind == "delivery" else search.target
+    return Filter(
+        statuses=frozenset({search.status} if search.status else ()),
+        repos=_patterns(search.repo, ignore_case=True),
+        names=frozenset({name} if name else ()),
+        since=since(search.since),
+        routes=frozenset({search.route} if search.route and kind == "deploy" else ()),
+        sha=sha,
+        author=search.author,
+        branches=_patterns(search.branch),
+        before=search.cursor,
+    )
+
+
+def is_wanted(kind: Kind, wanted: Filter, record: Record) -> bool:
+    """Whether a list with this filter has the record, as far as a record tells: not its author."""
+    name = record.source if kind == "delivery" else record.target
+    return (
+        (not wanted.statuses or record.status in wanted.statuses)
+        and (not wanted.names or name in wanted.names)
+        and (not wanted.routes or record.route in wanted.routes)
+        and (wanted.repos is None or wanted.repos.matches(record.repo))
+        and (wanted.branches is None or wanted.branches.matches(branch(record.ref)))
+        and record.sha.startswith(wanted.sha)
+        and epoch(record.created_at) >= wanted.since
+    )
+
+
+def _patterns(text: str, *, ignore_case: bool = False) -> PatternSet | None:
+    return PatternSet([text], "path", ignore_case=ignore_case) if text else None

@@ -1,0 +1,187 @@
+"""The console in a real browser: Debian's chromium, driven by Playwright."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import pytest
+import redis
+from aiohttp import web
+from playwright.async_api import Browser, ConsoleMessage, Page, async_playwright, expect
+
+from relay.tokens import create
+from tests.harness import COMMAND, SECRETS, Process, Relay, Target, github_push, sha_of
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+pytestmark = pytest.mark.skipif(
+    CHROMIUM is None, reason="no chromium on this machine: apt-get install chromium"
+)
+
+Scheme = Literal["light", "dark"]
+
+PICTURES = os.environ.get("RELAY_TEST_PICTURES")
+"""A folder for what the browser showed; none is written without."""
+
+
+@dataclass(slots=True)
+class Visitor:
+    """A person before a browser, and all that the browser complained about."""
+
+    page: Page
+    url: str
+    complaints: list[str] = field(default_factory=list)
+
+    def listen(self) -> None:
+        def hear(message: ConsoleMessage) -> None:
+            if message.type in ("error", "warning"):
+                self.complaints.append(message.text)
+
+        self.page.on("console", hear)
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+
+    async def open(self, path: str) -> None:
+        await self.page.goto(self.url + path)
+
+    async def picture(self, name: str) -> None:
+        if PICTURES:
+            await self.page.screenshot(path=Path(PICTURES) / f"{name}.png", full_page=True)
+
+    async def fits(self) -> None:
+        """Nothing is wider than the window."""
+        wide = await self.page.evaluate(
+            "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+        )
+        assert wide <= 0, f"{self.page.url} is {wide} px too wide"
+
+
+@pytest.fixture
+async def console(relay: Relay) -> Process:
+    process = await relay.start(*COMMAND, "console")
+    await process.wait_for("console.started")
+    return process
+
+
+@pytest.fixture
+async def browser() -> AsyncIterator[Browser]:
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-dev-shm-usage"]
+        )
+        yield browser
+        await browser.close()
+
+
+@pytest.mark.parametrize(
+    ("scheme", "width"), [("light", 1280), ("dark", 1280), ("light", 390), ("dark", 360)]
+)
+async def test_a_person_follows_a_push(
+    relay: Relay,
+    console: Process,
+    browser: Browser,
+    store: redis.Redis,
+    target: Target,
+    scheme: Scheme,
+    width: int,
+) -> None:
+    async def no(_: web.Request) -> web.StreamResponse:
+        return web.json_response({"error": "no such hook"}, status=404)
+
+    target.answers = [no]
+    await asyncio.gather(relay.serve(), relay.work())
+    worker = next(process for process in relay.processes if process.find("worker.started"))
+    token = create(store, "ann", "operator").text
+    page = await browser.new_page(
+        color_scheme=scheme, viewport={"width": width, "height": 800}, reduced_motion="reduce"
+    )
+    visitor = Visitor(page, console.find("console.started")[0]["url"])
+    visitor.listen()
+    name = f"{scheme}-{width}"
+
+    # Logs in with the keyboard alone; the field has the focus.
+    await visitor.open("/deploys")
+    await expect(page).to_have_url(f"{visitor.url}/login")
+    await page.keyboard.type(token)
+    await page.keyboard.press("Enter")
+    await expect(page.get_by_role("heading", name="What needs attention")).to_be_visible()
+    assert (await page.evaluate("getComputedStyle(document.body).backgroundColor")) == {
+        "light": "rgb(251, 251, 250)",
+        "dark": "rgb(21, 24, 27)",
+    }[scheme]
+
+    # The first Tab stop skips to the content.
+    await page.keyboard.press("Tab")
+    await expect(page.get_by_role("link", name="Skip to content")).to_be_focused()
+
+    # Watches a push arrive.
+    await page.get_by_role("link", name="Deploys", exact=True).click()
+    await expect(page.get_by_text("Nothing has been deployed yet")).to_be_visible()
+    await expect(page.locator("#live-state")).to_have_text("● live")
+    await asyncio.sleep(0)
+    await relay.push(repo="acme/web", after=sha_of("one"))
+    row = page.get_by_role("row").filter(has_text="acme/web")
+    await expect(row).to_contain_text("failed", timeout=20_000)
+    await expect(row).to_contain_text("HTTP 404")
+    await expect(page.locator("#live-said")).to_contain_text("production acme/web main")
+    await visitor.fits()
+    await visitor.picture(f"deploys-{name}")
+
+    # Opens it, and the way of its delivery.
+    await row.get_by_role("link").click()
+    await expect(page.get_by_role("heading", level=1)).to_contain_text("production: acme/web")
+    await visitor.fits()
+    await page.get_by_role("link", name="github--").click()
+    await expect(page.get_by_text("1 of 3 routes match")).to_be_visible()
+    await expect(page.get_by_text("repo acme/web does not match acme/api")).to_be_hidden()
+    await page.get_by_text("is about other repositories").click()
+    await expect(page.get_by_text("repo acme/web does not match acme/api")).to_be_visible()
+    await visitor.fits()
+    await visitor.picture(f"delivery-{name}")
+
+    # Replays it; the page follows by itself.
+    await page.get_by_role("link", name="Replay…").last.click()
+    await page.get_by_role("button", name="Yes, replay").click()
+    await expect(page.get_by_text("This is the replay")).to_be_visible()
+    await expect(page.locator("h1 .status")).to_contain_text("succeeded", timeout=20_000)
+    assert (await worker.wait_for("deploy.replayed"))[0]["by"] == "ann"
+
+    # Asks what a payload would cause.
+    await page.get_by_role("link", name="Routes", exact=True).click()
+    await page.get_by_label("Source").select_option("github")
+    await page.get_by_label("Payload").fill(github_push(repo="acme/api").decode())
+    await page.get_by_role("button", name="Explain").click()
+    await expect(page.get_by_role("heading", name="1 of 3 routes match")).to_be_visible()
+    await visitor.fits()
+    await visitor.picture(f"routes-{name}")
+
+    await page.get_by_role("link", name="deploy-relay").click()
+    await expect(page.get_by_role("img", name="In the last hour")).to_be_visible()
+    await visitor.fits()
+    await visitor.picture(f"overview-{name}")
+    html = await page.content()
+    assert not [secret for secret in (*SECRETS, token) if secret in html]
+    assert visitor.complaints == []
+    # It ends though a page is open.
+    assert await console.stop() == 0
+    assert json.dumps(console.find("console.stopped"))
+
+
+async def test_what_the_policy_forbids_is_heard(
+    console: Process, browser: Browser, store: redis.Redis
+) -> None:
+    """The test above would notice an inline script."""
+    visitor = Visitor(await browser.new_page(), console.find("console.started")[0]["url"])
+    visitor.listen()
+    await visitor.open("/login")
+    await visitor.page.evaluate(
+        "document.body.append(Object.assign(document.createElement('script'), {text: '1'}))"
+    )
+    await visitor.page.wait_for_timeout(0)
+
+    assert "Content Security Policy" in visitor.complaints[0]
