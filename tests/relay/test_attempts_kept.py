@@ -60,7 +60,11 @@ def test_a_secret_of_the_request_is_named_and_not_shown() -> None:
         exchange(
             {
                 "url": {"env": "URL"},
-                "headers": {"X-Team": {"env": "TEAM"}, "Authorization": "Bearer plain-in-the-file"},
+                "headers": {
+                    "X-Team": {"env": "TEAM"},
+                    "Authorization": "Bearer plain-in-the-file",
+                    "X-Api-Key": "short",
+                },
                 "form": {"password": {"env": "PASSWORD"}, "sha": "{{ event.sha }}"},
             },
             {
@@ -74,6 +78,7 @@ def test_a_secret_of_the_request_is_named_and_not_shown() -> None:
     assert (told.method, told.host) == ("POST", "hooks.example:8443")
     assert told.request_headers["X-Team"] == "<env TEAM>"
     assert told.request_headers["Authorization"] == MASK
+    assert told.request_headers["X-Api-Key"] == MASK
     assert told.request_body == urlencode({"password": "<env PASSWORD>", "sha": "2" * 40})
     for secret in ("s3cr3t", "deploy/", "team-blue", "plain-in-the-file", "pa ss", "pa+ss"):
         assert secret not in msgspec.json.encode(told).decode()

@@ -151,3 +151,9 @@ def test_a_template_that_cannot_render_is_found_where_it_stands(tmp_path: Path) 
     [problem] = rehearse_notices(load(file, secrets_of=()))
     assert str(problem).startswith(f"{file}:7:11: notify[1].json: json.text: ")
     assert "no attribute 'txt'" in problem.message
+
+
+def test_long_names_are_cut() -> None:
+    event = Push("a" * 10_000, "b" * 10_000, "1" * 40, "2" * 40)
+
+    assert len(text_of(messenger(), notice(event, reason="c" * 10_000))) < 1_000
