@@ -75,6 +75,8 @@ class AuditFile:
 
     def __init__(self, path: Path, policy: Policy) -> None:
         self._path = path.absolute()
+        self._lock_path = str(lock_path(self._path))
+        self._head_path = str(head_path(self._path))
         self._policy = policy
         self._lines: list[bytes] = []
         self._opened_by = 0
@@ -136,7 +138,7 @@ class AuditFile:
             self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._lock = self._head = self._file = -1
             self._known, self._opened_by = None, os.getpid()
-        self._open_both()
+            self._open_both()
         self._wait_for_lock()
         # Who waited may hold a file that was taken away meanwhile, and with it nobody's lock.
         while self._open_both():
@@ -148,14 +150,14 @@ class AuditFile:
 
     def _open_both(self) -> bool:
         """Open lock and head where those that are open are not the ones that have the names."""
-        if _is_at(self._lock, lock_path(self._path)) and _is_at(self._head, head_path(self._path)):
+        if _is_at(self._lock, self._lock_path) and _is_at(self._head, self._head_path):
             return False
         for number in (self._lock, self._head):
             if number >= 0:
                 os.close(number)
         self._lock = self._head = -1
-        self._lock = _open(lock_path(self._path), os.O_RDWR)
-        self._head = _open(head_path(self._path), os.O_RDWR)
+        self._lock = _open(self._lock_path, os.O_RDWR)
+        self._head = _open(self._head_path, os.O_RDWR)
         return True
 
     def _wait_for_lock(self) -> None:
@@ -366,7 +368,7 @@ def _line(entry: dict[str, object], now: datetime) -> bytes:
     return orjson.dumps({**entry, "level": "warning", "at": now}, option=orjson.OPT_UTC_Z)
 
 
-def _is_at(number: int, path: Path) -> bool:
+def _is_at(number: int, path: str) -> bool:
     """Whether an open file is still the one with this name."""
     try:
         return number >= 0 and os.path.samestat(os.fstat(number), os.stat(path))
@@ -374,7 +376,7 @@ def _is_at(number: int, path: Path) -> bool:
         return False
 
 
-def _open(path: Path, flags: int) -> int:
+def _open(path: Path | str, flags: int) -> int:
     return os.open(path, flags | os.O_CREAT | os.O_CLOEXEC, _MODE)
 
 
