@@ -22,7 +22,15 @@ import msgspec
 import orjson
 
 from config.settings import Settings
-from relay.audit_head import HEAD_BYTES, Head, finished_files, head_path, lock_path, read_head
+from relay.audit_head import (
+    HEAD_BYTES,
+    Head,
+    finished_files,
+    head_path,
+    lock_path,
+    read_head,
+    vouched,
+)
 from relay.chain import START, Link, chained, digest, link_of, seal
 
 Fsync = Literal["never", "interval", "always"]
@@ -32,6 +40,15 @@ SYNC_INTERVAL = 1.0
 
 MOST_WAITING = 20_000
 """Lines kept while the file takes none; later ones are lost, and the diagnostics say so."""
+
+PATIENCE = 1.0
+"""Seconds that a flush waits, once, for a process that keeps the lock."""
+
+TRIES_AGAIN = 0.01
+"""Seconds that the flushes after it wait."""
+
+LOOK = 0.00005
+"""Seconds between two looks at the lock."""
 
 TORN_KEPT = 1_024
 """Bytes of an unfinished line that are kept in the line which says that it was mended."""
@@ -58,11 +75,14 @@ class AuditFile:
 
     def __init__(self, path: Path, policy: Policy) -> None:
         self._path = path.absolute()
+        self._lock_path = str(lock_path(self._path))
+        self._head_path = str(head_path(self._path))
         self._policy = policy
         self._lines: list[bytes] = []
         self._opened_by = 0
         self._synced = 0.0
         self._unsynced = False
+        self._stalled = False
         self._known: tuple[Head, int] | None = None
         self._lock = self._head = self._file = -1
 
@@ -116,15 +136,44 @@ class AuditFile:
         # flock belongs to the open file, which a forked child would share with its parent.
         if self._opened_by != os.getpid():
             self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self._lock = _open(lock_path(self._path), os.O_RDWR)
-            self._head = _open(head_path(self._path), os.O_RDWR)
-            self._file = -1
+            self._lock = self._head = self._file = -1
             self._known, self._opened_by = None, os.getpid()
-        fcntl.flock(self._lock, fcntl.LOCK_EX)
+            self._open_both()
+        self._wait_for_lock()
+        # Who waited may hold a file that was taken away meanwhile, and with it nobody's lock.
+        while self._open_both():
+            self._wait_for_lock()
         try:
             yield
         finally:
             fcntl.flock(self._lock, fcntl.LOCK_UN)
+
+    def _open_both(self) -> bool:
+        """Open lock and head where those that are open are not the ones that have the names."""
+        if _is_at(self._lock, self._lock_path) and _is_at(self._head, self._head_path):
+            return False
+        for number in (self._lock, self._head):
+            if number >= 0:
+                os.close(number)
+        self._lock = self._head = -1
+        self._lock = _open(self._lock_path, os.O_RDWR)
+        self._head = _open(self._head_path, os.O_RDWR)
+        return True
+
+    def _wait_for_lock(self) -> None:
+        """Take the lock; raises BlockingIOError where a stopped process, say, keeps it."""
+        until = time.monotonic() + (TRIES_AGAIN if self._stalled else PATIENCE)
+        while True:
+            try:
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() >= until:
+                    self._stalled = True
+                    raise
+                time.sleep(LOOK)
+            else:
+                self._stalled = False
+                return
 
     def _current(self) -> Head:
         """How the chain stands; mends what a killed process left."""
@@ -140,12 +189,35 @@ class AuditFile:
             os.close(self._file)
         self._file = _open(self._path, os.O_RDWR | os.O_APPEND)
         size = os.fstat(self._file).st_size
-        head = read_head(os.pread(self._head, HEAD_BYTES, 0)) or Head(*START, 0, 0, "")
-        if size == head.size:
-            return head
-        return self._mend(head, size)
+        noted = read_head(os.pread(self._head, HEAD_BYTES, 0))
+        head = noted or Head(*START, 0, 0, "")
+        proven = self._is_proven(noted)
+        if noted is None and not size and not finished_files(self._path):
+            # So that from the first line on a head that is missing was taken away.
+            self._note(head)
+            proven = True
+        if size != head.size:
+            head = self._mend(head, size)
+        return head if proven else self._say_unproven(head, noted)
+
+    def _is_proven(self, noted: Head | None) -> bool:
+        key = self._policy.key
+        return key is None or (noted is not None and vouched(noted, key))
+
+    def _say_unproven(self, head: Head, noted: Head | None) -> Head:
+        """A head that the key does not vouch for must not be signed as if it did."""
+        now = datetime.now(UTC)
+        line: dict[str, object] = {
+            "event": "audit.unproven",
+            "head": "unsigned" if noted else "missing",
+        }
+        head = self._append(head, [_line(line, now)], now)
+        self._note(head)
+        return head
 
     def _mend(self, head: Head, size: int) -> Head:
+        if not size and self._was_rotated(head):
+            return Head(head.seq, head.hash, 0, 0, "")
         missing = max(0, head.size - size)
         start = head.size if size > head.size else 0
         if missing:
@@ -160,6 +232,9 @@ class AuditFile:
         if torn:
             os.ftruncate(self._file, start + good)
         head = msgspec.structs.replace(head, size=start + good)
+        if not head.size:
+            # Its name, once it is finished, is that of its own first line.
+            head = msgspec.structs.replace(head, first=0, day="")
         if not torn and not missing:
             return head
         _diagnostics.warning(
@@ -175,6 +250,16 @@ class AuditFile:
         head = self._append(head, [_line(line, now)], now)
         self._note(head)
         return head
+
+    def _was_rotated(self, head: Head) -> bool:
+        """Whether a process was killed between renaming the file and noting that."""
+        try:
+            return self._finished(head).stat().st_size == head.size
+        except FileNotFoundError:
+            return False
+
+    def _finished(self, head: Head) -> Path:
+        return self._path.with_name(f"{self._path.stem}-{head.first:012}{self._path.suffix}")
 
     def _append(self, head: Head, lines: Sequence[bytes], now: datetime) -> Head:
         end, linked = head.end, []
@@ -204,7 +289,9 @@ class AuditFile:
         self._known = (head, os.fstat(self._file).st_ino)
 
     def _rotate(self, head: Head) -> Head:
-        finished = self._path.with_name(f"{self._path.stem}-{head.first:012}{self._path.suffix}")
+        finished = self._finished(head)
+        if finished.exists():
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
         if self._policy.fsync != "never":
             os.fdatasync(self._file)
         os.rename(self._path, finished)
@@ -281,7 +368,15 @@ def _line(entry: dict[str, object], now: datetime) -> bytes:
     return orjson.dumps({**entry, "level": "warning", "at": now}, option=orjson.OPT_UTC_Z)
 
 
-def _open(path: Path, flags: int) -> int:
+def _is_at(number: int, path: str) -> bool:
+    """Whether an open file is still the one with this name."""
+    try:
+        return number >= 0 and os.path.samestat(os.fstat(number), os.stat(path))
+    except FileNotFoundError:
+        return False
+
+
+def _open(path: Path | str, flags: int) -> int:
     return os.open(path, flags | os.O_CREAT | os.O_CLOEXEC, _MODE)
 
 

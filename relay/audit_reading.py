@@ -77,6 +77,8 @@ def prove(
     signed = bool(key and head and vouched(head, key))
     if key and head and not signed:
         found(Finding(Place(head_path(path).name, 1), "the head is not signed with this key"))
+    if key and head is None and files:
+        found(Finding(Place(head_path(path).name, 1), "the head is missing"))
     for finding in verifier.finish(head.end if head else None):
         found(finding)
     return Proof(len(files), verifier.lines, head, signed)

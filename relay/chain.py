@@ -17,6 +17,8 @@ from typing import NamedTuple
 _LINK = re.compile(rb',"seq":([1-9][0-9]{0,17}),"prev":"([0-9a-f]{64})"\}\Z')
 
 DROPPED = b'"event":"audit.dropped"'
+UNPROVEN = b'"event":"audit.unproven"'
+_TOLD = b'"event":"audit.'
 _UNTIL = re.compile(rb'"until_seq":([0-9]{1,18}),"until_hash":"([0-9a-f]{64})"')
 
 
@@ -98,7 +100,7 @@ class Verifier:
         """Take the next line, the one of this number in a file, without its line feed."""
         self.lines += 1
         # Nearly every line is as expected; only another one is taken apart.
-        if line.endswith(_expected(self.end)) and self._place and DROPPED not in line:
+        if line.endswith(_expected(self.end)) and self._place and _TOLD not in line:
             self.end = Link(self.end.seq + 1, digest(line))
             self._place = (file, number)
             return ()
@@ -113,6 +115,8 @@ class Verifier:
             return
         if DROPPED in line and (found := _UNTIL.search(line)):
             self._dropped.add(Link(int(found[1]), found[2].decode()))
+        if UNPROVEN in line:
+            yield Finding(place, "what is before it was not vouched for by the head's key")
         expected = self.end
         self.end = Link(link.seq, digest(line))
         if before is None:

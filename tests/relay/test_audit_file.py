@@ -13,14 +13,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from click.testing import CliRunner, Result
 
 from relay import audit
 from relay.audit_file import AuditFile, Policy
-from relay.audit_head import finished_files, head_path, read_head
+from relay.audit_head import Head, finished_files, head_path, lock_path, read_head
 from relay.audit_reading import followed_lines, prove
-from relay.chain import Finding
+from relay.chain import Finding, digest
 from relay.cli import main
 from relay.errors import AuditUnavailable
 
@@ -66,7 +67,7 @@ def writer(path: Path, name: str, lines: int, max_bytes: int = LARGE) -> subproc
 
 
 def test_many_processes_write_one_chain_over_many_files(path: Path) -> None:
-    writers = [writer(path, name, 2_000, max_bytes=100_000) for name in "abcd"]
+    writers = [writer(path, name, 5_000, max_bytes=100_000) for name in "abcd"]
 
     for process in writers:
         process.communicate(timeout=60)
@@ -75,19 +76,19 @@ def test_many_processes_write_one_chain_over_many_files(path: Path) -> None:
     told = entries(path)
     for name in "abcd":
         own = [entry["number"] for entry in told if entry.get("by") == name]
-        assert own == list(range(2_000))
+        assert own == list(range(5_000))
     assert len(finished_files(path)) > 5
     assert path.stat().st_mode & 0o077 == 0
 
 
 def test_killed_writers_leave_a_chain_that_is_mended(path: Path) -> None:
     chance = random.Random(7)  # noqa: S311
-    for number in range(8):
-        process = writer(path, f"w{number}", 1_000_000)
+    for number in range(30):
+        process = writer(path, f"w{number}", 1_000_000, max_bytes=30_000)
         assert process.stdout is not None
         process.stdout.readline()
-        size = path.stat().st_size if path.exists() else 0
-        while not path.exists() or path.stat().st_size < size + chance.randrange(20_000):
+        files = len(finished_files(path))
+        while len(finished_files(path)) < files + chance.randrange(1, 4):
             assert process.poll() is None
         process.send_signal(signal.SIGKILL)
         process.wait()
@@ -125,13 +126,83 @@ def test_lines_written_before_a_kill_that_the_head_does_not_know_are_taken_over(
 
 
 def test_without_a_head_the_chain_goes_on_where_the_file_ends(path: Path) -> None:
-    written(path, range(3))
+    written(path, range(3), key=None)
     head_path(path).write_bytes(b"{")
 
-    written(path, range(3, 4))
+    written(path, range(3, 4), key=None)
+
+    assert findings(path, None) == []
+    assert [entry["seq"] for entry in entries(path)] == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("how", ["missing", "unsigned"])
+def test_a_tail_cut_off_with_its_head_stays_found_after_the_next_writer(
+    path: Path, how: str
+) -> None:
+    running = written(path, range(4))
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[:2]))
+    if how == "missing":
+        head_path(path).unlink()
+        assert findings(path) == ["audit.jsonl.head:1: the head is missing"]
+    else:
+        end = Head(2, digest(lines[1].rstrip()), path.stat().st_size, 1, "2026-11-25", "0" * 64)
+        head_path(path).write_bytes(msgspec.json.encode(end))
+        assert findings(path) == ["audit.jsonl.head:1: the head is not signed with this key"]
+
+    for file in (AuditFile(path, policy()), running):
+        file.add(line(4))
+        file.flush()
+
+    told = entries(path)
+    assert (told[2]["event"], told[2]["head"]) == ("audit.unproven", how)
+    assert "audit.jsonl:3: what is before it was not vouched for by the head's key" in findings(
+        path
+    )
+
+
+def test_a_kill_between_renaming_and_noting_it_costs_no_line(path: Path) -> None:
+    written(path, range(10))
+    path.rename(path.with_name("audit-000000000001.jsonl"))
+
+    for numbers in (range(10, 13), range(13, 16)):
+        written(path, numbers, max_bytes=10)
 
     assert findings(path) == []
-    assert [entry["seq"] for entry in entries(path)] == [1, 2, 3, 4]
+    assert [entry["number"] for entry in entries(path)] == list(range(16))
+
+
+def test_a_finished_file_is_never_written_over(path: Path) -> None:
+    file = written(path, range(2))
+    finished = path.with_name("audit-000000000001.jsonl")
+    finished.write_bytes(b"kept")
+
+    with pytest.raises(FileExistsError):
+        written(path, range(2, 3), max_bytes=10)
+
+    assert finished.read_bytes() == b"kept"
+    file.flush()
+
+
+def test_a_process_that_keeps_the_lock_makes_a_flush_fail_and_not_hang(path: Path) -> None:
+    file = written(path, range(1))
+    holder = subprocess.Popen(
+        ["flock", str(lock_path(path)), "sh", "-c", "echo held; read end"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == b"held\n"
+    file.add(line(1))
+    with pytest.raises(BlockingIOError) as raised:
+        file.flush()
+    assert raised.value.filename == str(path)
+    holder.communicate(b"\n")
+
+    file.flush()
+
+    assert findings(path) == []
+    assert [entry["number"] for entry in entries(path)] == [0, 1]
 
 
 def test_a_tail_that_was_cut_off_stays_missing(path: Path) -> None:
@@ -153,10 +224,7 @@ def test_a_head_that_was_written_anew_needs_the_key(path: Path) -> None:
     lines = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(b"".join(lines[:2]))
     head_path(path).unlink()
-    written(path, range(0), key=b"guessed").add(line(9))
-    forger = AuditFile(path, policy(key=b"guessed"))
-    forger.add(line(9))
-    forger.flush()
+    written(path, range(9, 10), key=None)
 
     assert findings(path, None) == []
     assert findings(path) == ["audit.jsonl.head:1: the head is not signed with this key"]
