@@ -116,6 +116,7 @@ def _attention(seen: Overview) -> Text:
     parts = [
         (seen.failed, "failed"),
         (seen.held, "held"),
+        (seen.unmatched, "not matched"),
         (seen.approval, "to be approved"),
         (broken, "open breakers" if broken != 1 else "open breaker"),
     ]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, Protocol
 
@@ -111,13 +112,17 @@ class Overview(msgspec.Struct, frozen=True, kw_only=True):
     dead: int
     """Jobs in the dead letter, those too that were replayed."""
     failed: int
-    """Of the newest ``FIRST`` of them: failed, and not replayed."""
+    """Of the newest ``FIRST`` of them: deploys that failed, and were not replayed."""
     held: int
-    """Of the newest ``FIRST`` of them: held, and not replayed."""
+    """Of the newest ``FIRST`` of them: deploys that are held, and were not replayed."""
+    unmatched: int
+    """Of the newest ``FIRST`` of them: deliveries that were not matched, and were not replayed."""
     approval: int
     """Deploys that wait for a person's approval, of the ``FIRST`` that look again first."""
     troubled: Sequence[Record]
     """The newest that failed or are held, and were not replayed."""
+    asking: Sequence[Record]
+    """Deploys that wait for a person's approval, those that look again first."""
     newest: Sequence[Record]
     """The newest deploys."""
 
@@ -144,13 +149,14 @@ async def read_overview(
         _approval(redis, due),
     )
     ids = list(troubled)[:NEWEST]
-    newest, deploys, deliveries = await asyncio.gather(
+    newest, deploys, deliveries, asking = await asyncio.gather(
         archive.read("deploy", found.ids),
         archive.read("deploy", ids),
         archive.read("delivery", ids),
+        archive.read("deploy", approval[:NEWEST]),
     )
     known = {record.id: record for record in (*deploys, *deliveries)}
-    held = sum(troubled.values())
+    how = Counter(troubled.values())
     return Overview(
         at=now,
         minutes=[
@@ -164,10 +170,12 @@ async def read_overview(
         workers=seen_workers,
         targets=[_target(standing) for standing in standings],
         dead=dead,
-        failed=len(troubled) - held,
-        held=held,
-        approval=approval,
+        failed=how["failed"],
+        held=how["held"],
+        unmatched=how["unmatched"],
+        approval=len(approval),
         troubled=[known[id_] for id_ in ids if id_ in known],
+        asking=asking,
         newest=newest,
     )
 
@@ -224,30 +232,39 @@ async def _queued_since(redis: Redis, ids: Sequence[bytes]) -> list[float]:
         return [epoch(value.decode()) for value in await pipe.execute() if value]
 
 
-async def _troubled(redis: Redis, ids: Sequence[bytes]) -> Mapping[str, bool]:
-    """Those that were not replayed, in their order, and whether each is held."""
+async def _troubled(redis: Redis, ids: Sequence[bytes]) -> Mapping[str, str]:
+    """Those that were not replayed, in their order, and how each stands."""
     names = [id_.decode() for id_ in ids]
     async with redis.pipeline(transaction=False) as pipe:
         for name in names:
-            pipe.hmget(JOB_PREFIX + name, ["status", REPLAYED_BY_FIELD])
+            pipe.hmget(JOB_PREFIX + name, ["status", REPLAYED_BY_FIELD, "description"])
             pipe.xrevrange(RESULTS_PREFIX + name, count=1)
         answers = await pipe.execute()
     return {
-        name: bool(ends) and read_end(ends[0]).held
-        for name, (status, replay), ends in zip(names, answers[::2], answers[1::2], strict=True)
+        name: _trouble(description or b"", ends)
+        for name, (status, replay, description), ends in zip(
+            names, answers[::2], answers[1::2], strict=True
+        )
         if status == b"failed" and not replay
     }
 
 
-async def _approval(redis: Redis, ids: Sequence[bytes]) -> int:
+def _trouble(description: bytes, ends: Sequence[Any]) -> str:
+    if not description.startswith(b"deploy:"):
+        return "unmatched"
+    return "held" if ends and read_end(ends[0]).held else "failed"
+
+
+async def _approval(redis: Redis, ids: Sequence[bytes]) -> list[str]:
     async with redis.pipeline(transaction=False) as pipe:
         for id_ in ids:
             pipe.hmget(JOB_PREFIX + id_.decode(), [WAITING_FIELD, APPROVED_BY_FIELD])
         answers = await pipe.execute()
-    return sum(
-        (waiting or b"").startswith(b"approval ") and approved is None
-        for waiting, approved in answers
-    )
+    return [
+        id_.decode()
+        for id_, (waiting, approved) in zip(ids, answers, strict=True)
+        if (waiting or b"").startswith(b"approval ") and approved is None
+    ]
 
 
 def _target(standing: Standing) -> TargetSeen:

@@ -131,7 +131,6 @@ class _Attempt:
             seconds=self._kept_for("uncertain"),
         )
         self._judge_uncertain(reason)
-        self._check_attempts(reason)
         self.fields["attempt"] = self.number = begun + 1
         # An attempt that a crash cut off has not been counted by RQ.
         self.job.number_of_retries = begun
@@ -313,7 +312,7 @@ class _Attempt:
 
     def _judge_uncertain(self, reason: str) -> None:
         """Tell of an attempt of which nobody knows whether the platform took it. Raises DeployHeld
-        where such a call is not to be made again."""
+        where it is not to be made again, or was the last."""
         policy = self.recipe.on_uncertain
         log.warning("deploy.uncertain", reason=reason, on_uncertain=policy, **self.fields)
         if policy == "hold":
@@ -321,11 +320,18 @@ class _Attempt:
                 f"{reason}; the platform may have deployed, so it is not called again without a "
                 "human decision"
             )
+        if self._was_last():
+            raise DeployHeld(
+                f"{reason}; attempt {self.number} was the last, and the platform may have deployed"
+            )
 
     def _check_attempts(self, reason: str) -> None:
         """Raises DeployFailed where there is no next attempt."""
-        if self.number >= self.target.retry.attempts:
+        if self._was_last():
             raise DeployFailed(f"{reason}; attempt {self.number} was the last")
+
+    def _was_last(self) -> bool:
+        return self.number >= self.target.retry.attempts
 
 
 def _ms_since(started: float) -> float:

@@ -98,7 +98,7 @@ def keep_session(request: web.Request, response: web.StreamResponse, id_: str) -
         path="/",
         secure=_is_secure(request, request.app[CONTEXT].settings),
         httponly=True,
-        samesite="Strict",
+        samesite="Lax",
     )
 
 

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Sequence
 from typing import NamedTuple
 
+from relay.pace import Minute
 from relay.reading import iso
 
-MINUTES = 60
-WIDTH, HEIGHT = 600, 100
-_STEP = WIDTH // MINUTES
+STEP = 10
+"""Width of a minute."""
+
+HEIGHT = 100
+
 _WIDE, _NARROW = 8, 3
 """Deliveries and deploys differ in width too, not in colour alone."""
 
 
 class Bar(NamedTuple):
+    """One rectangle, and what it stands for."""
+
     name: str
     x: float
     y: float
@@ -25,37 +29,40 @@ class Bar(NamedTuple):
 
 
 class Chart(NamedTuple):
-    """What is drawn. ``unseen`` is the width on the left that nobody looked at."""
+    """What is drawn."""
 
     bars: list[Bar]
     total: int
     peak: int
     start: str
-    unseen: float
     text: str
-    width: int = WIDTH
+    width: int
     height: int = HEIGHT
 
 
-def chart(created: Mapping[str, Iterable[float]], now: float, seen_since: float) -> Chart:
-    """``created`` has the times in seconds since the Unix epoch for ``deliveries`` and ``deploys``;
-    before ``seen_since`` there may be others."""
-    end = int(now // 60) + 1
-    first = end - MINUTES
+def chart(minutes: Sequence[Minute]) -> Chart:
+    """The chart of these minutes, one after the other."""
     counts = {
-        name: Counter(minute for at in times if first <= (minute := int(at // 60)) < end)
-        for name, times in created.items()
+        "deliveries": [minute.deliveries for minute in minutes],
+        "deploys": [minute.deploys for minute in minutes],
     }
-    peak = max((count for each in counts.values() for count in each.values()), default=0)
-    totals = {name: sum(each.values()) for name, each in counts.items()}
+    peak = max((count for each in counts.values() for count in each), default=0)
     bars = []
     for name, width in (("deliveries", _WIDE), ("deploys", _NARROW)):
-        for minute, count in sorted(counts.get(name, Counter[int]()).items()):
+        for position, (minute, count) in enumerate(zip(minutes, counts[name], strict=True)):
+            if not count:
+                continue
             height = round(count / peak * (HEIGHT - 4), 1)
-            x = (minute - first) * _STEP + (_STEP - width) / 2
-            text = f"{iso(minute * 60)[11:16]} {count} {name}"
+            x = position * STEP + (STEP - width) / 2
+            text = f"{iso(minute.at)[11:16]} {count} {name}"
             bars.append(Bar(name, x, HEIGHT - height, width, height, text))
-    unseen = max(0.0, min(float(WIDTH), (seen_since / 60 - first) * _STEP))
+    totals = {name: sum(each) for name, each in counts.items()}
     told = " and ".join(f"{count} {name}" for name, count in totals.items())
-    text = f"In the last hour {told}, at most {peak} a minute"
-    return Chart(bars, sum(totals.values()), peak, iso(first * 60), round(unseen, 1), text)
+    return Chart(
+        bars,
+        total=sum(totals.values()),
+        peak=peak,
+        start=iso(minutes[0].at) if minutes else "",
+        text=f"In the last hour {told}, at most {peak} a minute",
+        width=STEP * len(minutes),
+    )

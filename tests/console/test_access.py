@@ -67,7 +67,7 @@ async def test_login_keeps_only_hashes(desk: Desk) -> None:
 
     cookie = answer.cookies[COOKIE]
     assert (answer.status, answer.headers["Location"]) == (303, "/")
-    assert (cookie["httponly"], cookie["samesite"], cookie["path"]) == (True, "Strict", "/")
+    assert (cookie["httponly"], cookie["samesite"], cookie["path"]) == (True, "Lax", "/")
     assert (cookie["secure"], cookie["max-age"]) == ("", "43200")
     [key] = desk.sessions()
     kept = f"{key} {desk.store.get(key)!r} {desk.store.hgetall('relay:tokens')}"

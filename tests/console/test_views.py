@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from datetime import UTC, datetime
+from typing import Any
 
 import msgspec
 import pytest
@@ -11,14 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.archive import Details
-from relay.console.chart import HEIGHT, MINUTES, WIDTH, chart
-from relay.console.glance import Glance, Seen
+from relay.console.chart import HEIGHT, chart
 from relay.console.live import MOST_WAITING, Watcher
-from relay.console.overview import age, figures, groups
+from relay.console.overview import age, figures, groups, view
 from relay.console.search import Asked, asked, filter_of, is_wanted
 from relay.console.way import judged, shown, steps
 from relay.console.words import actions, clock, moment, note, place, relations, standing
 from relay.events import Delivery, Push
+from relay.overview import Overview
+from relay.pace import Minute
 from relay.reading import End, Record, epoch, iso
 from relay.statuses import STATUSES, Kind, Status
 
@@ -125,35 +126,24 @@ def test_way_tells_when_it_was_matched() -> None:
     assert judged([], "acme/web") == []
 
 
-@given(
-    st.lists(st.floats(-100 * 60, 10 * 60), max_size=50),
-    st.lists(st.floats(-100 * 60, 10 * 60), max_size=50),
-    st.floats(-100 * 60, 60),
-)
-def test_chart_stays_within_its_frame(
-    deliveries: list[float], deploys: list[float], seen: float
-) -> None:
-    now = 1_795_609_800.0
-    times = {
-        "deliveries": [now + each for each in deliveries],
-        "deploys": [now + each for each in deploys],
-    }
+@given(st.lists(st.tuples(*(st.integers(0, 10_000) for _ in range(4))), min_size=1, max_size=60))
+def test_chart_stays_within_its_frame(counts: list[tuple[int, int, int, int]]) -> None:
+    minutes = [
+        Minute(at=60 * number, deliveries=one, succeeded=good, failed=bad, held=held)
+        for number, (one, good, bad, held) in enumerate(counts)
+    ]
 
-    drawn = chart(times, now, now + seen)
+    drawn = chart(minutes)
 
-    assert all(bar.x >= 0 and bar.x + bar.width <= WIDTH for bar in drawn.bars)
+    assert all(bar.x >= 0 and bar.x + bar.width <= drawn.width for bar in drawn.bars)
     assert all(bar.y >= 0 and bar.y + bar.height == HEIGHT for bar in drawn.bars)
-    assert 0 <= drawn.unseen <= WIDTH
-    shown_minutes = range(int(now // 60) + 1 - MINUTES, int(now // 60) + 1)
-    assert drawn.total == sum(
-        int(at // 60) in shown_minutes for each in times.values() for at in each
-    )
+    assert drawn.total == sum(map(sum, counts))
     assert sum(int(bar.text.split()[1]) for bar in drawn.bars) == drawn.total
 
 
 def test_chart_says_what_it_shows() -> None:
-    now = epoch("2026-11-25T12:30:00Z")
-    drawn = chart({"deliveries": [now, now, now - 60], "deploys": [now]}, now, 0)
+    at = int(epoch("2026-11-25T12:29:00Z"))
+    drawn = chart([Minute(at=at, deliveries=1), Minute(at=at + 60, deliveries=2, succeeded=1)])
 
     assert drawn.text == "In the last hour 3 deliveries and 1 deploys, at most 2 a minute"
     assert [bar.text for bar in drawn.bars] == [
@@ -161,50 +151,62 @@ def test_chart_says_what_it_shows() -> None:
         "12:30 2 deliveries",
         "12:30 1 deploys",
     ]
+    assert chart([]).bars == []
 
 
-def seen(status: Status, kind: str = "deploy", **more: object) -> Seen:
-    now = time.time()
-    return Seen("x", kind, status, now - 90, now - 60, "")._replace(**more)  # type: ignore[arg-type]
-
-
-def glance(*jobs: Seen, cut: frozenset[str] = frozenset()) -> Glance:
-    numbers = dict.fromkeys(("queue", "limited", "scheduled", "started", "failed", "finished"), 0)
-    return Glance(jobs, numbers, cut)  # type: ignore[arg-type]
+def seen(**more: Any) -> Overview:
+    numbers = dict.fromkeys(
+        ("queued", "limited", "scheduled", "running", "dead", "failed", "held", "unmatched"), 0
+    )
+    known: dict[str, Any] = {
+        **numbers,
+        "at": epoch(AT),
+        "minutes": [],
+        "oldest_at": None,
+        "workers": [],
+        "targets": [],
+        "approval": 0,
+        "troubled": [],
+        "asking": [],
+        "newest": [],
+    }
+    return Overview(**{**known, **more})
 
 
 def test_what_needs_attention_comes_worst_first() -> None:
-    told = groups(
-        glance(
-            seen("waiting", waits_for="approval x"),
-            seen("waiting", waits_for="rate x"),
-            seen("failed"),
-            seen("failed"),
-            seen("failed", is_replayed=True),
-            seen("failed", "delivery"),
-            seen("held"),
-            seen("succeeded"),
-            cut=frozenset({"failed"}),
-        )
-    )
+    told = groups(seen(approval=1, failed=2, unmatched=1, held=1))
 
-    assert [(group.number, group.what, group.more, group.href) for group in told] == [
-        (1, "deploy held", True, "/deploys?status=held"),
-        (2, "deploys failed", True, "/deploys?status=failed"),
-        (1, "delivery failed to be matched", True, "/deliveries?status=failed"),
-        (1, "deploy waiting for approval", False, "/deploys?status=waiting"),
+    assert [(group.number, group.what, group.href) for group in told] == [
+        (1, "deploy held", "/deploys?status=held"),
+        (2, "deploys failed", "/deploys?status=failed"),
+        (1, "delivery failed to be matched", "/deliveries?status=failed"),
+        (1, "deploy waiting for approval", "/deploys?status=waiting"),
     ]
+    assert groups(seen()) == []
+    assert not view(seen()).attention
+
+
+def test_what_needs_attention_is_shown_newest_first_and_not_all_of_it() -> None:
+    many = [record("failed", id=f"production--{n}", created_at=f"2026-11-2{n}") for n in range(9)]
+    asking = record("waiting", id="production--asking", created_at="2026-11-30")
+
+    shown_first, *others = view(seen(failed=9, troubled=many, asking=[asking])).attention.records
+
+    assert shown_first == ("deploy", asking)
+    assert [one.id for _, one in others] == [f"production--{n}" for n in (8, 7, 6, 5, 4, 3, 2)]
 
 
 def test_figures_of_this_moment() -> None:
-    jobs = [seen("succeeded")] * 3 + [seen("failed"), seen("waiting"), seen("superseded")]
-    old = seen("failed", ended_at=time.time() - 3_601)
+    minutes = [Minute(at=0, succeeded=2), Minute(at=60, succeeded=1, failed=1)]
 
-    rate, _, _, oldest, _ = figures(glance(*jobs, old), [], time.time())
+    rate, queued, _, oldest, _ = figures(
+        seen(minutes=minutes, queued=1_200, oldest_at=epoch(AT) - 90)
+    )
 
     assert (rate.value, rate.text) == ("75%", "3 of 4 in the last hour")
-    assert oldest.value == "1 min 30 s"
-    assert figures(glance(), [], 0.0)[0].value == "none"
+    assert (queued.value, queued.text) == ("1,200", "for no workers")
+    assert (oldest.value, oldest.text) == ("1 min 30 s", "of the first 200")
+    assert [figure.value for figure in figures(seen())] == ["none", "0", "0", "none", "0"]
     assert [age(each) for each in (-1, 59, 3_599, 3_600, 90_000)] == [
         "0 s",
         "59 s",

@@ -51,6 +51,8 @@ def busy(targets: int) -> Overview:
         dead=9,
         failed=8,
         held=1,
+        unmatched=0,
+        asking=[],
         approval=2,
         troubled=[record(n) for n in range(10)],
         newest=[record(n) for n in range(10)],

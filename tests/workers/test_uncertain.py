@@ -138,8 +138,8 @@ async def test_attempts_that_were_cut_off_count(
     await crew.reaches(job, JobStatus.FAILED)
 
     [(reason,)] = lines(audited, "deploy.failed", "reason")
-    assert reason.endswith("; attempt 3 was the last")
-    assert failure(job) == f"workers.errors.DeployFailed: {reason}"
+    assert reason.endswith("; attempt 3 was the last, and the platform may have deployed")
+    assert failure(job) == f"workers.errors.DeployHeld: {reason}"
     assert len(target.calls) == 3 - attempt
 
 
