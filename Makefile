@@ -9,7 +9,7 @@ run: $(VENV)/.installed
 	$(BIN)/deploy-relay demo $(if $(ONCE),--once)
 
 test: $(VENV)/.installed
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest --numprocesses 2 --dist loadfile $(ARGS)
 
 check: $(VENV)/.installed
 	$(BIN)/ruff check .

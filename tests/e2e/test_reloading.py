@@ -180,6 +180,7 @@ async def test_sighup_reaches_every_process(relay: Relay, store: redis.Redis) ->
     relay.environ = {**relay.environ, "RELAY_RELOAD_INTERVAL": "0", "RELAY_PROCESSES": "2"}
     everything = await relay.start(*COMMAND, "up")
     await everything.wait_for("worker.started")
+    await everything.wait_for("console.started")
     [*started] = await everything.wait_for("receiver.started", count=2)
     relay.url = started[0]["url"].removesuffix("/hooks/")
     replace(relay, RELAY_YAML + MORE)
@@ -187,8 +188,9 @@ async def test_sighup_reaches_every_process(relay: Relay, store: redis.Redis) ->
 
     everything.process.send_signal(signal.SIGHUP)
 
-    reloaded = await everything.wait_for("config.reloaded", count=3)
-    assert sorted(line["process"] for line in reloaded) == ["receiver", "receiver", "worker"]
+    reloaded = await everything.wait_for("config.reloaded", count=4)
+    processes = sorted(line["process"] for line in reloaded)
+    assert processes == ["console", "receiver", "receiver", "worker"]
     status, answer = await relay.push(repo="acme/more")
     assert status == 202
     await everything.wait_for("deploy.succeeded", delivery=answer["delivery"])
