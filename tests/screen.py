@@ -22,6 +22,9 @@ from tests.harness import COMMAND, PATIENCE
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 HOME = "\x1b[H"
 
+_FIXED = ("NO_COLOR", "COLUMNS", "LINES")
+"""What would say how the terminal is, in its place. What started the tests may have set it."""
+
 
 class Screen:
     """What a command has written, and a keyboard."""
@@ -90,7 +93,7 @@ def on_terminal(
 ) -> Iterator[Screen]:
     """Run `deploy-relay` with these arguments."""
     ours, theirs = pty.openpty()
-    known = {key: value for key, value in os.environ.items() if key not in ("NO_COLOR", "COLUMNS")}
+    known = {key: value for key, value in os.environ.items() if key not in _FIXED}
     screen = None
     try:
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
