@@ -11,11 +11,13 @@ from typing import Any, cast
 
 import click
 
+from benchmarks import audit as audit_benchmark
 from benchmarks import check
 from benchmarks import cost as cost_benchmark
 from benchmarks import growth as growth_benchmark
 from benchmarks import intake as intake_benchmark
 from benchmarks import latency as latency_benchmark
+from benchmarks import lists as lists_benchmark
 from benchmarks import worker as worker_benchmark
 from benchmarks.environment import describe
 from benchmarks.lab import Lab, dump, open_lab
@@ -57,6 +59,8 @@ FULL: dict[str, Part] = {
     "worker": lambda lab: worker_benchmark.run(lab, worker_benchmark.Plan()),
     "cost": lambda lab: cost_benchmark.run(lab, 3_000, seconds=6, rounds=3),
     "growth": lambda lab: growth_benchmark.run(lab, growth_benchmark.Plan()),
+    "audit": lambda lab: audit_benchmark.run(lab, audit_benchmark.Plan()),
+    "lists": lambda lab: lists_benchmark.run(lab, lists_benchmark.Plan()),
 }
 QUICK: dict[str, Part] = {
     "intake": lambda lab: intake_benchmark.run(
@@ -73,6 +77,8 @@ QUICK: dict[str, Part] = {
             routes=1_000, repositories=200, waiting=5_000, rounds=1, seconds=1, drain=5
         ),
     ),
+    "audit": lambda lab: audit_benchmark.run(lab, audit_benchmark.Plan(lines=2_000, rounds=3)),
+    "lists": lambda lab: lists_benchmark.run(lab, lists_benchmark.Plan(jobs=5_000, rounds=3)),
 }
 
 _JSON = click.option(
@@ -172,6 +178,26 @@ def growth(
 def cost(deliveries: int, seconds: float, rounds: int, path: Path) -> None:
     """Processor time of the whole system for a delivery with one deploy."""
     _run(path, cost=lambda lab: cost_benchmark.run(lab, deliveries, seconds, rounds))
+
+
+@main.command()
+@click.option("--lines", default=20_000, show_default=True)
+@click.option("--rounds", default=5, show_default=True)
+@_JSON
+def audit(lines: int, rounds: int, path: Path) -> None:
+    """What the audit file costs a line, and how fast its chain is verified."""
+    plan = audit_benchmark.Plan(lines, rounds)
+    _run(path, audit=lambda lab: audit_benchmark.run(lab, plan))
+
+
+@main.command()
+@click.option("--jobs", default=100_000, show_default=True)
+@click.option("--rounds", default=5, show_default=True)
+@_JSON
+def lists(jobs: int, rounds: int, path: Path) -> None:
+    """How long lists and the overview take where much stands in Redis."""
+    plan = lists_benchmark.Plan(jobs, rounds)
+    _run(path, lists=lambda lab: lists_benchmark.run(lab, plan))
 
 
 @main.command(name="check")

@@ -7,10 +7,7 @@ was asked for is then read whole (relay/reading.py).
 
 from __future__ import annotations
 
-import time
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from contextlib import suppress
-from datetime import UTC, datetime
 from typing import Any, Literal, NamedTuple
 
 import msgspec
@@ -25,11 +22,10 @@ from rq.registry import (
     StartedJobRegistry,
 )
 
-from config.patterns import PatternSet
-from config.values import parse_duration
 from relay.attempts_kept import MOST_ATTEMPTS, AttemptRecord, attempts_key, read_attempts
+from relay.filtering import Filter, is_event_wanted, is_wanted, kind_of, place_of
 from relay.identity import may_be_deploy
-from relay.reading import End, Record, Task, epoch, read_argument, read_end, record
+from relay.reading import End, Record, Task, read_argument, read_end, record
 from relay.records import (
     CANCELLED_BY_FIELD,
     DEPLOYS_FIELD,
@@ -50,9 +46,6 @@ MOST_LOOKED_AT = 200_000
 
 MOST_READ = 20_000
 """Jobs whose event is read to find out whether it is looked for, at most."""
-
-SHA_TOLD = 12
-"""Digits of the commit in RQ's description of a job."""
 
 MOST_RUNS = 10
 """Ends of runs that RQ keeps of a job."""
@@ -82,32 +75,6 @@ return found
 
 _Place = Literal["set", "head", "tail"]
 """A sorted set with its newest at the end, or a list with its newest at one of its ends."""
-
-
-class Filter(NamedTuple):
-    """What is looked for; what is empty filters nothing."""
-
-    statuses: frozenset[Status] = frozenset()
-    repos: PatternSet | None = None
-    names: frozenset[str] = frozenset()
-    """Sources of deliveries, targets of deploys."""
-    since: float = 0
-    """Created no earlier than this, in seconds since the Unix epoch."""
-    routes: frozenset[str] = frozenset()
-    """Routes of deploys."""
-    sha: str = ""
-    """How the commit begins."""
-    author: str = ""
-    """Login, name or email of the commit's author, in whatever case."""
-    branches: PatternSet | None = None
-    """Names of branches and tags."""
-    before: str = ""
-    """Further down the list than the place that this names (``place_of``)."""
-
-    @property
-    def reads_event(self) -> bool:
-        """Whether the small fields of a job do not tell."""
-        return bool(self.routes or self.author or self.branches or len(self.sha) > SHA_TOLD)
 
 
 class Found(NamedTuple):
@@ -277,7 +244,7 @@ class Archive:
         return [
             _brief(id_, values)
             for id_, values in briefs.items()
-            if _is_wanted(kind, id_, values, wanted, floor)
+            if is_wanted(kind, id_, values, wanted, floor)
         ]
 
     async def _with_event(self, briefs: Sequence[_Brief], wanted: Filter) -> list[_Brief]:
@@ -292,7 +259,7 @@ class Archive:
             kept += [
                 brief
                 for brief, data in zip(part, answers, strict=True)
-                if _is_event_wanted(read_argument(data or b"", Task), wanted)
+                if is_event_wanted(read_argument(data or b"", Task), wanted)
             ]
         return kept
 
@@ -371,7 +338,7 @@ class Archive:
         known = {
             id_: (job, due, runs)
             for id_, job, due, runs in zip(ids, *(answers[n::3] for n in range(3)), strict=True)
-            if _kind(job.get(b"description")) == kind
+            if kind_of(job.get(b"description")) == kind
         }
         briefs = [
             _brief(id_, [job.get(field.encode()) for field in _BRIEF])
@@ -385,73 +352,8 @@ class Archive:
         ]
 
 
-def _kind(description: bytes | None) -> str:
-    return (description or b"").decode().partition(":")[0]
-
-
-def place_of(created_at: str, id_: str) -> str:
-    """The place of a delivery or deploy in the list of all of them; such texts are in its order."""
-    return f"{created_at} {id_}"
-
-
 def _time(place: str) -> str:
     return place.partition(" ")[0]
-
-
-def since(text: str) -> float:
-    """Seconds since the Unix epoch of ``2h``, so long ago, or of an ISO 8601 time, UTC unless it
-    says otherwise; 0 of nothing. Raises ValueError."""
-    if not text:
-        return 0
-    with suppress(ValueError):
-        return time.time() - float(parse_duration(text))
-    try:
-        moment = datetime.fromisoformat(text)
-        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
-    except (ValueError, OverflowError):
-        raise ValueError("write 30m, 2h, 3d, or a time such as 2026-01-31T12:00Z") from None
-
-
-def _is_wanted(
-    kind: Kind, id_: str, values: Sequence[bytes | None], wanted: Filter, floor: str
-) -> bool:
-    status, created_at, description = values[:3]
-    if status is None or _kind(description) != kind:
-        return False
-    if wanted.names and id_.partition("--")[0] not in wanted.names:
-        return False
-    if wanted.repos is not None and not wanted.repos.matches(_repo(description)):
-        return False
-    if wanted.sha and not _sha(description).startswith(wanted.sha[:SHA_TOLD]):
-        return False
-    at = (created_at or b"").decode()
-    place = place_of(at, id_)
-    if place <= floor or (wanted.before and place >= wanted.before):
-        return False
-    return not wanted.since or epoch(at) >= wanted.since
-
-
-def _is_event_wanted(task: Task | None, wanted: Filter) -> bool:
-    if task is None:
-        return False
-    if wanted.routes and task.route not in wanted.routes:
-        return False
-    if not task.event.sha.startswith(wanted.sha):
-        return False
-    name = task.event.ref.removeprefix("refs/heads/").removeprefix("refs/tags/")
-    if wanted.branches is not None and not wanted.branches.matches(name):
-        return False
-    names = [name.casefold() for name in task.event.author.names()]
-    return not wanted.author or wanted.author.casefold() in names
-
-
-def _repo(description: bytes | None) -> str:
-    """Out of ``delivery: push acme/web@2f1b…`` or ``deploy: production acme/web@2f1b…``."""
-    return (description or b"").decode().rpartition("@")[0].split(" ", 2)[-1]
-
-
-def _sha(description: bytes | None) -> str:
-    return (description or b"").decode().rpartition("@")[2]
 
 
 def _brief(id_: str, values: Sequence[bytes | None]) -> _Brief:

@@ -20,7 +20,8 @@ from rq.rate_limit import RateLimitRegistry
 from rq.registry import FailedJobRegistry, ScheduledJobRegistry, StartedJobRegistry
 from rq.worker_registration import WORKERS_BY_QUEUE_KEY
 
-from relay.archive import PAGE, RESULTS_PREFIX, Archive, Filter
+from relay.archive import PAGE, RESULTS_PREFIX, Archive
+from relay.filtering import Filter
 from relay.pace import Minute, minute, minutes, pace_key
 from relay.reading import Record, epoch, read_end
 from relay.records import (

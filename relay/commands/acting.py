@@ -20,11 +20,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from config.errors import RelayError
 from config.settings import Settings, load_settings
 from relay import audit
-from relay.archive import Archive, Filter
+from relay.archive import Archive
 from relay.audit_file import audit_file
 from relay.commands.filters import filtered
 from relay.commands.terminal import terminal
 from relay.errors import StoreUnavailable
+from relay.filtering import Filter
 from relay.reading import Record, record_fields
 from relay.replays import REASONS, Done, Wish
 from relay.statuses import Kind

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from config.patterns import PatternSet
-from relay.archive import Filter, since
+from relay.filtering import Filter, since
 from relay.statuses import STATUSES, Kind, Status
 
 MOST = 10_000

@@ -12,12 +12,12 @@ from redis.asyncio import Redis
 
 from config.settings import Settings
 from relay.approving import approve
-from relay.archive import Filter
 from relay.cancelling import cancel
 from relay.commands.acting import PLURALS, Act, act_on, archive_of_queue, why
 from relay.commands.filters import filters
 from relay.commands.options import JSON
 from relay.commands.terminal import terminal
+from relay.filtering import Filter
 from relay.reading import Record
 from relay.replays import Done, Wish
 from relay.statuses import REPLAYABLE, Kind, Status

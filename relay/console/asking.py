@@ -9,10 +9,11 @@ import msgspec
 from msgspec import Meta
 
 from config.patterns import PatternSet
-from relay.archive import Archive, Filter, since
+from relay.archive import Archive
 from relay.attempts_kept import AttemptRecord
 from relay.console.endpoints import Asked, Nothing
 from relay.errors import NoSuchThing, Refused
+from relay.filtering import Filter, since
 from relay.reading import Record
 from relay.statuses import Kind, Status
 

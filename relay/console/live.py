@@ -16,11 +16,12 @@ import orjson
 from aiohttp import hdrs, web
 from redis.exceptions import RedisError
 
-from relay.archive import Archive, Filter
+from relay.archive import Archive
 from relay.console.faults import HEADERS
 from relay.console.rendering import row
 from relay.console.words import said
 from relay.errors import Refused
+from relay.filtering import Filter
 from relay.reading import Record
 from relay.statuses import ACTIVE, Kind
 

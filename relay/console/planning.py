@@ -77,7 +77,8 @@ class TargetShown(msgspec.Struct, frozen=True, kw_only=True):
     """half-open: the next call, or the one under way, is the probe."""
     until: str
     """When calls begin again, if that is known."""
-    in_flight: int
+    calling: int
+    """Deploys that hold one of its slots."""
     waiting: int
     concurrency: int
     supersede: bool
@@ -263,7 +264,7 @@ def _target(target: Target, standing: Standing) -> TargetShown:
         paused=standing.paused,
         breaker=standing.breaker,
         until=standing.until,
-        in_flight=standing.calling,
+        calling=standing.calling,
         waiting=standing.waiting,
         concurrency=target.concurrency,
         supersede=target.newest_only,

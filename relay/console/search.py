@@ -8,8 +8,8 @@ from typing import NamedTuple
 from urllib.parse import urlencode
 
 from config.patterns import PatternSet
-from relay.archive import Filter, since
 from relay.console.words import PLURALS, branch
+from relay.filtering import Filter, since
 from relay.reading import Record, epoch
 from relay.statuses import STATUSES, Kind
 

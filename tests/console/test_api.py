@@ -247,7 +247,7 @@ async def test_target_is_paused_and_resumed(desk: Desk, yard: Yard) -> None:
         return next(item for item in items if item["name"] == "production")
 
     before = await production()
-    assert (before["state"], before["breaker"], before["in_flight"]) == ("ready", "closed", 1)
+    assert (before["state"], before["breaker"], before["calling"]) == ("ready", "closed", 1)
     for changed in (True, False):
         answer = await desk.ask("POST", f"{PREFIX}/targets/production/pause", "operator")
         assert answer.body == {"name": "production", "paused": True, "changed": changed}

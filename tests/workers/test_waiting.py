@@ -15,8 +15,9 @@ from rq.registry import FailedJobRegistry
 from config.model import Target as ConfiguredTarget
 from config.settings import load_settings
 from relay.approving import approve
-from relay.archive import Archive, Filter
+from relay.archive import Archive
 from relay.cancelling import cancel
+from relay.filtering import Filter
 from relay.replays import Done, Wish
 from relay.store import connect_async
 from tests.harness import Relay, Target, sha_of, until
