@@ -26,6 +26,9 @@ pytestmark = pytest.mark.skipif(
 
 Scheme = Literal["light", "dark"]
 
+LIGHT, DARK = "rgb(251, 251, 250)", "rgb(21, 24, 27)"
+"""What the style sheet gives to a page as its background."""
+
 PICTURES = os.environ.get("RELAY_TEST_PICTURES")
 """A folder for what the browser showed; none is written without."""
 
@@ -36,6 +39,7 @@ class Visitor:
 
     page: Page
     url: str
+    paper: str = LIGHT
     complaints: list[str] = field(default_factory=list)
 
     def listen(self) -> None:
@@ -54,7 +58,8 @@ class Visitor:
             await self.page.screenshot(path=Path(PICTURES) / f"{name}.png", full_page=True)
 
     async def fits(self) -> None:
-        """Nothing is wider than the window."""
+        """Nothing is wider than the window, once the style sheet has come."""
+        await expect(self.page.locator("body")).to_have_css("background-color", self.paper)
         wide = await self.page.evaluate(
             "document.documentElement.scrollWidth - document.documentElement.clientWidth"
         )
@@ -100,7 +105,9 @@ async def test_a_person_follows_a_push(
     page = await browser.new_page(
         color_scheme=scheme, viewport={"width": width, "height": 800}, reduced_motion="reduce"
     )
-    visitor = Visitor(page, console.find("console.started")[0]["url"])
+    visitor = Visitor(
+        page, console.find("console.started")[0]["url"], DARK if scheme == "dark" else LIGHT
+    )
     visitor.listen()
     name = f"{scheme}-{width}"
 
@@ -110,10 +117,7 @@ async def test_a_person_follows_a_push(
     await page.keyboard.type(token)
     await page.keyboard.press("Enter")
     await expect(page.get_by_role("heading", name="What needs attention")).to_be_visible()
-    assert (await page.evaluate("getComputedStyle(document.body).backgroundColor")) == {
-        "light": "rgb(251, 251, 250)",
-        "dark": "rgb(21, 24, 27)",
-    }[scheme]
+    await visitor.fits()
 
     # The first Tab stop skips to the content.
     await page.keyboard.press("Tab")
@@ -123,7 +127,6 @@ async def test_a_person_follows_a_push(
     await page.get_by_role("link", name="Deploys", exact=True).click()
     await expect(page.get_by_text("Nothing has been deployed yet")).to_be_visible()
     await expect(page.locator("#live-state")).to_have_text("● live")
-    await asyncio.sleep(0)
     await relay.push(repo="acme/web", after=sha_of("one"))
     row = page.get_by_role("row").filter(has_text="acme/web")
     await expect(row).to_contain_text("failed", timeout=20_000)
@@ -179,9 +182,9 @@ async def test_what_the_policy_forbids_is_heard(
     visitor = Visitor(await browser.new_page(), console.find("console.started")[0]["url"])
     visitor.listen()
     await visitor.open("/login")
-    await visitor.page.evaluate(
-        "document.body.append(Object.assign(document.createElement('script'), {text: '1'}))"
-    )
-    await visitor.page.wait_for_timeout(0)
+    async with visitor.page.expect_console_message():
+        await visitor.page.evaluate(
+            "document.body.append(Object.assign(document.createElement('script'), {text: '1'}))"
+        )
 
     assert "Content Security Policy" in visitor.complaints[0]
