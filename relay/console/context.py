@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -15,6 +15,7 @@ from config.settings import Settings
 from relay.archive import Archive
 from relay.console.powers import Powers
 from relay.console.sessions import Sessions
+from relay.notices import Messenger, messengers
 from relay.planning import Recipe, recipes
 from relay.routing import Router
 
@@ -25,6 +26,7 @@ class Plan(NamedTuple):
     config: RelayConfig
     router: Router
     recipes: Mapping[str, Recipe]
+    messengers: Sequence[Messenger]
     version: str
 
 
@@ -48,5 +50,10 @@ CONTEXT: web.AppKey[Context] = web.AppKey("context", Context)
 
 def planned(loaded: Loaded) -> Plan:
     """Raises ConfigError."""
-    config = loaded.config
-    return Plan(config, Router(config.routes), recipes(loaded), loaded.origin.version)
+    return Plan(
+        loaded.config,
+        Router(loaded.config.routes),
+        recipes(loaded),
+        messengers(loaded),
+        loaded.origin.version,
+    )

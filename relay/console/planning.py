@@ -112,6 +112,14 @@ class Question(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Value of the provider's event header; recognised if left out."""
 
 
+class NotifierShown(msgspec.Struct, frozen=True, kw_only=True):
+    """A notifier that would be told what became of a deploy, without its URL."""
+
+    notifier: str
+    on: Sequence[str]
+    """Of what it is told."""
+
+
 class CallShown(msgspec.Struct, frozen=True, kw_only=True):
     """A call that would be made, secrets masked."""
 
@@ -122,6 +130,7 @@ class CallShown(msgspec.Struct, frozen=True, kw_only=True):
     body: str = ""
     error: str = ""
     """Why it cannot be made."""
+    notifies: Sequence[NotifierShown] = ()
 
 
 class Decision(msgspec.Struct, frozen=True, kw_only=True):
@@ -195,7 +204,9 @@ def explained(plan: Plan, source: str, payload: bytes, event: str | None) -> Exp
 
 def explained_event(plan: Plan, source: str, event: Event) -> Explained:
     """What an event would cause that was understood already."""
-    told = msgspec.convert(explanation(plan.router, plan.recipes, event, source), Explained)
+    told = msgspec.convert(
+        explanation(plan.router, plan.recipes, event, source, plan.messengers), Explained
+    )
     return msgspec.structs.replace(
         told,
         routes=[

@@ -20,7 +20,7 @@ from relay.console.api import ENDPOINTS
 from relay.console.endpoints import PREFIX, Endpoint
 from relay.tokens import Role
 from tests.console.desk import Answer, Desk
-from tests.harness import github_push, sha_of
+from tests.harness import RELAY_YAML, github_push, sha_of
 from tests.relay.yard import FAILED, HELD, QUEUE, Yard
 from workers.deploys import Deploy, Wanted, queue_deploys
 
@@ -331,6 +331,36 @@ async def test_what_relay_yaml_has_in_plain_is_masked(desk: Desk) -> None:
         answer = await desk.ask("GET", f"{PREFIX}/{path}", "viewer")
         assert answer.status == 200
         assert "Gq3x7TmVb2" not in str(answer.body)
+
+
+CHAT = "https://chat.example/hooks/Gq3x7TmVb2"
+
+
+@pytest.mark.parametrize(
+    "relay_yaml",
+    [
+        RELAY_YAML
+        + f"""\
+notify:
+  - {{name: team, preset: slack, url: {CHAT}, on: [failure, held], targets: [production]}}
+  - {{name: others, preset: slack, url: {CHAT}, targets: [preview]}}
+"""
+    ],
+)
+async def test_explain_says_who_is_told(desk: Desk) -> None:
+    question = {"source": "github", "payload": json.loads(github_push())}
+    answer = await desk.ask("POST", f"{PREFIX}/explain", "viewer", json=question)
+
+    [call] = answer.body["routes"][0]["calls"]
+    assert call["notifies"] == [{"notifier": "team", "on": ["failure", "held"]}]
+    assert "chat.example" not in str(answer.body)
+
+    await desk.log_in("viewer")
+    form = {"source": "github", "payload": github_push().decode()}
+    page = await desk.ask("POST", "/routes", data={"csrf": desk.csrf(desk.sessions()[0]), **form})
+    assert "Notifies team of failure, held" in page.body
+    assert "others" not in page.body
+    assert "chat.example" not in page.body
 
 
 async def test_bodies_are_bounded(desk: Desk) -> None:
