@@ -126,11 +126,7 @@ def _targets(targets: Sequence[Standing]) -> list[Gauge]:
 
     return [
         gauge("paused", "1 while an operator has paused it.", lambda one: one.paused),
-        gauge(
-            "held",
-            "1 while its platform wants no calls and its breaker is not open.",
-            lambda one: bool(one.until) and one.breaker != "open",
-        ),
+        gauge("held", "1 while its platform wants no calls.", lambda one: one.held),
         gauge(
             "breaker_open",
             "1 until a probe is answered.",

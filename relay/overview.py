@@ -59,6 +59,8 @@ class Standing(Protocol):
     @property
     def breaker(self) -> Breaker: ...
     @property
+    def held(self) -> bool: ...
+    @property
     def until(self) -> str: ...
     @property
     def more(self) -> bool: ...
@@ -78,6 +80,8 @@ class TargetSeen(msgspec.Struct, frozen=True, kw_only=True):
     """There are more of them, which were not counted."""
     paused: bool
     breaker: Breaker
+    held: bool
+    """Its platform wants no calls now."""
     until: str
     """When calls begin again, of a breaker that is open or a platform that wants none."""
 
@@ -277,5 +281,6 @@ def _target(standing: Standing) -> TargetSeen:
         more=standing.more,
         paused=standing.paused,
         breaker=standing.breaker,
+        held=standing.held,
         until=standing.until,
     )

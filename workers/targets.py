@@ -39,6 +39,8 @@ class Overview(NamedTuple):
     paused: bool = False
     breaker: Literal["off", "closed", "open", "half-open"] = "off"
     """half-open: the next call, or the one under way, is the probe."""
+    held: bool = False
+    """Its platform wants no calls now."""
     until: str = ""
     """When calls begin again, of a breaker that is open or a platform that wants none."""
     more: bool = False
@@ -76,6 +78,7 @@ def overview(
                 limited + later[name],
                 paused=bool(standing.paused),
                 breaker=_breaker(target, standing, now),
+                held=now < standing.held,
                 until=moment(until) if now < until else "",
                 more=more,
             )

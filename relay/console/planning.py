@@ -75,6 +75,8 @@ class TargetShown(msgspec.Struct, frozen=True, kw_only=True):
     paused: bool
     breaker: Literal["off", "closed", "open", "half-open"]
     """half-open: the next call, or the one under way, is the probe."""
+    held: bool
+    """Its platform wants no calls now."""
     until: str
     """When calls begin again, if that is known."""
     calling: int
@@ -274,6 +276,7 @@ def _target(target: Target, standing: Standing) -> TargetShown:
         state=standing.state,
         paused=standing.paused,
         breaker=standing.breaker,
+        held=standing.held,
         until=standing.until,
         calling=standing.calling,
         waiting=standing.waiting,
