@@ -83,7 +83,8 @@ class TargetSeen(msgspec.Struct, frozen=True, kw_only=True):
     held: bool
     """Its platform wants no calls now."""
     until: str
-    """When calls begin again, of a breaker that is open or a platform that wants none."""
+    """When calls begin again, of a breaker that is open, a platform that wants none, or a rate that
+    is used up."""
 
 
 class WorkerSeen(msgspec.Struct, frozen=True, kw_only=True):
