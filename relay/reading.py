@@ -25,6 +25,7 @@ from relay.records import (
     ATTEMPTS_FIELD,
     CANCELLED_BY_FIELD,
     DEPLOYS_FIELD,
+    ENDLESS,
     HELD_ERROR,
     REPLAY_OF_FIELD,
     REPLAYED_BY_FIELD,
@@ -100,6 +101,7 @@ class End(NamedTuple):
 
     at: str
     how: str
+    """In RQ's words, but for a run that only waited, which is ``waited``."""
     reason: str = ""
     held: bool = False
     value: Mapping[str, Any] = {}
@@ -182,9 +184,15 @@ def read_end(entry: tuple[bytes, Fields]) -> End:
     except (ValueError, KeyError, zlib.error):
         return End(at, "unreadable")
     value: Any = None
-    # RQ's Retry, the result of an attempt that is followed by another, is no plain data.
-    with suppress(ValueError):
-        value = _plain(b64decode(fields.get(b"return_value", b"")))
+    try:
+        data = b64decode(fields.get(b"return_value", b""))
+        if how == "retried":
+            # Its value, RQ's Retry, is no plain data.
+            how = "waited" if ENDLESS in _numbers(data) else how
+        else:
+            value = _plain(data)
+    except ValueError:
+        pass
     return End(at, how, reason, held, value if isinstance(value, dict) else {})
 
 
@@ -223,6 +231,14 @@ def _plain(data: bytes) -> Any:
     if not is_plain:
         raise ValueError("no plain data")
     return value
+
+
+def _numbers(data: bytes) -> set[int]:
+    """What numbers a pickle has, without loading it. Raises ValueError for what is no pickle."""
+    try:
+        return {value for _, value, _ in pickletools.genops(data) if isinstance(value, int)}
+    except Exception as error:
+        raise ValueError(type(error).__name__) from None
 
 
 def _unpacked(text: bytes) -> str:

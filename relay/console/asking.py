@@ -79,6 +79,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
 
     at: str
     how: str
+    """In RQ's words, but for a run that only waited, which is ``waited``."""
     reason: str
     value: dict[str, Any]
 

@@ -14,8 +14,9 @@ from rq import Retry
 
 from relay.events import Delivery, Push
 from relay.reading import Task, read_argument, read_end
-from relay.records import DELIVERY_JOB, HELD_ERROR, job_data
+from relay.records import DELIVERY_JOB, ENDLESS, HELD_ERROR, job_data
 from relay.statuses import STATUSES, status_of, with_deploys
+from workers.line import InLine
 
 DELIVERY = Delivery("github--1", "github", 1.5, Push("acme/web", "refs/heads/main", "1", "2"))
 ARGUMENT = msgspec.json.encode(DELIVERY).decode()
@@ -101,6 +102,8 @@ def test_reason_of_a_failure(line: str, reason: str, held: bool) -> None:
 
 def test_result_of_an_attempt_that_another_follows() -> None:
     assert read_end(entry(value=Retry(max=3), kind=4))[1:] == ("retried", "", False, {})
+    assert read_end(entry(value=Retry(max=ENDLESS, interval=5), kind=4)).how == "waited"
+    assert read_end(entry(value=InLine(ENDLESS, 5, 1, None), kind=4)).how == "waited"
     assert read_end(entry(value={"superseded_by": "x"}, kind=1)).value == {"superseded_by": "x"}
 
 
