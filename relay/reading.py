@@ -73,7 +73,9 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     created_at: str = ""
     ended_at: str = ""
     waits_for: str = ""
-    """What ``deploy.waiting`` told last: its reason, and until when, if that is known."""
+    """What it waits for: the reason that ``deploy.waiting`` told last."""
+    waits_until: str = ""
+    """Until when, if that is known."""
     next_at: str = ""
     """When its next attempt is made."""
     deploys: Sequence[str] = ()
@@ -119,6 +121,7 @@ def record(
     task = read_argument(job.get(b"data", b""), Task)
     event = task.event if task else None
     end = end or End("", "")
+    waits_for, _, waits_until = text(WAITING_FIELD).partition(" ")
     return Record(
         id=id_,
         status=status,
@@ -135,7 +138,8 @@ def record(
         attempts=int(text(ATTEMPTS_FIELD) or 0) if kind == "deploy" else runs,
         created_at=text("created_at"),
         ended_at="" if status in ACTIVE else text("ended_at"),
-        waits_for=text(WAITING_FIELD).strip() if status == "waiting" else "",
+        waits_for=waits_for if status == "waiting" else "",
+        waits_until=waits_until if status == "waiting" else "",
         next_at=iso(due) if due is not None and status == "retrying" else "",
         deploys=text(DEPLOYS_FIELD).split(),
         superseded_by=str(end.value.get("superseded_by", "")),

@@ -156,7 +156,9 @@ def _row(kind: Kind, record: Record) -> tuple[str, ...]:
     notes = (
         record.reason,
         f"attempt {record.attempts}" if kind == "deploy" and record.attempts > 1 else "",
-        f"for {record.waits_for.replace(' ', ' until ')}" if record.waits_for else "",
+        f"for {record.waits_for}" + f" until {record.waits_until}" * bool(record.waits_until)
+        if record.waits_for
+        else "",
         f"again at {record.next_at[:19]}Z" if record.next_at else "",
         f"by {record.superseded_by}" if record.superseded_by else "",
         f"by {record.cancelled_by}" if record.cancelled_by else "",

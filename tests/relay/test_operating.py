@@ -323,6 +323,14 @@ def test_approve_says_what_it_did_and_what_it_could_not(yard: Yard) -> None:
     listed = yard.run("deploys", "list", "--status", "waiting").stdout
     assert "for approval until 2096-10-02T07:06:40Z" in listed
     assert "for paused" in listed
+    records = [
+        json.loads(line)
+        for line in yard.run("deploys", "list", "--status", "waiting", "--json").stdout.splitlines()
+    ]
+    assert {one["id"]: (one["waits_for"], one["waits_until"]) for one in records} == {
+        asks.id: ("approval", "2096-10-02T07:06:40Z"),
+        other.id: ("paused", ""),
+    }
     dry = yard.run("deploys", "approve", asks.id, "--dry-run").stdout
     assert dry.startswith(f"would approve  {asks.id}  waiting")
     told = yard.run("deploys", "approve", asks.id, other.id, "api--none", code=1)

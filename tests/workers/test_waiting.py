@@ -158,7 +158,7 @@ async def test_in_a_freeze_deploys_wait_and_say_until_when(
     assert (found.ids, [run.how for run in details.runs]) == ([newest], ["waited"])
     record = details.record
     assert (record.id, record.status) == (newest, "waiting")
-    assert record.waits_for == f"hours {over}T00:00:00Z"
+    assert (record.waits_for, record.waits_until) == ("hours", f"{over}T00:00:00Z")
 
     # Hours that were changed meanwhile count from the next look on.
     worker.shut_down()
