@@ -17,7 +17,7 @@ from relay.archive import Details
 from relay.attempts_kept import AttemptRecord
 from relay.overview import Standing
 from relay.reading import Record
-from relay.statuses import Kind, Status
+from relay.statuses import Kind, Status, wait_note
 
 _TITLES = ("created", "status", "what", "commit", "id", "")
 
@@ -156,9 +156,7 @@ def _row(kind: Kind, record: Record) -> tuple[str, ...]:
     notes = (
         record.reason,
         f"attempt {record.attempts}" if kind == "deploy" and record.attempts > 1 else "",
-        f"for {record.waits_for}" + f" until {record.waits_until}" * bool(record.waits_until)
-        if record.waits_for
-        else "",
+        wait_note(record.waits_for, record.waits_until),
         f"again at {record.next_at[:19]}Z" if record.next_at else "",
         f"by {record.superseded_by}" if record.superseded_by else "",
         f"by {record.cancelled_by}" if record.cancelled_by else "",

@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 from urllib.parse import quote
 
 from relay.reading import Record
-from relay.statuses import REPLAYABLE, Kind
+from relay.statuses import REPLAYABLE, Kind, wait_note
 
 PLURALS: dict[Kind, str] = {"delivery": "deliveries", "deploy": "deploys"}
 
@@ -105,10 +105,9 @@ def relations(record: Record) -> list[tuple[str, str]]:
 
 def note(record: Record) -> str:
     """What a list says of one besides its status."""
-    reason, until = record.waits_for, record.waits_until
     notes = (
         record.reason,
-        f"{reason} until {clock(until)}" if until else reason,
+        wait_note(record.waits_for, clock(record.waits_until)),
         f"attempt {record.attempts}" if record.target and record.attempts > 1 else "",
         f"again at {clock(record.next_at)}" if record.next_at else "",
         "superseded by a newer one" if record.superseded_by else "",

@@ -89,7 +89,7 @@ def test_notes_and_relations() -> None:
         replay_of="a",
         superseded_by="production--2",
     )
-    assert note(known).startswith("rate until ")
+    assert note(known).startswith(f"waits until {clock(AT)}, when the rate allows it; ")
     assert note(known).endswith("; attempt 2; superseded by a newer one; a replay")
     assert relations(known) == [("Superseded by", "production--2"), ("Replay of", "a")]
 

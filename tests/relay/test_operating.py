@@ -321,8 +321,8 @@ def test_approve_says_what_it_did_and_what_it_could_not(yard: Yard) -> None:
     yard.store.hset(other.key, "waiting", "paused ")
 
     listed = yard.run("deploys", "list", "--status", "waiting").stdout
-    assert "for approval until 2096-10-02T07:06:40Z" in listed
-    assert "for paused" in listed
+    assert "waits for approval until 2096-10-02T07:06:40Z" in listed
+    assert "waits while its target is paused" in listed
     records = [
         json.loads(line)
         for line in yard.run("deploys", "list", "--status", "waiting", "--json").stdout.splitlines()
