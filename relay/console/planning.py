@@ -17,10 +17,8 @@ from relay.console.context import Plan
 from relay.console.endpoints import Asked, Nothing
 from relay.errors import NoSuchThing
 from relay.events import Event, Ignored
-from relay.explanation import explanation
+from relay.explanation import explanation, understood
 from relay.overview import Standing
-from relay.providers import DIALECTS
-from relay.providers.recognise import event_header
 from relay.records import QUEUE_PREFIX
 
 MASK = "****"
@@ -197,8 +195,8 @@ def explained(plan: Plan, source: str, payload: bytes, event: str | None) -> Exp
     Malformed."""
     if source not in plan.config.sources:
         raise NoSuchThing(f"no source {source!r} in relay.yaml")
-    dialect = DIALECTS[plan.config.sources[source].provider](["no secret is needed"])
-    parsed = dialect.parse(event_header(dialect.name, payload, event), payload)
+    provider = plan.config.sources[source].provider
+    parsed = understood(provider, payload, event, hint="say what its event header was")
     if isinstance(parsed, Ignored):
         return Explained(ignored=parsed.reason)
     return explained_event(plan, source, parsed)

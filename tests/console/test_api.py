@@ -300,6 +300,8 @@ async def test_explain(desk: Desk) -> None:
     assert call["url"].startswith("<env TEST_PRODUCTION_HOOK>")
     told = (await explain(source="github", payload={"zen": "Speak."}, event="ping")).body
     assert (told["ignored"], told["routes"]) == ("ping: the webhook is set up", [])
+    told = (await explain(source="github", payload={"starred_at": ""})).body
+    assert told["ignored"].endswith("; if it is one, say what its event header was")
     answer = await explain(source="nothing", payload=payload)
     assert (answer.status, answer.body["error"]["code"]) == (404, "not_found")
     answer = await explain(source="github", payload={"ref": 1, "after": 2})

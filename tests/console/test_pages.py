@@ -423,7 +423,9 @@ async def test_what_would_happen_if(busy: Desk, relay: Relay) -> None:
         busy, "/routes", source="github", payload='{"zen": "x", "hook_id": 1}', event="ping"
     )
     assert status == 200
-    assert "It would be ignored" in html
+    assert "It would be ignored: ping" in html
+    _, _, html = await post(busy, "/routes", source="github", payload='{"starred_at": ""}')
+    assert "if it is one, say what its event header was" in html
 
 
 async def test_rows_come_live(busy: Desk, relay: Relay, monkeypatch: pytest.MonkeyPatch) -> None:

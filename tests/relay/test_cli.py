@@ -160,6 +160,19 @@ def test_explain_of_something_else(folder: Path) -> None:
     assert result.output == "the payload is not a JSON object\n"
 
 
+def test_explain_of_what_is_not_recognised_says_how_to_name_it(folder: Path) -> None:
+    (folder / "x.json").write_text('{"starred_at": "2026-01-01T00:00:00Z"}')
+    explain = ("explain", "--source", "github", str(folder / "x.json"))
+
+    unnamed, named = run(folder, *explain), run(folder, *explain, "--event", "star")
+
+    assert unnamed.output == (
+        "ignored: its fields tell of no event that deploys; if it is one, name its event header "
+        "with --event\n"
+    )
+    assert named.output == "ignored: star events never deploy\n"
+
+
 @pytest.mark.parametrize("name", ["pull_request/opened.with-null-body", "push/1", "ping/default"])
 def test_explain_real_payloads(folder: Path, name: str) -> None:
     payload = Path(__file__).parents[2].parent / "shared" / "payloads" / "github" / f"{name}.json"
