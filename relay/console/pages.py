@@ -11,7 +11,6 @@ from aiohttp import web
 
 from relay.console import acting, doing, explaining, live, words
 from relay.console.access import CALLER, needs, see_other
-from relay.console.calls import calls_of
 from relay.console.context import CONTEXT
 from relay.console.faults import ERROR_PAGE, Fault
 from relay.console.live import LIVE, Live, Watcher
@@ -135,7 +134,7 @@ async def _delivery(request: web.Request, id_: str) -> web.Response:
     if details is None:
         raise NoSuchThing("there is no such delivery, or not any more")
     deploys = await context.archive.read("deploy", details.record.deploys)
-    calls = await calls_of(context.redis, [deploy.id for deploy in deploys])
+    calls = await context.archive.attempts([deploy.id for deploy in deploys])
     data: Any = await context.redis.hget(JOB_PREFIX + id_, "data")
     delivery = read_argument(data or b"", Delivery)
     plan = context.plan()
@@ -163,13 +162,12 @@ async def _deploy(request: web.Request, id_: str) -> web.Response:
     details = await context.archive.details("deploy", id_)
     if details is None:
         raise NoSuchThing("there is no such deploy, or not any more")
-    calls = await calls_of(context.redis, [id_])
     return page(
         request,
         "deploy.html",
         here="deploys",
         record=details.record,
-        deploy=shown(details.record, calls[id_]),
+        deploy=shown(details.record, details.calls),
         runs=details.runs,
         event=_as_text(details.event),
         live=f"/live?deploy={quote(id_, safe='')}",

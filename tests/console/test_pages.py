@@ -195,6 +195,7 @@ async def test_way_of_a_webhook(busy: Desk, relay: Relay) -> None:
 async def test_attempts_show_request_and_answer(busy: Desk, relay: Relay) -> None:
     delivery = await pushed(relay, repo="acme/web")
     deploy = (await told(relay, "deploy.succeeded"))["deploy"]
+    await stands(busy, deploy, "finished")
     kept = {
         "at": "2026-11-25T12:00:00Z",
         "attempt": 1,
@@ -218,6 +219,9 @@ async def test_attempts_show_request_and_answer(busy: Desk, relay: Relay) -> Non
     for path in (f"/deploys/{deploy}", f"/deliveries/{quote(delivery, safe='')}"):
         html = await get(busy, path)
         assert html.count("<summary>Attempt ") == 20
+        # By these a refreshed page knows which were open.
+        anchors = re.findall(r'<details id="(attempt-[^"]*)"', html)
+        assert anchors == [f"attempt-{deploy}-{number}" for number in range(20)]
         assert "Attempt 30: retry, HTTP 503, 12.5 ms: HTTP 503" in html
         assert "Attempt 10:" not in html
         assert "POST platform.example" in html
