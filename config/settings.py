@@ -142,6 +142,17 @@ class Settings(BaseSettings):
             return self.redis_url.get_secret_value()
         return f"unix://{self.embedded_socket}"
 
+    @property
+    def whose_redis(self) -> str:
+        """What belongs to a message that Redis is not there; empty where redis_url says where."""
+        if self.redis_url is not None:
+            return ""
+        return (
+            "; RELAY_REDIS_URL is not set, so this is the server that `deploy-relay up` runs in "
+            f"RELAY_DATA_DIR, {self.data_dir.absolute()}: either it does not run, or another "
+            "folder is meant"
+        )
+
     def secret_values(self) -> frozenset[str]:
         """What must not be written anywhere: passwords to Redis, as they are and as sent."""
         key = self.audit_key.get_secret_value() if self.audit_key else ""

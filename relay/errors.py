@@ -199,6 +199,10 @@ class RedisUnavailable(StoreUnavailable):
     """Redis is away, too slow, out of memory, or takes no writes."""
 
 
+class NoConnection(StoreUnavailable):
+    """There is no connection to Redis to be had."""
+
+
 class BatchRefused(StoreUnavailable):
     """Redis takes deliveries, but not these."""
 

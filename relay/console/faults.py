@@ -22,6 +22,7 @@ from relay.errors import (
     TooManyLogins,
     Unauthenticated,
 )
+from relay.store import unavailable
 
 API = "/api/"
 
@@ -102,7 +103,7 @@ async def answered(request: web.Request, handler: Handler) -> web.StreamResponse
     except StoreUnavailable as error:
         fault = Fault(503, "store_unavailable", str(error))
     except RedisError as error:
-        fault = Fault(503, "store_unavailable", f"Redis does not answer ({type(error).__name__})")
+        fault = Fault(503, "store_unavailable", str(unavailable(error)))
     except web.RequestPayloadError:
         fault = Fault(400, "bad_request", "the body cannot be read")
     except ConnectionError:

@@ -304,6 +304,19 @@ def test_a_target_that_cannot_be_paused(folder: Path, tmp_path: Path) -> None:
         assert away.stderr == "Redis does not answer (ConnectionError)\n"
 
 
+def test_a_server_that_up_runs_elsewhere_or_not_at_all(folder: Path, tmp_path: Path) -> None:
+    environ = {"RELAY_DATA_DIR": str(tmp_path / "other"), "NO_COLOR": "1"}
+
+    for command in (("targets", "list"), ("deploys", "list"), ("token", "list")):
+        away = run(folder, *command, environ=environ)
+        assert (away.exit_code, away.stdout) == (1, "")
+        assert away.stderr == (
+            "Redis does not answer (ConnectionError); RELAY_REDIS_URL is not set, so this is the "
+            f"server that `deploy-relay up` runs in RELAY_DATA_DIR, {tmp_path}/other: either it "
+            "does not run, or another folder is meant\n"
+        )
+
+
 def test_check_warns_of_addresses_that_are_not_allowed(folder: Path) -> None:
     environ = ENVIRON | {"T_HOOK": "http://10.0.0.7/very-secret-3"}
 
