@@ -24,11 +24,7 @@ MOST_FINDINGS = 100
 
 _FIELDS = ("source", "target", "delivery", "deploy", "sha", "by")
 
-_FILE = click.option(
-    "--file",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="The audit file [env: RELAY_AUDIT_FILE].",
-)
+_FILE = click.argument("file", type=click.Path(dir_okay=False, path_type=Path), required=False)
 
 
 @click.group()
@@ -43,7 +39,7 @@ def verify(file: Path | None) -> None:
     """Find every line that was edited, taken away, added or moved; exit 1 if there is one.
 
     With RELAY_AUDIT_KEY the end of the file is checked against its signed head. Without it, who
-    may write the file can also write all of it anew.
+    may write the file can also write all of it anew. FILE is that of RELAY_AUDIT_FILE if left out.
     """
     path, key = _path(file), _key()
     findings: list[Finding] = []
@@ -112,7 +108,10 @@ def _filters(command: Callable[..., Any]) -> Callable[..., Any]:
 @_filters
 @exits
 def query(file: Path | None, as_json: bool, **filters: Any) -> None:
-    """Print the lines of the audit file that the filters take, the oldest first."""
+    """Print the lines of the audit file that the filters take, the oldest first.
+
+    FILE is that of RELAY_AUDIT_FILE if left out.
+    """
     wanted = _wanted(**filters)
     _print(stored_lines(_path(file), wanted.since), wanted, as_json)
 
@@ -124,7 +123,10 @@ def query(file: Path | None, as_json: bool, **filters: Any) -> None:
 @_filters
 @exits
 def tail(file: Path | None, follow: bool, lines: int, as_json: bool, **filters: Any) -> None:
-    """Print the latest lines of the audit file, and with -f those that are written from now on."""
+    """Print the latest lines of the audit file, and with -f those that are written from now on.
+
+    FILE is that of RELAY_AUDIT_FILE if left out.
+    """
     path, wanted = _path(file), _wanted(**filters)
     # Opened before the others are read, so that none is written unseen in between.
     coming = followed_lines(path) if follow else iter(())
@@ -175,7 +177,7 @@ def _wanted(
 def _path(given: Path | None) -> Path:
     path = given or load_settings().audit_file
     if path is None:
-        raise NoAuditFile("no audit file: set RELAY_AUDIT_FILE, or say --file")
+        raise NoAuditFile("no audit file: set RELAY_AUDIT_FILE, or say which: FILE")
     if not path.exists():
         raise NoAuditFile(f"there is no {path}")
     return path.absolute()

@@ -371,10 +371,11 @@ def test_verify_says_whether_the_chain_is_whole(
     assert "not proven without RELAY_AUDIT_KEY" in command("audit", "verify").stdout
     monkeypatch.delenv("RELAY_AUDIT_FILE")
     assert "set RELAY_AUDIT_FILE" in command("audit", "verify", code=1).output
+    assert command("audit", "verify", str(path)).stdout.startswith("the chain is whole, but ")
 
 
 def test_query_and_tail_take_what_the_filters_say(
-    path: Path, command: Callable[..., Result]
+    path: Path, command: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = AuditFile(path, policy())
     for number, (event, repo) in enumerate(
@@ -403,6 +404,10 @@ def test_query_and_tail_take_what_the_filters_say(
     ]
     assert events("tail", "-n", "1") == ["target.paused"]
     assert events("audit", "tail", "--event", "deploy.*", "-n", "1") == ["deploy.failed"]
+    monkeypatch.setenv("RELAY_AUDIT_FILE", f"{path}.other")
+    assert events("audit", "query", str(path), "--event", "target.*") == ["target.paused"]
+    assert events("audit", "tail", "-n", "1", str(path)) == ["target.paused"]
+    monkeypatch.setenv("RELAY_AUDIT_FILE", str(path))
     text = command("audit", "query", "--event", "deploy.failed").stdout
     assert text.startswith("2026-11-21T12:00:00.5")
     assert "repo=acme/api" in text
