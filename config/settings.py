@@ -134,7 +134,7 @@ class Settings(BaseSettings):
     log_format: Literal["json", "console"] = "json"
     """One JSON object a line, or coloured lines for people."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
-    """debug adds route.skipped."""
+    """Of standard output; debug adds route.skipped. The audit file has info and above anyway."""
 
     def redis_address(self) -> str:
         """The URL to connect to; it may hold a password."""

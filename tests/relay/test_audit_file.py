@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import random
@@ -322,6 +323,32 @@ def test_lines_of_the_audit_stand_in_the_file_without_secrets(
     [entry] = entries(path)
     assert (entry["event"], entry["repo"], entry["note"]) == ("deploy.queued", "acme/web", "****")
     assert b"deploy.queued" in audited.getvalue()
+    assert findings(path) == []
+
+
+@pytest.mark.parametrize("style", ["json", "console"])
+async def test_the_file_has_what_standard_output_leaves_out(
+    path: Path, style: audit.Style, audited: Any
+) -> None:
+    file = AuditFile(path, policy())
+    audit.configure(style=style, level="error", secrets=["very-secret"], stream=audited, file=file)
+
+    audit.log.debug("route.skipped")
+    audit.log.info("deploy.queued", note="very-secret")
+    audit.log.warning("deploy.retry_scheduled")
+    # Nothing asks for these lines to be written but the end of the event loop's turn.
+    await asyncio.sleep(0)
+    assert len(entries(path)) == 2
+    assert audited.getvalue() == b""
+    audit.log.error("deploy.failed")
+    audit.flush()
+
+    events = ["deploy.queued", "deploy.retry_scheduled", "deploy.failed"]
+    assert [(entry["event"], entry["level"]) for entry in entries(path)] == list(
+        zip(events, ["info", "warning", "error"], strict=True)
+    )
+    assert entries(path)[0]["note"] == "****"
+    assert [event for event in events if event.encode() in audited.getvalue()] == events[-1:]
     assert findings(path) == []
 
 
