@@ -110,7 +110,7 @@ def _do(
     async def run(bar: Progress | None) -> bool:
         nonlocal done, refused
         async with archive_of_queue() as (_, redis, settings):
-            with _interruption() as interrupted:
+            with interruption() as interrupted:
                 for start in range(0, len(wishes), size):
                     if interrupted.is_set():
                         return False
@@ -165,7 +165,7 @@ def why(kind: Kind, done: Done) -> str:
 
 
 @contextmanager
-def _interruption() -> Iterator[asyncio.Event]:
+def interruption() -> Iterator[asyncio.Event]:
     """An event that Ctrl-C sets, instead of interrupting what is under way."""
     loop, interrupted = asyncio.get_running_loop(), asyncio.Event()
     loop.add_signal_handler(signal.SIGINT, interrupted.set)
