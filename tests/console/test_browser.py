@@ -29,6 +29,11 @@ Scheme = Literal["light", "dark"]
 LIGHT, DARK = "rgb(251, 251, 250)", "rgb(21, 24, 27)"
 """What the style sheet gives to a page as its background."""
 
+PATIENCE = 60_000
+"""Milliseconds in which a busy machine's browser starts, and shows what it is to show."""
+
+expect.set_options(timeout=PATIENCE)
+
 PICTURES = os.environ.get("RELAY_TEST_PICTURES")
 """A folder for what the browser showed; none is written without."""
 
@@ -77,7 +82,9 @@ async def console(relay: Relay) -> Process:
 async def browser() -> AsyncIterator[Browser]:
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-dev-shm-usage"]
+            executable_path=CHROMIUM,
+            args=["--no-sandbox", "--disable-dev-shm-usage"],
+            timeout=PATIENCE,
         )
         yield browser
         await browser.close()
@@ -129,7 +136,7 @@ async def test_a_person_follows_a_push(
     await expect(page.locator("#live-state")).to_have_text("● live")
     await relay.push(repo="acme/web", after=sha_of("one"))
     row = page.get_by_role("row").filter(has_text="acme/web")
-    await expect(row).to_contain_text("failed", timeout=20_000)
+    await expect(row).to_contain_text("failed")
     await expect(row).to_contain_text("HTTP 404")
     await expect(page.locator("#live-said")).to_contain_text("production acme/web main")
     await visitor.fits()
@@ -151,7 +158,7 @@ async def test_a_person_follows_a_push(
     await page.get_by_role("link", name="Replay…").last.click()
     await page.get_by_role("button", name="Yes, replay").click()
     await expect(page.get_by_text("This is the replay")).to_be_visible()
-    await expect(page.locator("h1 .status")).to_contain_text("succeeded", timeout=20_000)
+    await expect(page.locator("h1 .status")).to_contain_text("succeeded")
     assert (await worker.wait_for("deploy.replayed"))[0]["by"] == "ann"
 
     # Asks what a payload would cause.
