@@ -195,6 +195,7 @@ async def test_way_of_a_webhook(busy: Desk, relay: Relay) -> None:
 async def test_attempts_show_request_and_answer(busy: Desk, relay: Relay) -> None:
     delivery = await pushed(relay, repo="acme/web")
     deploy = (await told(relay, "deploy.succeeded"))["deploy"]
+    await stands(busy, deploy, "finished")
     kept = {
         "at": "2026-11-25T12:00:00Z",
         "attempt": 1,
