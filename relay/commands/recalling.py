@@ -33,7 +33,9 @@ def recall(kind: Kind, id_: str, *, as_json: bool) -> None:
         told = {"id": id_, "history": found.entries, "complete": found.complete}
         click.echo(orjson.dumps(told))
         return
-    click.echo(f"Redis no longer has this {kind}; the audit file tells of it:", err=True)
+    click.echo(
+        f"Redis does not have this {kind}, or not any more; the audit file tells of it:", err=True
+    )
     for entry in found.entries:
         click.echo(as_text(entry))
     if not found.complete:

@@ -77,6 +77,7 @@ async def story(request: web.Request, kind: Kind, id_: str) -> web.Response:
             f"there is no such {kind}: Redis does not have it, nor does the audit file{until}"
         )
     here = words.place(kind, id_)
+    rows = [row(entry) for entry in found.entries]
     return page(
         request,
         "story.html",
@@ -84,8 +85,8 @@ async def story(request: web.Request, kind: Kind, id_: str) -> web.Response:
         kind=kind,
         id=id_,
         found=found,
-        rows=[row(entry) for entry in found.entries],
-        repos=named(found.entries, "repo"),
+        rows=rows,
+        about=next((each for each in rows if each.sha), None),
         deliveries=[id_] if kind == "delivery" else named(found.entries, "delivery"),
         deploys=[id_] if kind == "deploy" else named(found.entries, "deploy"),
         further=f"{here}?{urlencode({'cursor': found.next})}" if found.next else "",

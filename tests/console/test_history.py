@@ -100,11 +100,13 @@ async def test_what_redis_forgot_is_told_by_the_audit_file(
         *("route.matched", "route.skipped"),
         *("deploy.queued", "deploy.attempted", "deploy.succeeded"),
     ]
-    assert "Redis no longer has this delivery" in way
+    assert "Redis does not have this delivery, or not any more" in way
     assert f'href="/deploys/{deploy}"' in way
-    assert sha_of("one")[:8] in way
+    commit = f"acme/web main {sha_of('one')[:8]}"
+    assert commit in text_of(way)
+    assert f"production: {commit}" in text_of(one)
     assert re.findall(r'c-event ">([a-z._]+)<', one) == events[4:]
-    assert "Redis no longer has this deploy" in one
+    assert "Redis does not have this deploy, or not any more" in one
     assert f'href="/deliveries/{quote(delivery, safe="")}"' in one
     for page in (way, one):
         assert "<button>" not in page.replace('<button class="plain">Log out</button>', "")

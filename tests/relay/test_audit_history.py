@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -194,6 +196,19 @@ def test_a_cursor_stays_valid_when_its_file_is_finished_and_others_are_begun(pat
 
     assert numbers(ask(path, EVERYTHING, 3, cursor=first.next)) == [3, 2, 1]
     assert numbers(ask(path, EVERYTHING, 9)) == [8, 7, 6, 5, 4, 3, 2, 1, 0]
+
+
+def test_no_line_is_missed_or_met_twice_while_others_write_and_begin_new_files(path: Path) -> None:
+    command = [sys.executable, "-m", "tests.relay.writer", str(path), "w", "20000", "400"]
+    looks = 0
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+        while process.poll() is None:
+            told = [entry["seq"] for entry in ask(path, EVERYTHING, 40).entries]
+            if told:
+                assert told == list(range(told[0], told[0] - len(told), -1))
+                looks += 1
+        assert process.returncode == 0
+    assert looks > 5
 
 
 def test_a_cursor_into_a_file_that_was_dropped_ends_the_history(path: Path) -> None:

@@ -52,9 +52,9 @@ def test_lines_of_the_audit_file_are_shown_instead(yard: Yard, told: list[dict[s
     assert [line.split()[2] for line in delivery.stdout.splitlines()] == [
         line["event"] for line in told[1:4]
     ]
-    assert "Redis no longer has this delivery" in delivery.stderr
+    assert "Redis does not have this delivery, or not any more" in delivery.stderr
     assert delivery.stdout.splitlines()[1:] == deploy.stdout.splitlines()
-    assert "Redis no longer has this deploy" in deploy.stderr
+    assert "Redis does not have this deploy, or not any more" in deploy.stderr
     as_json = json.loads(yard.run("deliveries", "show", "github--a", "--json").stdout)
     assert (as_json["id"], as_json["complete"]) == ("github--a", True)
     assert [line["seq"] for line in as_json["history"]] == [2, 3, 4]
@@ -66,7 +66,7 @@ def test_what_redis_has_is_shown_from_there(yard: Yard, told: list[dict[str, Any
     shown = yard.run("deliveries", "show", "github--a")
 
     assert "succeeded" in shown.stdout
-    assert "Redis no longer" not in shown.stderr
+    assert "Redis does not have" not in shown.stderr
 
 
 def test_what_neither_has_is_not_there(
