@@ -210,9 +210,12 @@ async def test_search_that_cannot_be_understood(desk: Desk, query: str, mistake:
     assert mistake in text_of(await get(desk, f"/history?{query}", 400))
 
 
-async def test_the_api_refuses_a_cursor_that_is_none(desk: Desk) -> None:
+async def test_a_cursor_that_is_none_is_refused(desk: Desk) -> None:
     answer = await api(desk, "history?cursor=..%2F1-1", 400)
     assert answer["error"]["code"] == "bad_request"
+    await desk.log_in("viewer")
+    page = await get(desk, "/deploys/a--b?cursor=..%2F1-1", 400)
+    assert "the cursor is none that was given" in page
 
 
 async def test_the_api_pages_by_its_cursor(desk: Desk, file: Path) -> None:
