@@ -22,7 +22,7 @@ from relay.errors import NoAuditFile
 MOST_FINDINGS = 100
 """Findings that are printed; of others only the number."""
 
-_FIELDS = ("source", "target", "delivery", "deploy", "sha", "by")
+_FIELDS = ("source", "target", "delivery", "deploy", "by")
 
 _FILE = click.argument("file", type=click.Path(dir_okay=False, path_type=Path), required=False)
 
@@ -96,6 +96,7 @@ def _filters(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--event", "events", multiple=True, help="Name or glob, as deploy.*"),
         click.option("--repo", "repos", multiple=True, help="Name or glob, as in relay.yaml."),
         *(click.option(f"--{name}", multiple=True) for name in _FIELDS),
+        click.option("--sha", "shas", multiple=True, help="How the commit begins."),
         click.option("--json", "as_json", is_flag=True, help="Print the lines as they are."),
     )
     for option in reversed(options):
@@ -160,6 +161,7 @@ def _wanted(
     until: str,
     events: tuple[str, ...],
     repos: tuple[str, ...],
+    shas: tuple[str, ...],
     **values: tuple[str, ...],
 ) -> Wanted:
     try:
@@ -169,6 +171,7 @@ def _wanted(
             PatternSet(events, "text") if events else None,
             PatternSet(repos, "path", ignore_case=True) if repos else None,
             {name: frozenset(given) for name, given in values.items() if given},
+            shas,
         )
     except ValueError as error:
         raise click.BadParameter(str(error)) from None

@@ -13,6 +13,7 @@ from config.loading import Loaded
 from config.model import RelayConfig
 from config.settings import Settings
 from relay.archive import Archive
+from relay.console.history import History
 from relay.console.powers import Powers
 from relay.console.sessions import Sessions
 from relay.notices import Messenger, messengers
@@ -39,6 +40,8 @@ class Context:
     redis_once: Redis
     """Repeats no command whose connection broke: it might be executed twice."""
     archive: Archive
+    history: History
+    """What the archive does not have any more."""
     powers: Powers
     sessions: Sessions
     plan: Callable[[], Plan]

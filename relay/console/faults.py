@@ -16,6 +16,8 @@ from relay import audit
 from relay.console.access import CALLER, Handler, address_of, see_other
 from relay.errors import (
     AuditUnavailable,
+    AuditUnreadable,
+    NoAuditFile,
     Refused,
     Rejected,
     StoreUnavailable,
@@ -98,7 +100,7 @@ async def answered(request: web.Request, handler: Handler) -> web.StreamResponse
         _tell(request, fault)
     except Rejected as error:
         fault = Fault(error.status, error.answer.replace(" ", "_"), error.reason)
-    except AuditUnavailable as error:
+    except (AuditUnavailable, AuditUnreadable, NoAuditFile) as error:
         fault = Fault(503, "audit_unavailable", str(error))
     except StoreUnavailable as error:
         fault = Fault(503, "store_unavailable", str(error))

@@ -9,7 +9,7 @@ from urllib.parse import quote
 import orjson
 from aiohttp import web
 
-from relay.console import acting, doing, explaining, live, words
+from relay.console import acting, doing, explaining, history_pages, live, words
 from relay.console.access import CALLER, needs, see_other
 from relay.console.context import CONTEXT
 from relay.console.faults import ERROR_PAGE, Fault
@@ -123,8 +123,7 @@ async def listed(request: web.Request) -> web.Response:
 
 async def one(request: web.Request) -> web.Response:
     """The way of a delivery, or all that is known of a deploy."""
-    kind = KINDS[request.match_info["plural"]]
-    show = _delivery if kind == "delivery" else _deploy
+    show = _delivery if request.match_info["plural"] == "deliveries" else _deploy
     return await show(request, request.match_info["id"])
 
 
@@ -132,7 +131,7 @@ async def _delivery(request: web.Request, id_: str) -> web.Response:
     context = request.app[CONTEXT]
     details = await context.archive.details("delivery", id_)
     if details is None:
-        raise NoSuchThing("there is no such delivery, or not any more")
+        return await history_pages.story(request, "delivery", id_)
     deploys = await context.archive.read("deploy", details.record.deploys)
     calls = await context.archive.attempts([deploy.id for deploy in deploys])
     data: Any = await context.redis.hget(JOB_PREFIX + id_, "data")
@@ -161,7 +160,7 @@ async def _deploy(request: web.Request, id_: str) -> web.Response:
     context = request.app[CONTEXT]
     details = await context.archive.details("deploy", id_)
     if details is None:
-        raise NoSuchThing("there is no such deploy, or not any more")
+        return await history_pages.story(request, "deploy", id_)
     return page(
         request,
         "deploy.html",

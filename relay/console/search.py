@@ -16,6 +16,9 @@ from relay.statuses import STATUSES, Kind
 MOST_TEXT = 400
 """Characters of one field of the search."""
 
+_TOLD_BY_EVENT = frozenset({"succeeded", "superseded", "cancelled", "stopped", "failed"})
+"""Statuses of deploys that an event of the audit has the name of."""
+
 _SHA = re.compile(r"[0-9a-f]{1,64}")
 
 
@@ -42,6 +45,19 @@ class Asked(NamedTuple):
         """The path of the list with this search."""
         query = self.query(**changed)
         return f"/{PLURALS[kind]}" + (f"?{query}" if query else "")
+
+    def history(self, kind: Kind) -> str:
+        """The path of what the history has of such; it knows neither branch nor author."""
+        event = self.status if kind == "deploy" and self.status in _TOLD_BY_EVENT else "*"
+        fields = {
+            "event": f"{kind}.{event}",
+            "since": self.since,
+            "repo": self.repo,
+            "sha": self.sha,
+            "target": self.target if kind == "deploy" else "",
+            "source": self.source if kind == "delivery" else "",
+        }
+        return "/history?" + urlencode({name: value for name, value in fields.items() if value})
 
     def query(self, **changed: str) -> str:
         fields = {**self._asdict(), **changed}

@@ -73,6 +73,7 @@ class Visitor:
 
 @pytest.fixture
 async def console(relay: Relay) -> Process:
+    relay.environ = {**relay.environ, "RELAY_AUDIT_FILE": str(relay.folder / "audit.jsonl")}
     process = await relay.start(*COMMAND, "console")
     await process.wait_for("console.started")
     return process
@@ -169,6 +170,25 @@ async def test_a_person_follows_a_push(
     await expect(page.get_by_role("heading", name="1 of 3 routes match")).to_be_visible()
     await visitor.fits()
     await visitor.picture(f"routes-{name}")
+
+    # Looks for it in the history, where it still is when Redis has forgotten it.
+    await page.get_by_role("link", name="History", exact=True).click()
+    await page.get_by_label("Event").fill("deploy.failed")
+    await page.keyboard.press("Enter")
+    row = page.get_by_role("row").filter(has_text="acme/web")
+    await expect(row).to_contain_text('reason="HTTP 404"')
+    await expect(page.get_by_text("The audit file goes back to")).to_be_visible()
+    await visitor.fits()
+    await visitor.picture(f"history-{name}")
+    await asyncio.to_thread(lambda: store.delete(*store.keys("rq:job:*")))
+    await row.get_by_role("link").click()
+    await expect(
+        page.get_by_text("Redis does not have this deploy, or not any more")
+    ).to_be_visible()
+    await expect(page.get_by_role("button", name="Log out")).to_be_visible()
+    assert await page.get_by_role("button").count() == 1
+    await visitor.fits()
+    await visitor.picture(f"story-{name}")
 
     await page.get_by_role("link", name="deploy-relay").click()
     await expect(page.get_by_role("img", name="In the last hour")).to_be_visible()
