@@ -7,9 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 from urllib.parse import urlencode
 
-from config.patterns import Flavour, PatternSet
 from relay.audit_query import Wanted, rest_of
-from relay.console.search import MOST_TEXT
+from relay.console.search import MOST_TEXT, globs
 from relay.console.words import branch, place
 from relay.filtering import since
 
@@ -88,8 +87,8 @@ def wanted(
     return Wanted(
         since(after),
         since(until),
-        _globs(events, "text"),
-        _globs(repos, "path", ignore_case=True),
+        globs(events, "text"),
+        globs(repos, "path", ignore_case=True),
         {name: frozenset(given) for name, given in values.items()},
         (sha,) if sha else (),
     )
@@ -120,12 +119,3 @@ def named(entries: Sequence[Mapping[str, Any]], field: str) -> list[str]:
     """What lines name, each once, in their order."""
     found = (str(entry[field]) for entry in entries if entry.get(field))
     return list(dict.fromkeys(found))
-
-
-def _globs(
-    patterns: Sequence[str], flavour: Flavour, *, ignore_case: bool = False
-) -> PatternSet | None:
-    # They are matched against each line, and who may look need not be the operator.
-    if any(pattern.removeprefix("!").startswith("re:") for pattern in patterns):
-        raise ValueError("the history is searched by globs, not by regular expressions")
-    return PatternSet(patterns, flavour, ignore_case=ignore_case) if patterns else None

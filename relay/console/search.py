@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 from urllib.parse import urlencode
 
-from config.patterns import PatternSet
+from config.patterns import Flavour, PatternSet
 from relay.console.words import PLURALS, branch
 from relay.filtering import Filter, since
 from relay.reading import Record, epoch
@@ -79,13 +79,13 @@ def filter_of(kind: Kind, search: Asked) -> Filter:
     name = search.source if kind == "delivery" else search.target
     return Filter(
         statuses=frozenset({search.status} if search.status else ()),
-        repos=_patterns(search.repo, ignore_case=True),
+        repos=globs(_given(search.repo), ignore_case=True),
         names=frozenset({name} if name else ()),
         since=since(search.since),
         routes=frozenset({search.route} if search.route and kind == "deploy" else ()),
         sha=sha,
         author=search.author,
-        branches=_patterns(search.branch),
+        branches=globs(_given(search.branch)),
         before=search.cursor,
     )
 
@@ -104,5 +104,16 @@ def is_wanted(kind: Kind, wanted: Filter, record: Record) -> bool:
     )
 
 
-def _patterns(text: str, *, ignore_case: bool = False) -> PatternSet | None:
-    return PatternSet([text], "path", ignore_case=ignore_case) if text else None
+def globs(
+    patterns: Sequence[str], flavour: Flavour = "path", *, ignore_case: bool = False
+) -> PatternSet | None:
+    """What is searched for by names and globs. Raises ValueError with a sentence for people."""
+    # A glob takes no longer than its text, a regular expression may take for ever, and who looks
+    # need not be the operator.
+    if any(pattern.removeprefix("!").startswith("re:") for pattern in patterns):
+        raise ValueError("write a glob, such as acme/*, not a regular expression")
+    return PatternSet(patterns, flavour, ignore_case=ignore_case) if patterns else None
+
+
+def _given(text: str) -> Sequence[str]:
+    return [text] if text else []

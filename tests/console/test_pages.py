@@ -161,7 +161,9 @@ async def test_empty_pages_say_what_to_do(desk: Desk) -> None:
         ("status=odd", "there is no status odd"),
         ("sha=xyz", "a commit is searched for by the digits"),
         ("since=soon", "write 30m, 2h, 3d"),
-        ("repo=re:(", "re:("),
+        ("repo=re:.*", "write a glob"),
+        ("branch=!re:.*", "write a glob"),
+        ("repo=[", "without a closing"),
     ],
 )
 async def test_search_that_cannot_be_understood(desk: Desk, query: str, mistake: str) -> None:
