@@ -175,7 +175,16 @@ def _row(kind: Kind, record: Record) -> tuple[str, ...]:
 
 
 def _nested(event: Mapping[str, Any]) -> list[str]:
-    return [f"  {key:14} {clean(value)}" for key, value in event.items()]
+    return [f"  {key:14} {clean(_put(value))}" for key, value in event.items()]
+
+
+def _put(value: Any) -> str:
+    """A value as people write it, without brackets and quotes."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_put(item)}" for key, item in value.items())
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return str(value)
 
 
 def clean(value: object) -> str:

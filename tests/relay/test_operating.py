@@ -100,6 +100,7 @@ def test_show_says_all_and_no_secret(yard: Yard) -> None:
     assert deploy.id in text
     assert "HTTP 404" in text
     assert "\ufffd[31mred" in text
+    assert "\n  author         name Ada, login ada\n" in text
     told = json.loads(yard.run("deploys", "show", deploy.id, "--json").stdout)
     assert (told["status"], told["delivery"], told["target"]) == (
         "failed",
