@@ -13,7 +13,7 @@ import msgspec
 import pytest
 import redis
 from redis.asyncio import Redis
-from rq.job import Job
+from rq.job import Job, JobStatus
 
 from config.settings import load_settings
 from relay.archive import RESULTS_PREFIX, Archive
@@ -21,7 +21,7 @@ from relay.attempts_kept import attempts_key
 from relay.events import Delivery, Person, Push
 from relay.records import DELIVERY_JOB
 from relay.replays import Wish, replay_deliveries
-from relay.statuses import Kind
+from relay.statuses import ACTIVE_IN_RQ, Kind
 from relay.store import connect_async
 from tests.harness import Relay, Target, sha_of, until
 from tests.workers.crew import Crew
@@ -357,6 +357,23 @@ async def test_large_event_is_freed_even_by_a_redis_without_memory(
     assert max(store.memory_usage(key, samples=0) for key in keys) < 1_500
 
 
+async def test_what_is_stripped_and_noted_again_stays_as_it_is(
+    books: Books, server: Redis, strip: Callable[[], Any]
+) -> None:
+    books.crew.start()
+    delivery, deploy = await books.deployed("a")
+    assert await strip() == 2
+    before = [books.store.hgetall(f"rq:job:{id_}") for id_ in (delivery, deploy)]
+    # As by the end of a replay of its deploy.
+    books.store.zadd(history_key(QUEUE, "delivery"), {delivery: 1})
+    books.store.zadd(history_key(QUEUE, "deploy"), {deploy: 1})
+
+    assert await strip() == 0
+
+    assert [books.store.hgetall(f"rq:job:{id_}") for id_ in (delivery, deploy)] == before
+    assert books.noted() == {"delivery": [], "deploy": []}
+
+
 async def test_more_than_a_step_is_stripped_in_one_look(
     store: redis.Redis, server: Redis, strip: Callable[[], Any]
 ) -> None:
@@ -370,6 +387,26 @@ async def test_more_than_a_step_is_stripped_in_one_look(
     # What cannot be read is stripped too, and nothing is known of it but that.
     [record] = await Archive(server, QUEUE).read("deploy", ["t--0"])
     assert (record.status, record.repo, record.stripped) == ("succeeded", "", True)
+
+
+@pytest.mark.parametrize("status", [one.value for one in JobStatus])
+async def test_only_what_ended_well_is_stripped(
+    store: redis.Redis, server: Redis, strip: Callable[[], Any], status: str
+) -> None:
+    job: Any = {"status": status, "data": "?", "description": "deploy: t r@s"}
+    key = history_key(QUEUE, "deploy")
+    store.hset("rq:job:t--1", mapping=job)
+    # Somebody may want this one to be made after all.
+    store.hset("rq:job:t--2", mapping={**job, "cancelled_by": "ops"})
+    store.zadd(key, {"t--1": 1, "t--2": 2})
+
+    assert await strip() == (status == "finished")
+
+    assert store.hexists("rq:job:t--1", "data") == (status != "finished")
+    assert store.hexists("rq:job:t--2", "data")
+    # What has not ended is looked at again, and is not the oldest any more.
+    assert store.zcard(key) == (2 if status in ACTIVE_IN_RQ else 0)
+    assert store.zcount(key, "-inf", 2) == 0
 
 
 async def test_what_is_gone_is_forgotten(
