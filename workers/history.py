@@ -39,7 +39,8 @@ _STRIP = (
     + ACTIVE_IN_LUA
     + """
 local history = KEYS[1]
-local kind, prefix, results, attempts, now, stripped, superseded_by = unpack(ARGV, 1, 7)
+local kind, prefix, results, attempts, now, most = unpack(ARGV, 1, 6)
+local stripped, superseded_by = ARGV[7], ARGV[8]
 local details = {data = true, exc_info = true, enqueued_at = true, started_at = true,
                  last_heartbeat = true, worker_name = true, rate_limit_key = true,
                  rate_limit_concurrency = true, enqueue_at_front = true}
@@ -73,7 +74,9 @@ local function strip(job, id, left, newer)
 end
 
 local done = 0
-for number = 8, #ARGV, 3 do
+for number = 9, #ARGV, 3 do
+  -- Another worker may have done it meanwhile.
+  if redis.call('ZCARD', history) <= tonumber(most) then break end
   local id, left, newer = unpack(ARGV, number, number + 2)
   local job = prefix .. id
   local status = redis.call('HGET', job, 'status')
@@ -143,7 +146,7 @@ class History:
             answers = await pipe.execute()
         args: list[str | bytes | float] = [
             *(kind, JOB_PREFIX, RESULTS_PREFIX, attempts_key(""), time.time()),
-            *(STRIPPED_FIELD, SUPERSEDED_BY_FIELD),
+            *(self._most, STRIPPED_FIELD, SUPERSEDED_BY_FIELD),
         ]
         for id_, data, ends in zip(ids, answers[::2], answers[1::2], strict=True):
             args += (id_, left_of(data or b""), _superseded_by(ends))

@@ -308,7 +308,32 @@ async def test_job_that_is_queued_between_the_look_and_the_stripping_keeps_its_e
     assert books.noted()["delivery"] == [delivery]
 
 
-async def test_two_that_look_at_once_strip_each_only_once(
+async def test_of_two_that_look_at_once_one_strips_and_none_too_much(
+    books: Books, server: Redis
+) -> None:
+    books.crew.start()
+    ended = [await books.deployed(f"n{number}") for number in range(4)]
+    first, second = (History(server, QUEUE, most=3) for _ in range(2))
+    step = first._step
+    counts: list[int] = []
+
+    async def late(kind: Kind, count: int) -> int:
+        # The other one comes between the count and the look at the oldest.
+        if not counts:
+            counts.append(await second.look())
+        return await step(kind, count)
+
+    first._step = late  # type: ignore[method-assign]
+    counts.append(await first.look())
+
+    assert counts == [2, 0]
+    assert [[books.is_stripped(id_) for id_ in pair] for pair in ended] == [
+        [True, True],
+        *([False, False] for _ in range(3)),
+    ]
+
+
+async def test_many_that_look_at_once_strip_each_only_once(
     books: Books, server: Redis, strip: Callable[[], Any]
 ) -> None:
     books.crew.start()
