@@ -18,6 +18,7 @@ from benchmarks import growth as growth_benchmark
 from benchmarks import intake as intake_benchmark
 from benchmarks import latency as latency_benchmark
 from benchmarks import lists as lists_benchmark
+from benchmarks import memory as memory_benchmark
 from benchmarks import worker as worker_benchmark
 from benchmarks.environment import describe
 from benchmarks.lab import Lab, dump, open_lab
@@ -61,6 +62,7 @@ FULL: dict[str, Part] = {
     "growth": lambda lab: growth_benchmark.run(lab, growth_benchmark.Plan()),
     "audit": lambda lab: audit_benchmark.run(lab, audit_benchmark.Plan()),
     "lists": lambda lab: lists_benchmark.run(lab, lists_benchmark.Plan()),
+    "memory": lambda lab: memory_benchmark.run(lab, memory_benchmark.Plan()),
 }
 QUICK: dict[str, Part] = {
     "intake": lambda lab: intake_benchmark.run(
@@ -79,6 +81,7 @@ QUICK: dict[str, Part] = {
     ),
     "audit": lambda lab: audit_benchmark.run(lab, audit_benchmark.Plan(lines=2_000, rounds=3)),
     "lists": lambda lab: lists_benchmark.run(lab, lists_benchmark.Plan(jobs=5_000, rounds=3)),
+    "memory": lambda lab: memory_benchmark.run(lab, memory_benchmark.Plan(deliveries=200)),
 }
 
 _JSON = click.option(
@@ -198,6 +201,15 @@ def lists(jobs: int, rounds: int, path: Path) -> None:
     """How long lists and the overview take where much stands in Redis."""
     plan = lists_benchmark.Plan(jobs, rounds)
     _run(path, lists=lambda lab: lists_benchmark.run(lab, plan))
+
+
+@main.command()
+@click.option("--deliveries", default=2_000, show_default=True)
+@_JSON
+def memory(deliveries: int, path: Path) -> None:
+    """Bytes that Redis holds for a delivery and a deploy."""
+    plan = memory_benchmark.Plan(deliveries)
+    _run(path, memory=lambda lab: memory_benchmark.run(lab, plan))
 
 
 @main.command(name="check")

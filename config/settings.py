@@ -85,6 +85,9 @@ class Settings(BaseSettings):
     """Jobs that one worker runs at a time."""
     duplicate_window: Lifetime = 259_200
     """Seconds in which a delivery that comes again is recognised."""
+    history: Annotated[int, Field(ge=0, le=10_000_000)] = 20_000
+    """Deliveries that ended well, and as many deploys, of which all is kept: the latest. Of older
+    ones only what recognises a duplicate and what lists tell is."""
     dead_letter_ttl: Lifetime = 31_536_000
     """Seconds a failed job stays in RQ's failed registry."""
     max_body: Annotated[int, Field(gt=0)] = 25 * _MEBIBYTE

@@ -25,12 +25,14 @@ from rq.registry import (
 from relay.attempts_kept import MOST_ATTEMPTS, AttemptRecord, attempts_key, read_attempts
 from relay.filtering import Filter, is_event_wanted, is_wanted, kind_of, place_of
 from relay.identity import may_be_deploy
-from relay.reading import End, Record, Task, read_argument, read_end, record
+from relay.reading import End, Record, Task, read_argument, read_end, read_task, record
 from relay.records import (
     CANCELLED_BY_FIELD,
     DEPLOYS_FIELD,
     JOB_PREFIX,
     QUEUE_PREFIX,
+    STRIPPED_FIELD,
+    SUPERSEDED_BY_FIELD,
     WAITING_FIELD,
 )
 from relay.statuses import STATUSES, Kind, Status, status_of, with_deploys
@@ -54,7 +56,7 @@ RESULTS_PREFIX = f"{RQ_KEY_PREFIX}:results:"
 
 _BRIEF = (
     *("status", "created_at", "description"),
-    *(CANCELLED_BY_FIELD, DEPLOYS_FIELD, WAITING_FIELD),
+    *(CANCELLED_BY_FIELD, DEPLOYS_FIELD, WAITING_FIELD, SUPERSEDED_BY_FIELD),
 )
 
 # Most jobs of a long list are on other pages, and to ask for their fields costs more than to look.
@@ -105,6 +107,8 @@ class _Brief(NamedTuple):
     cancelled: bool
     deploys: Sequence[str]
     waits: bool
+    superseded: bool
+    """As a job says of itself whose result is not kept any more."""
 
 
 class Archive:
@@ -143,7 +147,8 @@ class Archive:
                     complete &= len(briefs) <= reads
                     asked = briefs[:reads]
                     reads -= len(asked)
-                    briefs = await self._with_event(asked, wanted)
+                    briefs, are_told = await self._with_event(asked, wanted)
+                    complete &= are_told
                 matching = await self._matching(kind, briefs, wanted)
                 seen.update(brief.id for brief in matching)
                 found += [place_of(brief.created_at, brief.id) for brief in matching]
@@ -254,21 +259,26 @@ class Archive:
             if is_wanted(kind, id_, values, wanted, floor)
         ]
 
-    async def _with_event(self, briefs: Sequence[_Brief], wanted: Filter) -> list[_Brief]:
-        """Those whose event is looked for too."""
+    async def _with_event(
+        self, briefs: Sequence[_Brief], wanted: Filter
+    ) -> tuple[list[_Brief], bool]:
+        """Those whose event is looked for too, and whether enough is kept of all to tell."""
         kept: list[_Brief] = []
+        are_told = True
         for start in range(0, len(briefs), WHOLE_PAGE):
             part = briefs[start : start + WHOLE_PAGE]
             async with self._redis.pipeline(transaction=False) as pipe:
                 for brief in part:
-                    pipe.hget(JOB_PREFIX + brief.id, "data")
+                    pipe.hmget(JOB_PREFIX + brief.id, ["data", STRIPPED_FIELD])
                 answers = await pipe.execute()
             kept += [
                 brief
-                for brief, data in zip(part, answers, strict=True)
-                if is_event_wanted(read_argument(data or b"", Task), wanted)
+                for brief, (data, stripped) in zip(part, answers, strict=True)
+                if is_event_wanted(read_task(data, stripped), wanted)
             ]
-        return kept
+            # What is left of a stripped one does not say who wrote the commit.
+            are_told &= not (wanted.author and any(stripped is not None for _, stripped in answers))
+        return kept, are_told
 
     async def _matching(
         self, kind: Kind, briefs: Sequence[_Brief], wanted: Filter
@@ -314,7 +324,7 @@ class Archive:
                 brief.status,
                 waits=brief.waits,
                 held=ends.get(brief.id, unknown).held,
-                superseded="superseded_by" in ends.get(brief.id, unknown).value,
+                superseded=brief.superseded or "superseded_by" in ends.get(brief.id, unknown).value,
                 cancelled=brief.cancelled,
             )
             for brief in briefs
@@ -364,7 +374,7 @@ def _time(place: str) -> str:
 
 
 def _brief(id_: str, values: Sequence[bytes | None]) -> _Brief:
-    status, created_at, _, cancelled, deploys, waiting = (value or b"" for value in values)
+    status, created_at, _, cancelled, deploys, waiting, newer = (value or b"" for value in values)
     return _Brief(
         id_,
         status.decode(),
@@ -372,4 +382,5 @@ def _brief(id_: str, values: Sequence[bytes | None]) -> _Brief:
         bool(cancelled),
         deploys.decode().split(),
         bool(waiting),
+        bool(newer),
     )

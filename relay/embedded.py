@@ -69,6 +69,8 @@ def server_command(socket: Path, fsync: Literal["everysec", "always"]) -> list[s
         # A waiting delivery takes two thirds of the memory in a list that is searched from its
         # start; with the dozen fields of a job that costs no measurable time.
         "hash-max-listpack-value": "1024",
+        # RQ keeps the end of each run in a stream, for which the server sets 4 KiB aside at once.
+        "stream-node-max-bytes": "512",
         "daemonize": "no",
         "logfile": str(socket.with_name("server.log")),
     }

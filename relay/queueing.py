@@ -80,7 +80,9 @@ for number, delivery in ipairs(batch) do
     redis.call('ZREM', canceled, id)
     redis.call('PERSIST', job)
     redis.call('HDEL', job, 'deploys', 'started_at', 'ended_at', 'worker_name', 'exc_info',
-               'number_of_retries', 'cancelled_by')
+               'number_of_retries', 'cancelled_by', 'stripped')
+    -- One whose details are not kept any more has them again from whoever delivers it again.
+    redis.call('HSETNX', job, 'data', data)
     redis.call('HSET', job, 'status', 'queued', 'receipt', ours, 'retries_left', retries)
     redis.call('HINCRBY', job, 'redeliveries', 1)
     redis.call('RPUSH', queue, id)

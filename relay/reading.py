@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, TypeVar
 import msgspec
 from rq.results import Result
 
-from relay.events import MAX_EVENT, Event, PullRequest
+from relay.events import MAX_EVENT, Event, PullRequest, Push
 from relay.records import (
     APPROVED_BY_FIELD,
     ATTEMPTS_FIELD,
@@ -30,6 +30,8 @@ from relay.records import (
     REPLAY_OF_FIELD,
     REPLAYED_BY_FIELD,
     REQUESTED_BY_FIELD,
+    STRIPPED_FIELD,
+    SUPERSEDED_BY_FIELD,
     WAITING_FIELD,
 )
 from relay.statuses import ACTIVE, Kind, Status
@@ -49,6 +51,12 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.]{0,200}")
 
 STOPPED = "Job stopped by user."
 """What RQ writes of a run that its command stopped."""
+
+NOT_KEPT = (
+    "It ended well, and others have ended since: its event, its runs, and the requests and answers "
+    "of its attempts are not kept any more (RELAY_HISTORY)."
+)
+"""What is said of a record that is ``stripped``."""
 
 _ABANDONED = "due to AbandonedJobError"
 
@@ -86,9 +94,11 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     """Who asked for this replay."""
     cancelled_by: str = ""
     approved_by: str = ""
+    stripped: bool = False
+    """Its event, runs and attempts are not kept any more."""
 
 
-class Task(msgspec.Struct, frozen=True):
+class Task(msgspec.Struct, frozen=True, omit_defaults=True):
     """What both kinds of jobs are called with: Delivery, and Deploy of workers/deploys.py."""
 
     source: str
@@ -118,7 +128,8 @@ def record(
     def text(field: str) -> str:
         return job.get(field.encode(), b"").decode(errors="replace")
 
-    task = read_argument(job.get(b"data", b""), Task)
+    stripped = job.get(STRIPPED_FIELD.encode())
+    task = read_task(job.get(b"data"), stripped)
     event = task.event if task else None
     end = end or End("", "")
     waits_for, _, waits_until = text(WAITING_FIELD).partition(" ")
@@ -142,12 +153,13 @@ def record(
         waits_until=waits_until if status == "waiting" else "",
         next_at=iso(due) if due is not None and status == "retrying" else "",
         deploys=text(DEPLOYS_FIELD).split(),
-        superseded_by=str(end.value.get("superseded_by", "")),
+        superseded_by=str(end.value.get("superseded_by", "")) or text(SUPERSEDED_BY_FIELD),
         replay_of=text(REPLAY_OF_FIELD),
         replayed_by=text(REPLAYED_BY_FIELD),
         requested_by=text(REQUESTED_BY_FIELD),
         cancelled_by=text(CANCELLED_BY_FIELD),
         approved_by=text(APPROVED_BY_FIELD),
+        stripped=stripped is not None,
     )
 
 
@@ -176,6 +188,34 @@ def read_argument(data: bytes, of: type[T]) -> T | None:
         return msgspec.json.decode(argument, type=of)
     except (ValueError, TypeError):
         return None
+
+
+def read_task(data: bytes | None, stripped: bytes | None) -> Task | None:
+    """What a job of ours is called with, or is left of it; None where that cannot be read."""
+    if stripped is None:
+        return read_argument(data or b"", Task)
+    with suppress(msgspec.DecodeError, UnicodeDecodeError):
+        return msgspec.json.decode(stripped, type=Task)
+    return None
+
+
+def left_of(data: bytes) -> bytes:
+    """What is kept of a job's argument when its details are not: what lists and most filters tell
+    of it. Empty where it cannot be read."""
+    task = read_argument(data, Task)
+    if task is None:
+        return b""
+    event = task.event
+    short: Event
+    if isinstance(event, PullRequest):
+        short = PullRequest(
+            *(event.repo, event.number, event.action, event.head_sha, event.head_ref, "", "")
+        )
+    else:
+        before = event.before if event.deleted else ""
+        after = "" if event.deleted else event.after
+        short = Push(event.repo, event.ref, before, after, deleted=event.deleted)
+    return msgspec.json.encode(msgspec.structs.replace(task, event=short))
 
 
 def read_end(entry: tuple[bytes, Fields]) -> End:

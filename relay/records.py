@@ -52,6 +52,13 @@ REQUESTED_BY_FIELD = "requested_by"
 REPLAYED_BY_FIELD = "replayed_by"
 """Our field of a job that was replayed: the id of its replay."""
 
+STRIPPED_FIELD = "stripped"
+"""Our field of a job that ended well and whose details are not kept any more (workers/history.py):
+what is left of its argument, as JSON of relay.reading.Task."""
+
+SUPERSEDED_BY_FIELD = "superseded_by"
+"""Our field of a deploy's job of that kind: the newer deploy, which its result named."""
+
 TURNS_PREFIX = "relay:turns:"
 """What a target's name stands behind in the key of who waits for its rate; see workers/turns.py."""
 

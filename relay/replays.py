@@ -25,6 +25,7 @@ from relay.records import (
     MAY_RUN_AGAIN,
     QUEUE_PREFIX,
     QUEUES_KEY,
+    STRIPPED_FIELD,
     Lifetimes,
     job_fields,
 )
@@ -33,6 +34,7 @@ from relay.statuses import ACTIVE_IN_RQ
 REASONS: dict[str, str] = {
     "unknown": "there is no such {kind}, or not any more",
     "unreadable": "its job cannot be read",
+    "stripped": "it ended well, and its event is not kept any more (RELAY_HISTORY)",
     "active": "it has not ended: it is {other} in RQ",
     "replaying": "its replay {other} waits or runs",
     "replayed": "it was replayed as {other}; replay that one, or --force",
@@ -111,13 +113,13 @@ async def replay_deliveries(redis: Redis, settings: Settings, wishes: Sequence[W
 
 async def _replay(redis: Redis, settings: Settings, wish: Wish) -> Done:
     key = JOB_PREFIX + wish.id
-    fields: Any = await redis.hmget(key, ["data", "description"])
-    data, description = fields
+    fields: Any = await redis.hmget(key, ["data", "description", STRIPPED_FIELD])
+    data, description, stripped = fields
     if not (description or b"").startswith(b"delivery:"):
         return Done(wish.id, refusal="unknown")
     delivery = read_argument(data or b"", Delivery)
     if delivery is None:
-        return Done(wish.id, refusal="unreadable")
+        return Done(wish.id, refusal="unreadable" if stripped is None else "stripped")
     queue = QUEUE_PREFIX + settings.queue
     for new in replay_ids(wish.id):
         again = msgspec.structs.replace(delivery, id=new)

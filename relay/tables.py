@@ -16,7 +16,7 @@ from rich.text import Text
 from relay.archive import Details
 from relay.attempts_kept import AttemptRecord
 from relay.overview import Standing
-from relay.reading import Record
+from relay.reading import NOT_KEPT, Record
 from relay.statuses import Kind, Status, wait_note
 
 _TITLES = ("created", "status", "what", "commit", "id", "")
@@ -109,10 +109,11 @@ def sheet(details: Details, deploys: Sequence[Record]) -> str:
     record, event, runs, calls = details
     known = {name: getattr(record, name) for name in record.__struct_fields__}
     known["deploys"] = " ".join(record.deploys)
+    is_stripped = known.pop("stripped")
     lines = [
         f"{name:14} {clean(value)}" for name, value in known.items() if value not in ("", None)
     ]
-    lines += ["", "event", *_nested(event)]
+    lines += ["", NOT_KEPT] if is_stripped else ["", "event", *_nested(event)]
     if runs:
         lines += ["", "runs, the newest first"]
         for run in runs:

@@ -27,12 +27,14 @@ from relay.records import (
     RETRY_INTERVALS,
     WAITING_FIELD,
 )
+from relay.statuses import Kind
 from relay.tracing import begin
 from workers.announcing import announce
 from workers.attempts import attempt
 from workers.deploys import Deploy, Wanted
 from workers.ends import crashed
 from workers.errors import DeployFailed, DeployHeld
+from workers.history import ended_well
 from workers.runtime import Runtime, runtime
 
 
@@ -45,6 +47,8 @@ async def deliver(raw: str) -> list[str]:
     fields: dict[str, Any] | None = None
     try:
         delivery = msgspec.json.decode(raw, type=Delivery)
+        # A delivery that was recognised by its body came with another id.
+        delivery = msgspec.structs.replace(delivery, id=_job().id)
         fields = delivery_fields(delivery)
         return await _deliver(delivery, fields)
     except Exception as error:
@@ -89,6 +93,7 @@ async def _deliver(delivery: Delivery, fields: dict[str, Any]) -> list[str]:
                 for name in route.deploy
             ]
         queued = await rt.deploys.submit(Wanted(delivery.id, wanted))
+        _note_end(rt, "delivery", delivery.id)
         span.end(deploys=len(queued))
         if any(deploy.cancelled for deploy in queued):
             by = await rt.send("HGET", key, CANCELLED_BY_FIELD)
@@ -124,7 +129,7 @@ async def deploy(raw: str) -> dict[str, Any] | Retry:
         }
         async with runtime() as rt:
             try:
-                return await attempt(rt, task, job, number, fields)
+                told = await attempt(rt, task, job, number, fields)
             except RelayError as failure:
                 log.error("deploy.failed", reason=str(failure), **fields)
                 await _rest(rt, job)
@@ -136,11 +141,21 @@ async def deploy(raw: str) -> dict[str, Any] | Retry:
                 if not job.retries_left:
                     announce(rt, "failure", task, job.id, "internal error")
                 raise
+            if not isinstance(told, Retry):
+                _note_end(rt, "deploy", job.id)
+                # Its delivery ends with the last of its deploys.
+                _note_end(rt, "delivery", task.delivery)
+            return told
     except DeployFailed:
         raise
     except Exception as error:
         crashed(job, error, fields)
         raise
+
+
+def _note_end(rt: Runtime, kind: Kind, id_: str) -> None:
+    """Have it noted, with the end of this run, that something ended well."""
+    rt.along.add(_job().id, ended_well(rt.project.settings.queue, kind, id_))
 
 
 async def _rest(rt: Runtime, job: Job) -> None:

@@ -15,7 +15,7 @@ from config.model import Target
 from config.settings import Settings
 from relay.identity import arrival, changed_at, deploy_identity, transition
 from relay.reading import read_argument
-from relay.records import JOB_PREFIX, QUEUE_PREFIX, QUEUES_KEY
+from relay.records import JOB_PREFIX, QUEUE_PREFIX, QUEUES_KEY, STRIPPED_FIELD
 from relay.replays import ACTIVE_IN_LUA, Done, Wish
 from workers.deploys import (
     RATE_PREFIX,
@@ -106,13 +106,13 @@ async def _replay(
     redis: Redis, settings: Settings, targets: Mapping[str, Target], wish: Wish
 ) -> Done:
     key = JOB_PREFIX + wish.id
-    fields: Any = await redis.hmget(key, ["data", "description"])
-    data, description = fields
+    fields: Any = await redis.hmget(key, ["data", "description", STRIPPED_FIELD])
+    data, description, stripped = fields
     if not (description or b"").startswith(b"deploy:"):
         return Done(wish.id, refusal="unknown")
     deploy = read_argument(data or b"", Deploy)
     if deploy is None:
-        return Done(wish.id, refusal="unreadable")
+        return Done(wish.id, refusal="unreadable" if stripped is None else "stripped")
     target = targets.get(deploy.target)
     if target is None:
         return Done(wish.id, refusal="target", other=deploy.target)

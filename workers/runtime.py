@@ -27,7 +27,7 @@ from relay import audit
 from relay.audit_file import audit_file
 from relay.batching import GroupCommit
 from relay.notices import Messenger, messengers
-from relay.packing import pack
+from relay.packing import argument, pack
 from relay.planning import Recipe, recipes
 from relay.records import JOB_PREFIX
 from relay.reloading import Reloading
@@ -141,7 +141,7 @@ async def open_runtime() -> AsyncIterator[Runtime]:
     run = redis.register_script(_RUN)
 
     async def send(batch: Sequence[Command]) -> Sequence[Any]:
-        packed = pack(batch)
+        packed = pack([[argument(arg) for arg in command] for command in batch])
         if replicas:
             [answers] = await execute(
                 redis,

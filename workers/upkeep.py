@@ -1,4 +1,4 @@
-"""What a worker does beside its jobs: heartbeats, RQ's scheduler, RQ's maintenance.
+"""What a worker does beside its jobs: heartbeats, RQ's scheduler, RQ's maintenance, the history.
 
 RQ's own code does the work. Its scheduler and its maintenance block, so they run in threads, and
 only after a heartbeat: nothing of our own is then taken for abandoned.
@@ -22,6 +22,7 @@ from rq.timeouts import TimerDeathPenalty
 from rq.utils import now
 from rq.worker import BaseWorker, WorkerStatus
 
+from workers.history import History
 from workers.rescue import Rescue
 from workers.running import Flight
 from workers.writing import Part, Writer
@@ -62,6 +63,7 @@ class Upkeep:
         *,
         writer: Writer,
         rescue: Rescue,
+        history: History,
         redis: Redis,
         flights: Collection[Flight],
         tempo: Tempo,
@@ -70,6 +72,7 @@ class Upkeep:
         self._queue = queue
         self._writer = writer
         self._rescue = rescue
+        self._history = history
         self._heard = time.monotonic()
         self._redis = redis
         self._flights = flights
@@ -92,6 +95,7 @@ class Upkeep:
             asyncio.create_task(self._every(tempo.schedule, self._threaded(self._schedule))),
             asyncio.create_task(self._every(tempo.maintenance, self._threaded(self._maintain))),
             asyncio.create_task(self._every(tempo.maintenance, self._look)),
+            asyncio.create_task(self._every(tempo.maintenance, self._history.look)),
         ]
 
     def stop(self) -> None:

@@ -32,6 +32,7 @@ from workers.announcing import announce_lost
 from workers.bookkeeping import LONGEST_PAUSE, Books, Outcome
 from workers.commands import Commands
 from workers.errors import DeployFailed
+from workers.history import History
 from workers.rescue import Rescue
 from workers.running import Flight
 from workers.runtime import Runtime
@@ -101,6 +102,7 @@ class RelayWorker(BaseWorker):
             queue,
             writer=writer,
             rescue=Rescue(self, queue, books, redis, silence=1.5 * tempo.heartbeat),
+            history=History(redis, queue.name, most=runtime.project.settings.history),
             redis=redis,
             flights=flights,
             tempo=tempo,

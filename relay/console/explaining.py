@@ -15,7 +15,7 @@ from relay.errors import NoSuchThing, Refused, Rejected
 from relay.events import Delivery
 from relay.filtering import Filter
 from relay.reading import read_argument
-from relay.records import JOB_PREFIX
+from relay.records import JOB_PREFIX, STRIPPED_FIELD
 
 MOST_ROUTES = 500
 """Routes that are shown, the first of relay.yaml."""
@@ -57,8 +57,13 @@ async def explain(request: web.Request) -> web.Response:
 async def _explained(context: Context, asked: Question) -> Explained:
     plan = context.plan()
     if asked.delivery:
-        data: Any = await context.redis.hget(JOB_PREFIX + asked.delivery, "data")
+        fields: Any = await context.redis.hmget(
+            JOB_PREFIX + asked.delivery, ["data", STRIPPED_FIELD]
+        )
+        data, stripped = fields
         delivery = read_argument(data or b"", Delivery)
+        if stripped is not None and delivery is None:
+            raise Refused("the event of this delivery is not kept any more (RELAY_HISTORY)")
         if delivery is None:
             raise NoSuchThing("there is no such delivery, or not any more")
         return await asyncio.to_thread(explained_event, plan, delivery.source, delivery.event)

@@ -10,7 +10,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from relay.console import words
 from relay.console.access import CALLER
-from relay.reading import Record
+from relay.reading import NOT_KEPT, Record
 from relay.statuses import Kind
 
 _FOLDER = Path(__file__).parent
@@ -35,6 +35,7 @@ _templates.filters |= {
     "relations": words.relations,
     "note": words.note,
 }
+_templates.globals["not_kept"] = NOT_KEPT
 
 
 class Who(NamedTuple):

@@ -98,6 +98,9 @@ def _later(delivery: Delivery | None, record: Record) -> str:
 def _matching(details: Details, judged: Sequence[Judged]) -> Step:
     runs = [run for run in details.runs if run.how == "successful"]
     taken = sum(route.matched for route in judged)
+    if details.record.stripped:
+        count = len(details.record.deploys)
+        return Step("Matched", "", f"It led to {count} {'deploy' if count == 1 else 'deploys'}")
     if runs:
         return Step("Matched", runs[-1].at, f"{taken} of {len(judged)} routes match", "routes")
     if details.record.status in ACTIVE and not details.record.deploys:

@@ -241,6 +241,11 @@ async def test_stock_rq_worker_runs_the_jobs(
     assert [path for _, _, path, _, _ in target.calls] == [
         f"{PRODUCTION_PATH}?commit={sha_of('a')}&branch=main"
     ]
+    [attempts] = store.keys("relay:attempts:*")
+    assert store.llen(attempts) == 1
+    # What it ends counts in the history too.
+    for kind in ("delivery", "deploy"):
+        assert store.zcard(f"relay:history:deploy-relay:{kind}") == 1
     for secret in SECRETS:
         assert secret not in relay.output()
 

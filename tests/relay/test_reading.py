@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rq import Retry
 
-from relay.events import Delivery, Push
-from relay.reading import Task, read_argument, read_end
+from relay.events import Delivery, Event, Person, PullRequest, Push
+from relay.reading import Task, left_of, read_argument, read_end, read_task
 from relay.records import DELIVERY_JOB, ENDLESS, HELD_ERROR, job_data
 from relay.statuses import STATUSES, status_of, wait_note, with_deploys
 from workers.gate import Reason
@@ -50,6 +50,49 @@ def test_argument_as_we_write_it_and_as_rq_does(pack: type[bytes]) -> None:
     task = read_argument(data, Task)
     assert task is not None
     assert (task.source, task.event) == ("github", DELIVERY.event)
+
+
+_TEXT = st.text(max_size=20)
+_PUSHES = st.builds(
+    Push,
+    *(_TEXT, _TEXT, _TEXT, _TEXT),
+    deleted=st.booleans(),
+    files=st.tuples(_TEXT, _TEXT),
+    message=_TEXT,
+    author=st.builds(Person, _TEXT),
+)
+_REQUESTS = st.builds(
+    PullRequest,
+    *(_TEXT, st.integers(0, 2**53 - 1), st.sampled_from(["opened", "closed"])),
+    *(_TEXT, _TEXT, _TEXT, _TEXT),
+    title=_TEXT,
+    labels=st.tuples(_TEXT),
+)
+
+
+@given(_PUSHES | _REQUESTS, _TEXT, _TEXT)
+def test_what_is_left_tells_lists_the_same(event: Event, source: str, target: str) -> None:
+    whole = Task(source, event, "d", "r", target)
+    data = job_data(DELIVERY_JOB, msgspec.json.encode(whole).decode())
+
+    left = read_task(None, left_of(data))
+
+    assert left is not None
+    for name in ("source", "delivery", "route", "target"):
+        assert getattr(left, name) == getattr(whole, name)
+    for name in ("kind", "repo", "ref", "sha"):
+        assert getattr(left.event, name) == getattr(event, name)
+    assert getattr(left.event, "number", None) == getattr(event, "number", None)
+    for name in ("message", "files", "title", "labels"):
+        assert not getattr(left.event, name, None)
+    assert left.event.author == Person()
+
+
+@given(st.binary(max_size=200))
+def test_what_cannot_be_read_leaves_nothing(data: bytes) -> None:
+    assert left_of(data) == b""
+    assert read_task(None, b"") is None
+    assert read_task(None, data) is None
 
 
 def test_nothing_that_is_read_is_run(capsys: pytest.CaptureFixture[str]) -> None:
