@@ -75,6 +75,8 @@ class Watcher:
         self.wants = wants
         self.rows = rows
         self.watched = frozenset(watched)
+        self.is_up_to_date = False
+        """Whether it was told to load what happened between its page and the first look."""
         self._waiting: asyncio.Queue[bytes] = asyncio.Queue(MOST_WAITING)
 
     def tell(self, message: bytes) -> None:
@@ -133,9 +135,17 @@ class Live:
             try:
                 for kind in _KINDS:
                     await self._look(kind)
+                self._welcome()
             except (RedisError, OSError) as error:
                 _diagnostics.warning("no live updates: Redis: %s", type(error).__name__)
             await asyncio.sleep(INTERVAL)
+
+    def _welcome(self) -> None:
+        """What changes from here on is told; what did since its page was made, a page has missed."""
+        for watcher in self._watchers:
+            if not watcher.is_up_to_date:
+                watcher.is_up_to_date = True
+                watcher.tell(_MISSED)
 
     async def _look(self, kind: Kind) -> None:
         found = await self._archive.find(kind, Filter(), WATCHED, most=LOOKED_AT)

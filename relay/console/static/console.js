@@ -73,7 +73,11 @@
         for (const part of document.querySelectorAll("[data-swap]")) {
           const other = fresh.getElementById(part.id);
           if (!other || other.innerHTML === part.innerHTML) continue;
-          if (part.contains(document.activeElement)) continue;
+          if (part.contains(document.activeElement)) {
+            // Nobody is to lose what the keyboard stands on; it is exchanged once that has moved on.
+            part.addEventListener("focusout", swap, { once: true });
+            continue;
+          }
           const open = new Set([...part.querySelectorAll("details[open][id]")].map((each) => each.id));
           part.innerHTML = other.innerHTML;
           for (const each of part.querySelectorAll("details[id]")) each.open ||= open.has(each.id);
@@ -90,19 +94,15 @@
   };
 
   const source = new EventSource(page.dataset.live);
-  let isAgain = false;
   source.addEventListener("open", () => {
     state.textContent = "● live";
-    // What happened while the connection was lost nobody has told.
-    if (isAgain) swap();
-    isAgain = true;
   });
   source.addEventListener("error", () => {
     state.textContent = source.readyState === EventSource.CLOSED ? "○ not live" : "○ reconnecting";
   });
   source.addEventListener("row", (event) => listed() && show(JSON.parse(event.data)));
   source.addEventListener("changed", swap);
-  // More has happened than could be passed on.
+  // What happened before the stream began, or more than could be passed on.
   source.addEventListener("missed", swap);
   addEventListener("pagehide", () => source.close());
   addEventListener("pageshow", (event) => event.persisted && location.reload());
