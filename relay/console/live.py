@@ -141,7 +141,7 @@ class Live:
             await asyncio.sleep(INTERVAL)
 
     def _welcome(self) -> None:
-        """What changes from here on is told; what did since its page was made, a page has missed."""
+        """What changes from here on is told; what did since a page was made, that page missed."""
         for watcher in self._watchers:
             if not watcher.is_up_to_date:
                 watcher.is_up_to_date = True
