@@ -11,9 +11,11 @@ from msgspec import Meta
 from config.patterns import PatternSet
 from relay.archive import Archive
 from relay.attempts_kept import AttemptRecord
+from relay.console.context import Context
 from relay.console.endpoints import Asked, Nothing
 from relay.errors import NoSuchThing, Refused
 from relay.filtering import Filter, since
+from relay.payload_reading import read_payload
 from relay.reading import Record
 from relay.statuses import Kind, Status
 
@@ -97,6 +99,12 @@ class Timeline(msgspec.Struct, frozen=True, kw_only=True):
     """Of a delivery."""
 
 
+class Payload(msgspec.Struct, frozen=True, kw_only=True):
+    """What a webhook said, as JSON, with its secrets masked."""
+
+    payload: msgspec.Raw
+
+
 async def list_deliveries(asked: Asked[DeliveryQuery, Nothing]) -> Page:
     """List deliveries, the newest first."""
     return await _page(asked.context.archive, "delivery", asked.query, asked.query.source)
@@ -111,6 +119,11 @@ async def list_deploys(asked: Asked[DeployQuery, Nothing]) -> Page:
 async def show_delivery(asked: Asked[Nothing, Nothing]) -> Timeline:
     """Tell all that is known of a delivery."""
     return await timeline(asked.context.archive, "delivery", asked.name)
+
+
+async def show_payload(asked: Asked[Nothing, Nothing]) -> Payload:
+    """Give the payload of a delivery, its secrets masked; 404 says why it is not kept."""
+    return Payload(payload=msgspec.Raw(await payload(asked.context, asked.name)))
 
 
 async def show_deploy(asked: Asked[Nothing, Nothing]) -> Timeline:
@@ -133,6 +146,14 @@ async def timeline(archive: Archive, kind: Kind, id_: str) -> Timeline:
         attempts=attempts,
         deploys=await archive.read("deploy", record.deploys),
     )
+
+
+async def payload(context: Context, id_: str) -> bytes:
+    """That of a delivery. Raises NoSuchThing, redis.exceptions.RedisError."""
+    records = await context.archive.read("delivery", [id_])
+    if not records:
+        raise NoSuchThing("there is no such delivery, or not any more")
+    return await read_payload(context.redis, records[0], context.settings)
 
 
 async def _page(

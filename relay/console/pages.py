@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any, cast
 from urllib.parse import quote
@@ -9,10 +10,10 @@ from urllib.parse import quote
 import orjson
 from aiohttp import web
 
-from relay.console import acting, doing, explaining, live, words
+from relay.console import acting, asking, doing, explaining, live, words
 from relay.console.access import CALLER, needs, see_other
 from relay.console.calls import calls_of
-from relay.console.context import CONTEXT
+from relay.console.context import CONTEXT, Context
 from relay.console.faults import ERROR_PAGE, Fault
 from relay.console.live import LIVE, Live, Watcher
 from relay.console.overview import Overviews
@@ -21,12 +22,19 @@ from relay.console.search import asked, filter_of, is_wanted
 from relay.console.way import judged, shown, steps
 from relay.errors import NoSuchThing, Refused
 from relay.events import Delivery
+from relay.payload_reading import beginning, read_payload, whole
 from relay.reading import Record, read_argument
 from relay.records import JOB_PREFIX
 from relay.statuses import STATUSES, Kind
 
 ROWS = 50
 """Rows of one page of a list."""
+
+MOST_PAYLOAD = 65_536
+"""Characters of a payload on a delivery's page; all of it has a page of its own."""
+
+PAYLOAD_POLICY = {"Content-Security-Policy": "default-src 'none'; sandbox"}
+"""Of a text that a sender wrote: whatever a browser makes of it, it is nobody's page."""
 
 KINDS: dict[str, Kind] = {plural: kind for kind, plural in words.PLURALS.items()}
 
@@ -50,6 +58,7 @@ def setup(app: web.Application) -> None:
     app.router.add_post("/routes", explaining.explain)
     app.router.add_get("/{plural:deliveries|deploys}", listed)
     app.router.add_get(f"/{_ID}", one)
+    app.router.add_get("/deliveries/{id:[^/]{1,300}}/payload", payload)
     app.router.add_get(f"/{_ID}/{{action:approve|cancel|replay}}", ask_to_act)
     app.router.add_post(f"/{_ID}/{{action:approve|cancel|replay}}", act)
     app.router.add_get("/targets/{name}/{action:pause|resume}", ask_to_switch)
@@ -144,11 +153,15 @@ async def _delivery(request: web.Request, id_: str) -> web.Response:
         if delivery
         else []
     )
+    said, no_payload = await _payload_of(context, details.record)
     return page(
         request,
         "delivery.html",
         here="deliveries",
         record=details.record,
+        payload=said,
+        payload_is_cut=len(said) >= MOST_PAYLOAD,
+        no_payload=no_payload,
         steps=steps(details, delivery, deploys, calls, told),
         explained=told,
         plan_changed=bool(delivery and delivery.config and delivery.config != plan.version),
@@ -156,6 +169,23 @@ async def _delivery(request: web.Request, id_: str) -> web.Response:
         live=f"/live?delivery={quote(id_, safe='')}",
         told=_told(request),
     )
+
+
+async def payload(request: web.Request) -> web.Response:
+    """The payload of a delivery, all of it."""
+    found = await asking.payload(request.app[CONTEXT], request.match_info["id"])
+    text = await asyncio.to_thread(whole, found)
+    return web.Response(text=text, content_type="text/plain", headers=PAYLOAD_POLICY)
+
+
+async def _payload_of(context: Context, record: Record) -> tuple[str, str]:
+    """What a payload begins with, or why there is none."""
+    try:
+        return beginning(
+            await read_payload(context.redis, record, context.settings), MOST_PAYLOAD
+        ), ""
+    except NoSuchThing as error:
+        return "", words.sentence(str(error))
 
 
 async def _deploy(request: web.Request, id_: str) -> web.Response:
@@ -246,7 +276,7 @@ async def act(request: web.Request) -> web.Response:
             "error.html",
             status=409,
             title=f"Not {doing.DONE[action]}",
-            reason=f"{done.message[0].upper()}{done.message[1:]}.",
+            reason=words.sentence(done.message),
         )
     return see_other(f"{words.place(kind, done.new or id_)}?told={action}")
 
