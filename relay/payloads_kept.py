@@ -38,7 +38,7 @@ MOST_HELD = 64
 MOST_HELD_BYTES = 8 * 1_048_576
 """Bytes that all of them take together."""
 
-SHARE = 0.05
+SHARE = 0.02
 """How much of the time goes into keeping at most."""
 
 LONGEST_REST = 60.0
