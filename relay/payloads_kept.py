@@ -127,6 +127,7 @@ class PayloadKeeper:
         """What they take together."""
         self._waiting: asyncio.Queue[Held] = asyncio.Queue()
         self._task: asyncio.Task[None] | None = None
+        self._is_stopped = False
 
     def start(self) -> None:
         """Begin to keep."""
@@ -134,6 +135,7 @@ class PayloadKeeper:
 
     async def stop(self) -> None:
         """Drop what waits, and return."""
+        self._is_stopped = True
         if self._task is not None:
             self._task.cancel()
             with suppress(asyncio.CancelledError):
@@ -159,7 +161,8 @@ class PayloadKeeper:
         self.held_bytes -= held.size
 
     async def _run(self) -> None:
-        while True:
+        """Keep until cancelled, or stopped: a client of Redis may swallow a cancellation."""
+        while not self._is_stopped:
             held = await self._waiting.get()
             began = monotonic()
             try:
@@ -172,7 +175,8 @@ class PayloadKeeper:
             finally:
                 self.give_back(held)
             del held
-            await sleep(min(rest, LONGEST_REST))
+            if not self._is_stopped:
+                await sleep(min(rest, LONGEST_REST))
 
     async def _keep(self, held: Held) -> None:
         value = TOO_LARGE

@@ -9,6 +9,7 @@ import logging
 import random
 import zlib
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -244,6 +245,30 @@ async def test_trouble_drops_one_and_is_told_once(
     ]
     assert keeper.held == MOST_HELD - 1
     assert kept(store) == {}
+
+
+async def test_it_stops_whatever_becomes_of_the_cancellation(
+    connection: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keeper = PayloadKeeper(connection, budget=MOST_BODY, seconds=SECONDS)
+    begun = asyncio.Event()
+
+    async def swallow(_: object) -> None:
+        begun.set()
+        with suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+
+    monkeypatch.setattr(keeper, "_keep", swallow)
+    # What took so long would be followed by the longest rest.
+    monkeypatch.setattr(payloads_kept, "monotonic", iter((0.0, 1_000.0)).__next__)
+    keeper.start()
+    await keep(keeper, "github--1", b"{}")
+    await keep(keeper, "github--2", b"{}")
+    await begun.wait()
+
+    async with asyncio.timeout(PATIENCE):
+        await keeper.stop()
+    assert keeper.held == 1
 
 
 async def test_it_goes_on_after_trouble(
