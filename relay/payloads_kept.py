@@ -17,7 +17,6 @@ import asyncio
 import logging
 import zlib
 from asyncio import sleep
-from contextlib import suppress
 from time import monotonic
 
 from redis.asyncio import Redis
@@ -138,8 +137,7 @@ class PayloadKeeper:
         self._is_stopped = True
         if self._task is not None:
             self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
+            await asyncio.wait({self._task})
 
     def hold(self, content_type: str, body: bytes) -> Held | None:
         """Room for a body whose delivery is about to be stored; None where there is none."""
