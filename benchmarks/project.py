@@ -66,13 +66,17 @@ class Project:
             "BENCHMARK_SECRET": SECRET,
         }
 
-    def serve(self, *, core: int | None, processes: int = 1) -> tuple[Running, int]:
-        """The receiver, listening, and its port."""
+    def serve(
+        self, *, core: int | None, processes: int = 1, payloads: bool = True
+    ) -> tuple[Running, int]:
+        """The receiver, listening, and its port. Without ``payloads`` it keeps none."""
         port = free_port()
         command = [*COMMAND, "serve", "--port", str(port)]
         if processes > 1:
             command += ["--processes", str(processes)]
-        running = Running("serve", command, folder=self.folder, core=core, environ=self.environ)
+        more = {} if payloads else {"RELAY_PAYLOADS_KEPT": "0"}
+        environ = self.environ | more
+        running = Running("serve", command, folder=self.folder, core=core, environ=environ)
         running.wait_for_port(port)
         return running, port
 

@@ -83,15 +83,16 @@ def _enqueue(lab: Lab, fsync: Fsync) -> Receiver:
     return receiver._replace(store=store)
 
 
-def ours(processes: int = 1, *, paths: bool = False) -> Start:
-    """`deploy-relay serve`; with ``paths`` the route filters by changed files, which are read."""
+def ours(processes: int = 1, *, paths: bool = False, payloads: bool = True) -> Start:
+    """`deploy-relay serve`; with ``paths`` the route filters by changed files, which are read,
+    without ``payloads`` it keeps none."""
 
     def start(lab: Lab, fsync: Fsync) -> Receiver:
         folder = lab.new_folder()
         store = Store(folder / "redis", core=lab.cores.others, fsync=fsync)
         core = lab.cores.tested if processes == 1 else None
         running, port = Project(folder, store, relay_yaml(paths=paths)).serve(
-            core=core, processes=processes
+            core=core, processes=processes, payloads=payloads
         )
         return Receiver(running, port, store)
 
@@ -109,6 +110,7 @@ STARTS: dict[str, Start] = {
     "C1": _c1,
     "ours": ours(),
     "ours+paths": ours(paths=True),
+    "ours+no-payloads": ours(payloads=False),
     "webhook": _webhook,
     "enqueue": _enqueue,
 }

@@ -109,6 +109,9 @@ class Settings(BaseSettings):
     spool_max_bytes: Annotated[int, Field(ge=0)] = 256 * _MEBIBYTE
     """Bytes of the spool of all receivers that share data_dir; 0 switches it off, and senders are
     answered 503 while Redis takes nothing."""
+    payloads_kept: Annotated[int, Field(ge=0)] = 64 * _MEBIBYTE
+    """Bytes in Redis of the latest payloads together, which are kept for people to look at, secrets
+    masked; 0 keeps none."""
     shutdown_grace: Seconds = 30
     """Seconds that requests and calls in flight get to finish on SIGTERM."""
     allowed_networks: Networks = ()

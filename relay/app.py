@@ -24,6 +24,7 @@ from relay.errors import CannotListen, CannotSpool
 from relay.gauges import ReadTargets
 from relay.intake import Intake
 from relay.limits import ByteBudget, TokenBucket
+from relay.payloads_kept import PayloadKeeper
 from relay.providers import DIALECTS
 from relay.receiver import Receiver, Sender
 from relay.reloading import Reloading
@@ -79,6 +80,11 @@ async def serve(
         replicas=settings.redis_replicas,
         spool=_spool(settings),
     )
+    payloads = (
+        PayloadKeeper(redis, budget=settings.payloads_kept, seconds=settings.duplicate_window)
+        if settings.payloads_kept
+        else None
+    )
     receiver = Receiver(
         senders=senders(config.sources),
         router=Router(config.routes),
@@ -92,6 +98,7 @@ async def serve(
             keep_alive=settings.keep_alive,
             most=most_connections(settings.max_connections),
         ),
+        payloads=payloads,
         config=origin.version,
     )
 
@@ -123,6 +130,8 @@ async def serve(
         counted(settings, "receiver", lambda: targets, read_targets),
     ):
         await intake.start()
+        if payloads is not None:
+            payloads.start()
         site = web.SockSite(runner, listen(settings.host, settings.port, share=share_port))
         await site.start()
         host, port = runner.addresses[0][:2]
@@ -140,6 +149,8 @@ async def serve(
             watching.cancel()
             await runner.cleanup()
             await intake.stop()
+            if payloads is not None:
+                await payloads.stop()
             await redis.aclose()
     log.info("receiver.stopped")
 

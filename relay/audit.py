@@ -191,6 +191,11 @@ def redacted(text: str) -> str:
     return _redact(text)
 
 
+def redactor() -> Redactor:
+    """What masks the secrets that are masked now, for what is more than a text."""
+    return _redact
+
+
 def bound() -> structlog.typing.FilteringBoundLogger:
     """``log`` as it is set up now, for whoever writes many lines: it is not looked up each time."""
     logger: structlog.typing.FilteringBoundLogger = log.bind()

@@ -45,6 +45,7 @@ from relay.events import Delivery, Ignored
 from relay.identity import delivery_id
 from relay.intake import Intake
 from relay.limits import ByteBudget, TokenBucket
+from relay.payloads_kept import PayloadKeeper
 from relay.providers.dialect import Dialect
 from relay.routing import Router
 from relay.tracing import begin
@@ -92,6 +93,8 @@ class Receiver:
     bodies: ByteBudget
     trusted_proxies: Sequence[IPv4Network | IPv6Network] = ()
     bounds: Bounds = field(default_factory=Bounds)
+    payloads: PayloadKeeper | None = None
+    """Keeps payloads for people; None where none are kept."""
     config: str = ""
     """Version of the relay.yaml that senders and routes come from."""
     log: FilteringBoundLogger = field(default_factory=audit.bound)
@@ -176,11 +179,18 @@ class Receiver:
             )
             fields = delivery_fields(delivery)
             self.log.info("delivery.received", bytes=len(body), **fields)
-            del body
             reason = self._unwanted(sender, delivery)
             if reason:
                 return self._ignored(reason, fields)
-            verdict, first = await self.intake.store(delivery, fingerprint, fields)
+            held = self.payloads.hold(request.content_type, body) if self.payloads else None
+            del body
+            try:
+                verdict, first = await self.intake.store(delivery, fingerprint, fields)
+                if held is not None and verdict in ("queued", "requeued"):
+                    held.keep(first)
+            finally:
+                if held is not None:
+                    held.release()
             span.end(outcome=verdict, **fields)
         except (Rejected, StoreUnavailable) as error:
             error.about = fields

@@ -13,12 +13,13 @@ from redis.asyncio import Redis
 from config.settings import Settings
 from relay.approving import approve
 from relay.cancelling import cancel
-from relay.commands.acting import PLURALS, Act, act_on, archive_of_queue
+from relay.commands.acting import PLURALS, Act, act_on, archive_of_queue, why
 from relay.commands.filters import filters
 from relay.commands.options import JSON
 from relay.commands.recalling import recall
 from relay.commands.terminal import terminal
 from relay.filtering import Filter
+from relay.payload_reading import read_payload, whole
 from relay.reading import Record
 from relay.replays import Done, Wish
 from relay.statuses import REPLAYABLE, Kind, Status
@@ -71,11 +72,14 @@ def _show(kind: Kind) -> click.Command:
     @click.command("show")
     @click.argument("id_", metavar="ID")
     @JSON
-    def run(id_: str, as_json: bool) -> None:
+    def run(id_: str, as_json: bool, payload: bool = False) -> None:
         """Print all that is known of one. It holds no secret and no URL.
 
         Of one that Redis does not have any more, it prints the lines of the audit file.
         """
+        if payload:
+            click.echo(asyncio.run(_payload(id_)))
+            return
 
         async def read() -> tuple[Any, list[Record]]:
             async with archive_of_queue() as (archive, _, _):
@@ -98,7 +102,19 @@ def _show(kind: Kind) -> click.Command:
         else:
             click.echo(sheet(details, deploys))
 
+    if kind == "delivery":
+        return click.option(
+            "--payload", is_flag=True, help="Print what the webhook said, its secrets masked."
+        )(run)
     return run
+
+
+async def _payload(id_: str) -> str:
+    async with archive_of_queue() as (archive, redis, settings):
+        records = await archive.read("delivery", [id_])
+        if not records:
+            raise click.ClickException(why("delivery", Done(id_, refusal="unknown")))
+        return whole(await read_payload(redis, records[0], settings))
 
 
 def _replay(kind: Kind, replay: Act) -> click.Command:

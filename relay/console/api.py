@@ -23,6 +23,14 @@ ENDPOINTS: tuple[Endpoint[Any, Any], ...] = (
         Nothing,
     ),
     Endpoint("GET", "/deliveries/{id}", asking.show_delivery, asking.Timeline, Nothing, Nothing),
+    Endpoint(
+        "GET",
+        "/deliveries/{id}/payload",
+        asking.show_payload,
+        asking.Payload,
+        Nothing,
+        Nothing,
+    ),
     Endpoint("GET", "/deploys", asking.list_deploys, asking.Page, asking.DeployQuery, Nothing),
     Endpoint("GET", "/deploys/{id}", asking.show_deploy, asking.Timeline, Nothing, Nothing),
     Endpoint(

@@ -16,6 +16,7 @@ from relay.console.endpoints import Asked, Nothing
 from relay.console.history_search import wanted
 from relay.errors import NoSuchThing, Refused
 from relay.filtering import Filter, since
+from relay.payload_reading import read_payload
 from relay.reading import Record
 from relay.statuses import Kind, Status
 
@@ -101,6 +102,12 @@ class Timeline(msgspec.Struct, frozen=True, kw_only=True):
     """Of a delivery."""
 
 
+class Payload(msgspec.Struct, frozen=True, kw_only=True):
+    """What a webhook said, as JSON, with its secrets masked."""
+
+    payload: msgspec.Raw
+
+
 class HistoryQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Which lines of the audit."""
 
@@ -172,6 +179,11 @@ async def show_delivery(asked: Asked[Nothing, Nothing]) -> Timeline:
     return await timeline(asked.context, "delivery", asked.name)
 
 
+async def show_payload(asked: Asked[Nothing, Nothing]) -> Payload:
+    """Give the payload of a delivery, its secrets masked; 404 says why it is not kept."""
+    return Payload(payload=msgspec.Raw(await payload(asked.context, asked.name)))
+
+
 async def show_deploy(asked: Asked[Nothing, Nothing]) -> Timeline:
     """Tell all that is known of a deploy."""
     return await timeline(asked.context, "deploy", asked.name)
@@ -193,6 +205,14 @@ async def timeline(context: Context, kind: Kind, id_: str) -> Timeline:
         attempts=attempts,
         deploys=await context.archive.read("deploy", record.deploys),
     )
+
+
+async def payload(context: Context, id_: str) -> bytes:
+    """That of a delivery. Raises NoSuchThing, redis.exceptions.RedisError."""
+    records = await context.archive.read("delivery", [id_])
+    if not records:
+        raise NoSuchThing("there is no such delivery, or not any more")
+    return await read_payload(context.redis, records[0], context.settings)
 
 
 async def _page(

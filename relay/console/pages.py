@@ -9,7 +9,7 @@ from urllib.parse import quote
 import orjson
 from aiohttp import web
 
-from relay.console import acting, doing, explaining, history_pages, live, words
+from relay.console import acting, doing, explaining, history_pages, live, payload_pages, words
 from relay.console.access import CALLER, needs, see_other
 from relay.console.context import CONTEXT
 from relay.console.faults import ERROR_PAGE, Fault
@@ -49,6 +49,7 @@ def setup(app: web.Application) -> None:
     app.router.add_post("/routes", explaining.explain)
     app.router.add_get("/{plural:deliveries|deploys}", listed)
     app.router.add_get(f"/{_ID}", one)
+    app.router.add_get("/deliveries/{id:[^/]{1,300}}/payload", payload_pages.payload)
     app.router.add_get(f"/{_ID}/{{action:approve|cancel|replay}}", ask_to_act)
     app.router.add_post(f"/{_ID}/{{action:approve|cancel|replay}}", act)
     app.router.add_get("/targets/{name}/{action:pause|resume}", ask_to_switch)
@@ -142,11 +143,15 @@ async def _delivery(request: web.Request, id_: str) -> web.Response:
         if delivery
         else []
     )
+    said, no_payload = await payload_pages.beginning_of(context, details.record)
     return page(
         request,
         "delivery.html",
         here="deliveries",
         record=details.record,
+        payload=said,
+        payload_is_cut=len(said) >= payload_pages.MOST_PAYLOAD,
+        no_payload=no_payload,
         steps=steps(details, delivery, deploys, calls, told),
         explained=told,
         plan_changed=bool(delivery and delivery.config and delivery.config != plan.version),
@@ -243,7 +248,7 @@ async def act(request: web.Request) -> web.Response:
             "error.html",
             status=409,
             title=f"Not {doing.DONE[action]}",
-            reason=f"{done.message[0].upper()}{done.message[1:]}.",
+            reason=words.sentence(done.message),
         )
     return see_other(f"{words.place(kind, done.new or id_)}?told={action}")
 

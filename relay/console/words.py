@@ -67,6 +67,11 @@ def moment(at: str) -> str:
     return f"{read:%Y-%m-%d %H:%M:%S} UTC" if read else at
 
 
+def sentence(text: str) -> str:
+    """A reason that is told by itself."""
+    return f"{text[0].upper()}{text[1:]}."
+
+
 def shape(word: str) -> str:
     return SHAPES.get(word, "?")
 

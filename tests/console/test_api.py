@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import zlib
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -18,6 +19,7 @@ from config.model import Target
 from config.settings import Settings
 from relay.console.api import ENDPOINTS
 from relay.console.endpoints import PREFIX, Endpoint
+from relay.payloads_kept import MOST_BODY, TOO_LARGE, UNCLEAR, payload_key
 from relay.tokens import Role
 from tests.console.desk import Answer, Desk
 from tests.harness import RELAY_YAML, github_push, sha_of
@@ -167,6 +169,32 @@ async def test_timeline(desk: Desk, yard: Yard) -> None:
     # One is not the other.
     answer = await desk.ask("GET", f"{PREFIX}/deploys/{received.id}", "viewer")
     assert (answer.status, answer.body["error"]["code"]) == (404, "not_found")
+
+
+async def test_payload(desk: Desk, yard: Yard) -> None:
+    [received] = await prepared(lambda: yard.receive("a"))
+    place = f"{PREFIX}/deliveries/{received.id}/payload"
+    desk.store.set(payload_key(received.id), zlib.compress(b'{"ref":1,"secret":"****"}'))
+
+    answer = await desk.ask("GET", place, "viewer")
+    assert (answer.status, answer.body) == (200, {"payload": {"ref": 1, "secret": "****"}})
+    for value, why in [
+        (TOO_LARGE, "the payload is not kept: it is larger than 1 MiB"),
+        (UNCLEAR, "the payload is not kept: secrets in it could not be looked for"),
+        (b"x", "the payload cannot be read"),
+        (zlib.compress(b"{}" * MOST_BODY), "the payload cannot be read"),
+        (zlib.compress(b'{"ref"'), "the payload cannot be read"),
+    ]:
+        desk.store.set(payload_key(received.id), value)
+        answer = await desk.ask("GET", place, "viewer")
+        assert answer.status == 404
+        assert answer.body == {"error": {"code": "not_found", "message": why}}
+    desk.store.delete(payload_key(received.id))
+    answer = await desk.ask("GET", place, "viewer")
+    # The yard's deliveries came a minute after the epoch.
+    assert answer.body["error"]["message"].endswith("the spool keeps none")
+    answer = await desk.ask("GET", f"{PREFIX}/deliveries/github--b/payload", "viewer")
+    assert answer.body["error"]["message"] == "there is no such delivery, or not any more"
 
 
 async def test_replay(desk: Desk, yard: Yard) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,18 @@ from aiohttp import web
 
 from config.settings import Settings
 from relay.console import live
+from relay.console.payload_pages import MOST_PAYLOAD
+from relay.payloads_kept import TOO_LARGE, payload_key
 from tests.console.desk import Desk
-from tests.harness import Relay, Target, github_headers, github_push, sha_of, until
+from tests.harness import (
+    GITHUB_SECRET,
+    Relay,
+    Target,
+    github_headers,
+    github_push,
+    sha_of,
+    until,
+)
 
 YAML = """\
 sources:
@@ -192,6 +203,63 @@ async def test_way_of_a_webhook(busy: Desk, relay: Relay) -> None:
     assert "production" in page
     assert delivery in page
     assert "Attempt 1: succeeded, HTTP 200" in page
+
+
+async def test_a_payload_is_shown_without_its_secrets(busy: Desk, relay: Relay) -> None:
+    body = json.loads(github_push())
+    body["secret"] = "hook-secret-of-gogs"
+    body["pusher"] = {"name": NASTY, "note": f"{GITHUB_SECRET} </pre>"}
+    raw = json.dumps(body).replace("github-", "\\u0067ithub-").encode()
+    _, answer = await relay.post("github", raw, github_headers(raw))
+    delivery = str(answer["delivery"])
+    await until(lambda: busy.store.exists(payload_key(delivery)))
+    place = f"/deliveries/{quote(delivery, safe='')}"
+
+    assert (await busy.ask("GET", f"{place}/payload")).status == 303
+    await busy.log_in("viewer")
+    html = await get(busy, place)
+
+    assert f'href="{place}/payload"' in html
+    assert "This is the beginning" not in html
+    shown = unescape(html.partition('aria-label="The payload">')[2].partition("</pre>")[0])
+    assert json.loads(shown) == {
+        **body,
+        "secret": "****",
+        "pusher": {"name": NASTY, "note": "**** </pre>"},
+    }
+    whole = await busy.ask("GET", f"{place}/payload")
+    assert (whole.status, whole.body) == (200, shown)
+    assert whole.headers["Content-Type"] == "text/plain; charset=utf-8"
+    assert whole.headers["Content-Security-Policy"] == "default-src 'none'; sandbox"
+    assert whole.headers["X-Content-Type-Options"] == "nosniff"
+
+
+async def test_of_a_long_payload_the_page_has_the_beginning(busy: Desk, relay: Relay) -> None:
+    await busy.log_in("viewer")
+    raw = github_push(note="x" * 2 * MOST_PAYLOAD)
+    _, answer = await relay.post("github", raw, github_headers(raw))
+    delivery = str(answer["delivery"])
+    await until(lambda: busy.store.exists(payload_key(delivery)))
+    place = f"/deliveries/{quote(delivery, safe='')}"
+
+    html = await get(busy, place)
+
+    assert "This is the beginning." in text_of(html)
+    assert html.count("x" * 1_000) < 2 * MOST_PAYLOAD // 1_000
+    assert json.loads((await busy.ask("GET", f"{place}/payload")).body) == json.loads(raw)
+
+
+async def test_why_there_is_no_payload(busy: Desk, relay: Relay) -> None:
+    await busy.log_in("viewer")
+    delivery = await pushed(relay)
+    await until(lambda: busy.store.exists(payload_key(delivery)))
+    busy.store.set(payload_key(delivery), TOO_LARGE)
+    place = f"/deliveries/{quote(delivery, safe='')}"
+
+    assert "The payload is not kept: it is larger than 1 MiB." in text_of(await get(busy, place))
+    page = text_of(await get(busy, f"{place}/payload", 404))
+    assert "the payload is not kept: it is larger than 1 MiB" in page
+    assert "no such delivery" in await get(busy, "/deliveries/github--nothing/payload", 404)
 
 
 async def test_attempts_show_request_and_answer(busy: Desk, relay: Relay) -> None:

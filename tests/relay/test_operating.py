@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zlib
 
 import msgspec
 import pytest
@@ -12,7 +13,8 @@ from rq.registry import ScheduledJobRegistry
 from relay import archive
 from relay.attempts_kept import AttemptRecord, attempts_key
 from relay.identity import delivery_id, is_replay, may_be_deploy
-from tests.harness import sha_of
+from relay.payloads_kept import payload_key
+from tests.harness import github_push, sha_of
 from tests.relay.yard import FAILED, HELD, QUEUE, Yard
 
 
@@ -123,6 +125,37 @@ calls, the newest last
     )
     # One is not the other.
     assert "there is no such deploy" in yard.run("deploys", "show", received.id, code=1).output
+
+
+def test_payload_is_printed_so_that_explain_takes_it(yard: Yard) -> None:
+    [received] = yard.receive("a")
+    payload = json.loads(github_push()) | {"note": "\x9b[31m é"}
+    kept = msgspec.json.encode(payload)
+    yard.store.set(payload_key(received.id), zlib.compress(kept))
+
+    printed = yard.run("deliveries", "show", received.id, "--payload").stdout
+
+    assert json.loads(printed) == payload
+    assert "\\u009b[31m é" in printed
+    told = yard.run("explain", "--source", "github", "-", typed=printed).stdout
+    assert "✓ production: all conditions hold" in told
+
+
+def test_without_a_payload_the_reason_is_told(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
+    [received] = yard.receive("a")
+
+    result = yard.run("deliveries", "show", received.id, "--payload", code=1)
+    assert (result.stdout, result.stderr) == (
+        "",
+        "the payload is not kept: Redis took the delivery late, and the spool keeps none\n",
+    )
+    monkeypatch.setenv("RELAY_PAYLOADS_KEPT", "0")
+    result = yard.run("deliveries", "show", received.id, "--payload", code=1)
+    assert result.stderr == "payloads are not kept: RELAY_PAYLOADS_KEPT is 0\n"
+    result = yard.run("deliveries", "show", "github--b", "--payload", code=1)
+    assert "there is no such delivery" in result.stderr
+    # Deploys have none.
+    assert "No such option" in yard.run("deploys", "show", "a--b", "--payload", code=2).stderr
 
 
 def test_show_leaves_out_what_a_platform_did_not_give(yard: Yard) -> None:

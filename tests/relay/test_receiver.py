@@ -26,6 +26,7 @@ from relay import audit
 from relay.app import senders
 from relay.intake import Intake
 from relay.limits import FREE, ByteBudget
+from relay.payloads_kept import MOST_HELD, PayloadKeeper, payload_key
 from relay.receiver import Receiver
 from relay.routing import Router
 from relay.store import connect_async
@@ -75,9 +76,14 @@ async def build(
     max_body: int = 4096,
     bodies: ByteBudget | None = None,
     trusted: Sequence[str] = (),
+    keepers: list[PayloadKeeper] | None = None,
     **keys: Any,
 ) -> AsyncIterator[Client]:
+    """``keepers`` is given the one of the payloads; without it none are kept."""
     connection = connect_async(address, timeout=0.5)
+    payloads = PayloadKeeper(connection, budget=10**6, seconds=60) if keepers is not None else None
+    if payloads is not None and keepers is not None:
+        keepers.append(payloads)
     intake = Intake(connection, queue="q", window=60, failure_ttl=60, timeout=0.5)
     receiver = Receiver(
         senders=senders({"github": source(repos=["acme/*"], **keys)}),
@@ -87,6 +93,7 @@ async def build(
         body_timeout=0.3,
         bodies=bodies or ByteBudget(max_body),
         trusted_proxies=[ip_network(text) for text in trusted],
+        payloads=payloads,
     )
     yield await make(Server(receiver))
     await intake.stop()
@@ -733,3 +740,66 @@ async def test_what_stands_behind_the_announced_end_is_no_part_of_the_body(
     }
     assert store.keys("*") == []
     assert capfd.readouterr().err == ""
+
+
+async def settled(client: Client, keeper: PayloadKeeper, body: bytes, delivery: str) -> str:
+    """What the sender is told, once no payload waits any more."""
+    _, answer = await post(client, body, github_headers(body, delivery=delivery))
+    await until(lambda: not keeper.held)
+    return str(answer["status"])
+
+
+async def test_payloads_are_kept_of_what_is_queued_and_of_nothing_else(
+    aiohttp_client: MakeClient, store: redis.Redis, server_socket: Path
+) -> None:
+    keepers: list[PayloadKeeper] = []
+    async for client in build(aiohttp_client, f"unix://{server_socket}", keepers=keepers):
+        [keeper] = keepers
+
+        def kept() -> set[str]:
+            keys: Any = store.keys(payload_key("*"))
+            return {key.decode().removeprefix(payload_key("")) for key in keys}
+
+        keeper.start()
+        body = github_push()
+        assert (
+            await settled(client, keeper, github_push(ref="refs/heads/other"), "ignored")
+            == "ignored"
+        )
+        assert await settled(client, keeper, b"{}", "malformed") == "rejected"
+        assert kept() == set()
+        assert await settled(client, keeper, body, "1") == "queued"
+        assert kept() == {"github--1"}
+
+        store.delete(payload_key("github--1"))
+        assert await settled(client, keeper, body, "1") == "duplicate"
+        assert await settled(client, keeper, body, "2") == "duplicate"
+        assert kept() == set()
+
+        store.hset("rq:job:github--1", "status", "failed")
+        assert await settled(client, keeper, body, "2") == "queued"
+        assert kept() == {"github--1"}
+        await keeper.stop()
+
+
+async def test_what_cannot_be_stored_gives_its_room_back(aiohttp_client: MakeClient) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as nobody:
+        port = nobody.getsockname()[1]
+    keepers: list[PayloadKeeper] = []
+    body = github_push()
+    async for client in build(aiohttp_client, f"redis://127.0.0.1:{port}", keepers=keepers):
+        assert (await post(client, body, github_headers(body)))[0] == 503
+        assert (keepers[0].held, keepers[0].held_bytes) == (0, 0)
+
+
+async def test_a_keeper_that_is_full_holds_nobody_up(
+    aiohttp_client: MakeClient, store: redis.Redis, server_socket: Path
+) -> None:
+    keepers: list[PayloadKeeper] = []
+    async for client in build(aiohttp_client, f"unix://{server_socket}", keepers=keepers):
+        # It was never started, so that what it holds waits.
+        for number in range(MOST_HELD + 3):
+            body = github_push(note=str(number))
+            assert (await post(client, body, github_headers(body)))[0] == 202
+        assert keepers[0].held == MOST_HELD
+        assert store.llen("rq:queue:q") == MOST_HELD + 3
