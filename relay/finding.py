@@ -1,0 +1,269 @@
+"""Finds deliveries and deploys among RQ's jobs.
+
+No place of RQ's is in the order in which its jobs were made: they are in that of their turn, or of
+their end. So all places are looked through first for what may be looked for, cheaply; then that is
+looked at closely, the newest first, until there is enough or the time is over.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Iterable, Sequence
+from typing import Any, NamedTuple
+
+from redis.asyncio import Redis
+
+from relay.briefs import RESULTS_PREFIX, read_briefs, read_statuses
+from relay.filtering import Filter, is_described, is_event_wanted
+from relay.narrowing import in_job
+from relay.packing import pack
+from relay.places import Pages, places
+from relay.reading import Task, iso, read_argument
+from relay.records import CANCELLED_BY_FIELD, DEPLOYS_FIELD, JOB_PREFIX, WAITING_FIELD
+from relay.statuses import Kind
+
+SECONDS = 1.5
+"""How long whoever waits for a page should wait for a search."""
+
+MOST_KEPT = 100_000
+"""Jobs that are looked at closely in one search, at most, and remembered until then: 120 bytes
+each."""
+
+CLOSE_PAGE = 500
+"""Jobs looked at closely in one script call, at most."""
+
+MOST_BYTES = 2_097_152
+"""Bytes of events that one script call looks at, about; what takes Redis 2 ms."""
+
+STATUSES_PAGE, EVENTS_PAGE = 200, 20
+"""Jobs whose status, or whose event too, is read in one round trip; an event may have a
+mebibyte."""
+
+_LAST = 253_402_300_799
+"""The last second of the year 9999, in seconds since the Unix epoch."""
+
+_CLOSE = r"""
+local wanted, most = cmsgpack.unpack(ARGV[1]), tonumber(ARGV[2])
+local call, find = redis.call, string.find
+local bytes = 0
+
+local function has_one(text, parts)
+  for _, part in ipairs(parts) do
+    if find(text, part, 1, true) then return true end
+  end
+  return false
+end
+
+local function may_say_so(job)
+  local data = call('HGET', job, 'data')
+  if not data then return false end
+  bytes = bytes + #data
+  if string.byte(data) ~= 128 then return true end -- no pickle, so RQ has compressed it
+  for _, parts in ipairs(wanted.texts) do
+    if not has_one(data, parts) then return false end
+  end
+  if not wanted.author then return true end
+  local start = find(data, '"author":{', 1, true)
+  if not start then return false end
+  local rest = string.sub(data, start)
+  return find(string.lower(rest), wanted.author, 1, true)
+         or find(rest, '[\194-\244]') -- letters that only Python folds
+end
+
+local function may_stand_so(id)
+  local job = wanted.prefix .. id
+  local status = call('HGET', job, 'status')
+  if status == 'scheduled' and (call('HGET', job, wanted.waiting) or '') ~= '' then
+    status = 'queued'
+  end
+  if status ~= 'finished' or wanted.statuses.finished then return wanted.statuses[status] end
+  if wanted.statuses.canceled and call('HEXISTS', job, wanted.cancelled_by) == 1 then
+    return true
+  end
+  if #wanted.superseded == 0 then return false end
+  local ends = call('XREVRANGE', wanted.results .. id, '+', '-', 'COUNT', 1)
+  return ends[1] and has_one(table.concat(ends[1][2], ' '), wanted.superseded)
+end
+
+local function has_deploy_that_may(id)
+  if not wanted.by_deploys then return false end
+  local deploys = call('HGET', wanted.prefix .. id, wanted.deploys) or ''
+  for deploy in string.gmatch(deploys, '%S+') do
+    if may_stand_so(deploy) then return true end
+  end
+  return false
+end
+
+local found = {0}
+for number = 3, #ARGV do
+  local id = ARGV[number]
+  if (not wanted.statuses or may_stand_so(id) or has_deploy_that_may(id))
+     and (not wanted.reads or may_say_so(wanted.prefix .. id)) then
+    found[#found + 1] = number - 2
+  end
+  found[1] = number - 2
+  if bytes > most then break end
+end
+return found
+"""
+
+
+class Found(NamedTuple):
+    """Ids, the newest first. ``more``: there are others, or some were not looked at."""
+
+    ids: Sequence[str]
+    more: bool
+    complete: bool
+    """Whether all that there is was looked at, or as much of it as was asked for."""
+    next: str
+    """Where those that come further down begin; see ``Filter.before``."""
+    searched_to: str = ""
+    """Where time or memory did not suffice for all: what was created before this, a time as RQ
+    writes it, was not looked at. ``next`` goes on there."""
+
+
+class Newest:
+    """The newest places of all that are added, so many at most. Pure."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._places: list[str] = []
+        self.floor = ""
+        """What is not newer than this place is not among them."""
+
+    def add(self, found: list[str]) -> None:
+        # To sort what is in order piece by piece takes little more time than to look at it.
+        found.sort(reverse=True)
+        self._places += found
+        if len(self._places) >= 2 * self._most:
+            self.settle()
+
+    def settle(self) -> list[str]:
+        """They, the newest first, each once."""
+        self._places.sort(reverse=True)
+        self._places = list(dict.fromkeys(self._places))
+        if len(self._places) > self._most:
+            del self._places[self._most :]
+            self.floor = self._places[-1]
+        return self._places
+
+
+async def find(
+    redis: Redis,
+    queue: str,
+    kind: Kind,
+    wanted: Filter,
+    limit: int,
+    *,
+    most: int | None,
+    seconds: float | None,
+) -> Found:
+    """The newest ``limit`` of what is looked for, exactly: pages of a long list leave no gap.
+
+    In one place so many jobs are looked at, at ``most``, or ``MOST_LOOKED_AT`` of relay/places.py.
+    After ``seconds`` no more of them are looked at closely.
+    Raises redis.exceptions.RedisError.
+    """
+    ends_at = time.monotonic() + seconds if seconds is not None else None
+    is_close = wanted.reads_event or bool(wanted.statuses)
+    # One more than asked for tells that there are more.
+    newest = Newest(MOST_KEPT if is_close else limit + 1)
+    complete = await _look_through(redis, queue, kind, wanted, newest, most)
+    likely = newest.settle()
+    found, looked_at = list(likely), likely[-1] if likely else ""
+    if is_close:
+        found = []
+        async for part, reached in _closely(redis, kind, wanted, likely):
+            found, looked_at = found + list(part), reached
+            if len(found) > limit or (ends_at is not None and time.monotonic() > ends_at):
+                break
+    if len(found) > limit:
+        return Found(_ids(found[:limit]), True, complete, found[limit - 1])
+    if likely and (looked_at != likely[-1] or newest.floor):
+        return Found(_ids(found), True, False, looked_at, searched_to=_time(looked_at))
+    return Found(_ids(found), not complete, complete, "")
+
+
+async def _look_through(
+    redis: Redis, queue: str, kind: Kind, wanted: Filter, newest: Newest, most: int | None
+) -> bool:
+    """Adds what may be looked for; whether every place was looked through to its end."""
+    since = iso(min(max(wanted.since, 0), _LAST)) if wanted.since else ""
+    pages, complete = Pages(redis, kind, wanted, most=most), True
+    for place in await places(redis, queue, kind, wanted.statuses):
+        pages.since = max(since, _time(newest.floor))
+        async for page in pages.of(place):
+            complete &= not page.is_cut
+            newest.add(
+                [
+                    told
+                    for told, _, description in (one.partition("\n") for one in page.likely)
+                    if told > newest.floor
+                    and (not wanted.before or told < wanted.before)
+                    and is_described(description, wanted)
+                ]
+            )
+            pages.since = max(since, _time(newest.floor))
+    return complete
+
+
+async def _closely(
+    redis: Redis, kind: Kind, wanted: Filter, likely: Sequence[str]
+) -> AsyncIterator[tuple[Sequence[str], str]]:
+    """Those of them that are looked for, piece by piece, and up to which all were looked at."""
+    narrowing = in_job(kind, wanted)
+    asked = narrowing and pack(
+        {
+            **narrowing,
+            "prefix": JOB_PREFIX,
+            "results": RESULTS_PREFIX,
+            "cancelled_by": CANCELLED_BY_FIELD,
+            "deploys": DEPLOYS_FIELD,
+            "waiting": WAITING_FIELD,
+        }
+    )
+    size = EVENTS_PAGE if wanted.reads_event else STATUSES_PAGE
+    start = 0
+    while start < len(likely):
+        here = likely[start : start + CLOSE_PAGE]
+        if asked:
+            looked_at, *numbers = await redis.eval(_CLOSE, 0, asked, MOST_BYTES, *_ids(here))
+            here = here[:looked_at]
+            chosen = [here[number - 1] for number in numbers]
+        else:
+            chosen = list(here)
+        start += len(here)
+        for first in range(0, len(chosen), size):
+            part = chosen[first : first + size]
+            yield await _wanted(redis, kind, wanted, part), part[-1]
+        yield (), here[-1]
+
+
+async def _wanted(redis: Redis, kind: Kind, wanted: Filter, part: Sequence[str]) -> Sequence[str]:
+    if wanted.reads_event:
+        async with redis.pipeline(transaction=False) as pipe:
+            for id_ in _ids(part):
+                pipe.hget(JOB_PREFIX + id_, "data")
+            answers: list[Any] = await pipe.execute()
+        part = [
+            place
+            for place, data in zip(part, answers, strict=True)
+            if is_event_wanted(read_argument(data or b"", Task), wanted)
+        ]
+    if wanted.statuses:
+        briefs = await read_briefs(redis, _ids(part))
+        statuses = await read_statuses(redis, kind, briefs)
+        part = [
+            place
+            for place, id_ in zip(part, _ids(part), strict=True)
+            if statuses.get(id_) in wanted.statuses
+        ]
+    return part
+
+
+def _ids(found: Iterable[str]) -> list[str]:
+    return [place.rpartition(" ")[2] for place in found]
+
+
+def _time(place: str) -> str:
+    return place.partition(" ")[0]
