@@ -198,8 +198,7 @@ async def _look_through(
                 [
                     told
                     for told, _, description in (one.partition("\n") for one in page.likely)
-                    if told > newest.floor
-                    and (not wanted.before or told < wanted.before)
+                    if (not wanted.before or told < wanted.before)
                     and is_described(description, wanted)
                 ]
             )

@@ -15,7 +15,7 @@ import redis
 from hypothesis import given
 from hypothesis import strategies as st
 from rq.job import JobStatus
-from rq.registry import FinishedJobRegistry, ScheduledJobRegistry
+from rq.registry import FinishedJobRegistry, ScheduledJobRegistry, StartedJobRegistry
 
 from config.patterns import PatternSet, literal_part
 from relay import finding, places
@@ -45,7 +45,16 @@ PEOPLE = [
     Person(name="x" * 70_000, login="long"),
 ]
 BRANCHES = ["main", "feature/a", "feature/a/b", 'we"ird\\', "größe", "release-1.0", "Main"]
-REPOS = ["acme/web", "Acme/Web", "acme/api", "group/sub/web", "acme/\u212aey", "acme/größe"]
+REPOS = [
+    "acme/web",
+    "Acme/Web",
+    "acme/api",
+    "group/sub/web",
+    "acme/\u212aey",
+    "acme/größe",
+    "acme/@bb",
+    "acme/site",
+]
 SHAS = [digit * 40 for digit in "abc"] + ["a" * 12 + "f" * 28]
 
 
@@ -132,9 +141,18 @@ def filters() -> Iterator[Filter]:
         yield Filter(branches=PatternSet([text], "path"))
     yield Filter(branches=PatternSet(["main", "no*"], "path"))
     yield Filter(branches=PatternSet(["!main"], "path"))
-    for text in (*REPOS, "acme/*", "ACME/key", "**/web", "re:acme/w.b", "{acme,group}/web", "no"):
+    for text in (
+        *REPOS,
+        "acme/\u017fite",
+        "acme/*",
+        "ACME/key",
+        "**/web",
+        "re:acme/w.b",
+        "{acme,group}/web",
+        "no",
+    ):
         yield Filter(repos=PatternSet([text], "path", ignore_case=True))
-    for text in (*SHAS, "a" * 11, "a" * 12, "a" * 13, "d"):
+    for text in (*SHAS, "bb", "a" * 11, "a" * 12, "a" * 13, "d"):
         yield Filter(sha=text)
     yield Filter(routes=frozenset({"r"}))
     yield Filter(routes=frozenset({'r"\\', "no"}))
@@ -142,7 +160,12 @@ def filters() -> Iterator[Filter]:
     yield Filter(routes=frozenset({"r"}), author="ada", sha="a" * 14)
 
 
-def test_nothing_that_is_looked_for_is_left_out(yard: Yard, deploys: dict[int, Deploy]) -> None:
+def test_nothing_that_is_looked_for_is_left_out(
+    yard: Yard, deploys: dict[int, Deploy], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(places, "PAGE", 70)
+    monkeypatch.setattr(finding, "CLOSE_PAGE", 9)
+    monkeypatch.setattr(finding, "MOST_BYTES", 1_000)
     for wanted in filters():
         expected = [
             f"{['production', 'preview'][number % 2]}--{number:024x}"
@@ -173,6 +196,19 @@ def test_names_and_times(yard: Yard, deploys: dict[int, Deploy]) -> None:
     assert numbers("deploy", Filter(before=before)) == [2, 1, 0]
 
 
+def test_a_place_with_too_many_is_not_looked_through(
+    yard: Yard, deploys: dict[int, Deploy], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(places, "PAGE", 40)
+    for most, complete in ((140, False), (151, True)):
+        monkeypatch.setattr(places, "MOST_LOOKED_AT", most)
+        found = searched(yard, "delivery", Filter())
+        newest = [int(id_.partition("--")[2]) for id_ in found.ids]
+        assert newest == list(range(149, 149 - min(most, 150), -1))
+        assert (found.complete, found.more) == (complete, not complete)
+        assert (found.next, found.searched_to) == ("", "")
+
+
 def test_each_status_finds_what_stands_so(yard: Yard) -> None:
     """Whether the scripts say so or a record that is read whole."""
     for number in range(4):
@@ -186,6 +222,10 @@ def test_each_status_finds_what_stands_so(yard: Yard) -> None:
     yard.store.hset(cut.key, "cancelled_by", "ada")
     cancelled = yard.match("cancelled")
     yard.run("deploys", "cancel", cancelled.id)
+    runs = yard.match("runs")
+    yard.store.lrem(QUEUE_PREFIX + QUEUE, 0, runs.id)
+    yard.store.zadd(StartedJobRegistry.key_template.format(QUEUE), {f"{runs.id}:x": 4e9})
+    yard.store.hset(runs.key, "status", "started")
     yard.match("waits")
     for name, waiting in (("later", "hours 2026-01-01T00:00:00Z"), ("again", "")):
         job = yard.match(name)
@@ -216,7 +256,16 @@ def test_each_status_finds_what_stands_so(yard: Yard) -> None:
             assert list(found) == [one.id for one in records if one.status == status], status
             met |= {(kind, status)} if found else set()
     assert {status for kind, status in met if kind == "deploy"} == {
-        *("waiting", "retrying", "succeeded", "superseded", "cancelled", "failed", "held")
+        *(
+            "waiting",
+            "running",
+            "retrying",
+            "succeeded",
+            "superseded",
+            "cancelled",
+            "failed",
+            "held",
+        )
     }
     assert {status for kind, status in met if kind == "delivery"} == {
         *("waiting", "succeeded", "superseded", "cancelled", "failed", "held")
@@ -307,7 +356,7 @@ def test_literal_parts() -> None:
 def test_the_newest_of_many(pages: list[list[str]], most: int) -> None:
     newest = Newest(most)
     for page in pages:
-        newest.add([place for place in page if place > newest.floor])
+        newest.add(list(page))
 
     expected = sorted({place for page in pages for place in page}, reverse=True)
     assert newest.settle() == expected[:most]
