@@ -13,13 +13,12 @@ from typing import Any, NamedTuple
 
 from redis.asyncio import Redis
 
-from relay.briefs import RESULTS_PREFIX, read_briefs, read_statuses
+from relay.briefs import read_briefs, read_statuses
 from relay.filtering import Filter, is_described, is_event_wanted
-from relay.narrowing import in_job
-from relay.packing import pack
-from relay.places import Pages, places
+from relay.looking import Looking, Page
+from relay.places import places
 from relay.reading import Task, iso, read_argument
-from relay.records import CANCELLED_BY_FIELD, DEPLOYS_FIELD, JOB_PREFIX, WAITING_FIELD
+from relay.records import JOB_PREFIX
 from relay.statuses import Kind
 
 SECONDS = 1.5
@@ -32,80 +31,12 @@ each."""
 CLOSE_PAGE = 500
 """Jobs looked at closely in one script call, at most."""
 
-MOST_BYTES = 2_097_152
-"""Bytes of events that one script call looks at, about; what takes Redis 2 ms."""
-
-STATUSES_PAGE, EVENTS_PAGE = 200, 20
+STATUSES_PAGE, EVENTS_PAGE = 100, 20
 """Jobs whose status, or whose event too, is read in one round trip; an event may have a
 mebibyte."""
 
 _LAST = 253_402_300_799
 """The last second of the year 9999, in seconds since the Unix epoch."""
-
-_CLOSE = r"""
-local wanted, most = cmsgpack.unpack(ARGV[1]), tonumber(ARGV[2])
-local call, find = redis.call, string.find
-local bytes = 0
-
-local function has_one(text, parts)
-  for _, part in ipairs(parts) do
-    if find(text, part, 1, true) then return true end
-  end
-  return false
-end
-
-local function may_say_so(job)
-  local data = call('HGET', job, 'data')
-  if not data then return false end
-  bytes = bytes + #data
-  if string.byte(data) ~= 128 then return true end -- no pickle, so RQ has compressed it
-  for _, parts in ipairs(wanted.texts) do
-    if not has_one(data, parts) then return false end
-  end
-  if not wanted.author then return true end
-  local start = find(data, '"author":{', 1, true)
-  if not start then return false end
-  local rest = string.sub(data, start)
-  return find(string.lower(rest), wanted.author, 1, true)
-         or find(rest, '[\194-\244]') -- letters that only Python folds
-end
-
-local function may_stand_so(id)
-  local job = wanted.prefix .. id
-  local status = call('HGET', job, 'status')
-  if status == 'scheduled' and (call('HGET', job, wanted.waiting) or '') ~= '' then
-    status = 'queued'
-  end
-  if status ~= 'finished' or wanted.statuses.finished then return wanted.statuses[status] end
-  if wanted.statuses.canceled and call('HEXISTS', job, wanted.cancelled_by) == 1 then
-    return true
-  end
-  if #wanted.superseded == 0 then return false end
-  local ends = call('XREVRANGE', wanted.results .. id, '+', '-', 'COUNT', 1)
-  return ends[1] and has_one(table.concat(ends[1][2], ' '), wanted.superseded)
-end
-
-local function has_deploy_that_may(id)
-  if not wanted.by_deploys then return false end
-  local deploys = call('HGET', wanted.prefix .. id, wanted.deploys) or ''
-  for deploy in string.gmatch(deploys, '%S+') do
-    if may_stand_so(deploy) then return true end
-  end
-  return false
-end
-
-local found = {0}
-for number = 3, #ARGV do
-  local id = ARGV[number]
-  if (not wanted.statuses or may_stand_so(id) or has_deploy_that_may(id))
-     and (not wanted.reads or may_say_so(wanted.prefix .. id)) then
-    found[#found + 1] = number - 2
-  end
-  found[1] = number - 2
-  if bytes > most then break end
-end
-return found
-"""
 
 
 class Found(NamedTuple):
@@ -160,7 +91,7 @@ async def find(
 ) -> Found:
     """The newest ``limit`` of what is looked for, exactly: pages of a long list leave no gap.
 
-    In one place so many jobs are looked at, at ``most``, or ``MOST_LOOKED_AT`` of relay/places.py.
+    In one place so many jobs are looked at, at ``most``, or ``MOST_LOOKED_AT`` of relay/looking.py.
     After ``seconds`` no more of them are looked at closely.
     Raises redis.exceptions.RedisError.
     """
@@ -168,12 +99,22 @@ async def find(
     is_close = wanted.reads_event or bool(wanted.statuses)
     # One more than asked for tells that there are more.
     newest = Newest(MOST_KEPT if is_close else limit + 1)
-    complete = await _look_through(redis, queue, kind, wanted, newest, most)
+    looking = Looking(redis, kind, wanted, most=most)
+    half = time.monotonic() + seconds / 2 if seconds is not None else None
+    complete = True
+    since = iso(min(max(wanted.since, 0), _LAST)) if wanted.since else ""
+    for place in await places(redis, queue, kind, wanted.statuses):
+        looking.since = max(since, _time(newest.floor))
+        async for page in looking.through(place):
+            complete &= not page.is_cut
+            newest.add(_described(page, wanted))
+            looking.since = max(since, _time(newest.floor))
+            looking.closely = half is None or time.monotonic() < half
     likely = newest.settle()
     found, looked_at = list(likely), likely[-1] if likely else ""
     if is_close:
         found = []
-        async for part, reached in _closely(redis, kind, wanted, likely):
+        async for part, reached in _closely(redis, kind, wanted, looking, likely):
             found, looked_at = found + list(part), reached
             if len(found) > limit or (ends_at is not None and time.monotonic() > ends_at):
                 break
@@ -184,58 +125,29 @@ async def find(
     return Found(_ids(found), not complete, complete, "")
 
 
-async def _look_through(
-    redis: Redis, queue: str, kind: Kind, wanted: Filter, newest: Newest, most: int | None
-) -> bool:
-    """Adds what may be looked for; whether every place was looked through to its end."""
-    since = iso(min(max(wanted.since, 0), _LAST)) if wanted.since else ""
-    pages, complete = Pages(redis, kind, wanted, most=most), True
-    for place in await places(redis, queue, kind, wanted.statuses):
-        pages.since = max(since, _time(newest.floor))
-        async for page in pages.of(place):
-            complete &= not page.is_cut
-            newest.add(
-                [
-                    told
-                    for told, _, description in (one.partition("\n") for one in page.likely)
-                    if (not wanted.before or told < wanted.before)
-                    and is_described(description, wanted)
-                ]
-            )
-            pages.since = max(since, _time(newest.floor))
-    return complete
+def _described(page: Page, wanted: Filter) -> list[str]:
+    """The places of those that are wanted as far as that was told of them."""
+    return [
+        place
+        for place, _, description in (told.partition("\n") for told in page.likely)
+        if (not wanted.before or place < wanted.before) and is_described(description, wanted)
+    ]
 
 
 async def _closely(
-    redis: Redis, kind: Kind, wanted: Filter, likely: Sequence[str]
+    redis: Redis, kind: Kind, wanted: Filter, looking: Looking, likely: Sequence[str]
 ) -> AsyncIterator[tuple[Sequence[str], str]]:
     """Those of them that are looked for, piece by piece, and up to which all were looked at."""
-    narrowing = in_job(kind, wanted)
-    asked = narrowing and pack(
-        {
-            **narrowing,
-            "prefix": JOB_PREFIX,
-            "results": RESULTS_PREFIX,
-            "cancelled_by": CANCELLED_BY_FIELD,
-            "deploys": DEPLOYS_FIELD,
-            "waiting": WAITING_FIELD,
-        }
-    )
     size = EVENTS_PAGE if wanted.reads_event else STATUSES_PAGE
     start = 0
     while start < len(likely):
         here = likely[start : start + CLOSE_PAGE]
-        if asked:
-            looked_at, *numbers = await redis.eval(_CLOSE, 0, asked, MOST_BYTES, *_ids(here))
-            here = here[:looked_at]
-            chosen = [here[number - 1] for number in numbers]
-        else:
-            chosen = list(here)
-        start += len(here)
+        number, chosen = await looking.at(_ids(here))
         for first in range(0, len(chosen), size):
-            part = chosen[first : first + size]
+            part = [here[index] for index in chosen[first : first + size]]
             yield await _wanted(redis, kind, wanted, part), part[-1]
-        yield (), here[-1]
+        yield (), here[number - 1]
+        start += number
 
 
 async def _wanted(redis: Redis, kind: Kind, wanted: Filter, part: Sequence[str]) -> Sequence[str]:

@@ -34,7 +34,7 @@ _SUPERSEDED = b"superseded_by"
 
 
 def in_description(kind: Kind, wanted: Filter) -> dict[str, Any]:
-    """What a job's id and description must have; see the script of relay/places.py."""
+    """What a job's id and description must have; see the scripts of relay/looking.py."""
     return {
         "kind": f"{kind}:",
         "names": dict.fromkeys(wanted.names, True) or None,
@@ -45,7 +45,7 @@ def in_description(kind: Kind, wanted: Filter) -> dict[str, Any]:
 
 
 def in_job(kind: Kind, wanted: Filter) -> dict[str, Any] | None:
-    """What the rest of a job must have; see the script of relay/finding.py. None where nothing is
+    """What the rest of a job must have; see the scripts of relay/looking.py. None where nothing is
     known of it."""
     branches = _parts(wanted.branches, folded=False)
     groups = [
