@@ -372,12 +372,20 @@ def _load_secrets(
         try:
             value = resolve(ref, environ, form=_form(path))
         except MissingSecret as error:
-            yield places.problem(path, str(error))
+            yield places.problem(path, str(error), _meant(path, ref))
             continue
         if path[-1] == "url" and (wrong := url_mistake(value)):
             yield places.problem(path, f"{ref}: {wrong}")
             continue
         ref.keep(SecretStr(value))
+
+
+def _meant(path: Keys, ref: SecretRef) -> str:
+    """What may have been meant by something in a body that looks like a secret."""
+    if tuple(path[2:3]) != ("json",):
+        return ""
+    key, text = ("env", ref.env) if ref.env is not None else ("file", ref.file)
+    return f"""is it no secret? then write {{{key}: "{{{{ '{text}' }}}}"}}"""
 
 
 def _form(path: Keys) -> Literal["secret", "signing_token"]:
@@ -389,12 +397,12 @@ def _refs(path: tuple[str | int, ...], value: object) -> Iterator[tuple[Keys, Se
     if isinstance(value, SecretRef):
         yield path, value
     elif isinstance(value, Strict):
-        for name in type(value).model_fields:
-            below = path if name == "options" else (*path, name)
+        for name, field in type(value).model_fields.items():
+            below = path if name == "options" else (*path, field.alias or name)
             yield from _refs(below, getattr(value, name))
     elif isinstance(value, dict):
         for key, item in value.items():
             yield from _refs((*path, key), item)
-    elif isinstance(value, tuple):
+    elif isinstance(value, tuple | list):
         for index, item in enumerate(value):
             yield from _refs((*path, index), item)

@@ -89,6 +89,22 @@ class SecretRef(Strict):
         return self._value.get_secret_value()
 
 
+def _secrets_in_json(value: Any) -> Any:
+    """A body in which ``{env: NAME}`` and ``{file: PATH}`` are secrets, as elsewhere."""
+    if isinstance(value, list):
+        return [_secrets_in_json(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if len(value) == 1:
+        [(key, text)] = value.items()
+        # An object that the platform wants and that looks like a secret is written with a template.
+        if key in ("env", "file") and isinstance(text, str) and text and "{" not in text:
+            return SecretRef.model_validate(value)
+    return {key: _secrets_in_json(item) for key, item in value.items()}
+
+
+JsonBody = Annotated[Any, Field(alias="json"), BeforeValidator(_secrets_in_json)]
+
 OnUncertain = Literal["retry", "hold"]
 """What follows a call of which nobody knows whether the platform took it."""
 
@@ -212,7 +228,7 @@ class Target(Strict):
     method: Literal["GET", "POST", "PUT", "PATCH", "DELETE"] | None = None
     query: dict[str, Text] | None = None
     headers: dict[str, Text] | None = None
-    json_body: Annotated[Any, Field(alias="json")] = None
+    json_body: JsonBody = None
     form: dict[str, Text] | None = None
     success: Success | None = None
     deployment_id: str | None = None
@@ -375,7 +391,7 @@ class Notifier(Strict):
     url: Text
     headers: dict[str, Text] | None = None
     """Of preset http."""
-    json_body: Annotated[Any, Field(alias="json")] = None
+    json_body: JsonBody = None
     """Of preset http: a template, in place of all that is known."""
     rate: Annotated[Rate, AfterValidator(_check_rate)] = RateLimit(10, 60)
     """Messages at most, over all workers. What is over it is summed up in one."""

@@ -134,13 +134,24 @@ class Settings(BaseSettings):
     log_format: Literal["json", "console"] = "json"
     """One JSON object a line, or coloured lines for people."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
-    """debug adds route.skipped."""
+    """Of standard output; debug adds route.skipped. The audit file has info and above anyway."""
 
     def redis_address(self) -> str:
         """The URL to connect to; it may hold a password."""
         if self.redis_url is not None:
             return self.redis_url.get_secret_value()
         return f"unix://{self.embedded_socket}"
+
+    @property
+    def whose_redis(self) -> str:
+        """What belongs to a message that Redis is not there; empty where redis_url says where."""
+        if self.redis_url is not None:
+            return ""
+        return (
+            "; RELAY_REDIS_URL is not set, so this is the server that `deploy-relay up` runs in "
+            f"RELAY_DATA_DIR, {self.data_dir.absolute()}: either it does not run, or another "
+            "folder is meant"
+        )
 
     def secret_values(self) -> frozenset[str]:
         """What must not be written anywhere: passwords to Redis, as they are and as sent."""

@@ -73,9 +73,16 @@ class Archive:
         if "files" in event:
             event["files"] = len(event["files"])
         entries: Any = await self._redis.xrevrange(RESULTS_PREFIX + id_, count=MOST_RUNS)
-        kept: Any = await self._redis.lrange(attempts_key(id_), -MOST_ATTEMPTS, -1)
-        runs = [read_end(entry) for entry in entries]
-        return Details(records[0], event, runs, read_attempts(kept))
+        calls = await self.attempts([id_])
+        return Details(records[0], event, [read_end(entry) for entry in entries], calls[id_])
+
+    async def attempts(self, deploys: Sequence[str]) -> dict[str, list[AttemptRecord]]:
+        """The calls of each of these deploys, the newest last."""
+        async with self._redis.pipeline(transaction=False) as pipe:
+            for id_ in deploys:
+                pipe.lrange(attempts_key(id_), -MOST_ATTEMPTS, -1)
+            kept = await pipe.execute()
+        return {id_: read_attempts(entries) for id_, entries in zip(deploys, kept, strict=True)}
 
     async def _read(self, kind: Kind, ids: Sequence[str]) -> list[Record]:
         async with self._redis.pipeline(transaction=False) as pipe:

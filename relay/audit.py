@@ -157,16 +157,19 @@ def configure(
 ) -> None:
     """Set up the audit and the diagnostics of this process.
 
-    ``secrets`` are masked wherever they would appear. ``stream`` is standard output if left out.
+    ``level`` is that of ``stream``, which is standard output if left out; the file has what the
+    stream has, and every line of info and above besides. ``secrets`` are masked wherever they would
+    appear.
     """
     global _redact
     _redact = redact = Redactor(secrets)
     _output.stream = stream or _standard_output()
     _output.file = file
-    render = _json_renderer(redact) if style == "json" else _console_renderer(redact)
+    for_file = _json_renderer(redact)
+    render = for_file if style == "json" else _console_renderer(redact, for_file)
     structlog.configure(
         processors=[render],
-        wrapper_class=_logger_class(_LEVELS[level], render),
+        wrapper_class=_logger_class(_LEVELS[level], render, for_file),
         logger_factory=lambda *_: _output,
         cache_logger_on_first_use=False,
     )
@@ -207,9 +210,12 @@ def flush() -> None:
         raise AuditUnavailable(reason) from None
 
 
-def _logger_class(least: int, render: Render) -> type[structlog.typing.BindableLogger]:
+def _logger_class(
+    least: int, render: Render, for_file: Render
+) -> type[structlog.typing.BindableLogger]:
     """structlog's logger without what the audit does not need: a context, arguments to put into
-    the event, a chain of processors. Lines below the ``least`` level cost a call."""
+    the event, a chain of processors. Lines below the ``least`` level cost a call, and those that
+    are the audit's all the same go to the file alone."""
 
     def method(name: str, level: int) -> Callable[..., None]:
         def write(self: structlog.BoundLoggerBase, event: str, **fields: Any) -> None:
@@ -218,11 +224,15 @@ def _logger_class(least: int, render: Render) -> type[structlog.typing.BindableL
             fields["event"] = event
             self._logger.msg(render(self._logger, name, fields))
 
-        def ignore(_: structlog.BoundLoggerBase, event: str, **fields: Any) -> None:
+        def leave_out(self: structlog.BoundLoggerBase, event: str, **fields: Any) -> None:
             for observer in _observers:
                 observer(event, fields)
+            if level >= logging.INFO and _output.file is not None:
+                fields["event"] = event
+                for_file(self._logger, name, fields)
+                _output.soon()
 
-        return write if level >= least else ignore
+        return write if level >= least else leave_out
 
     methods = {name: method(name, level) for name, level in _LEVELS.items()}
     return type("AuditLogger", (structlog.BoundLoggerBase,), methods)
@@ -243,12 +253,10 @@ def _json_renderer(redact: Redactor) -> Render:
     return render
 
 
-def _console_renderer(redact: Redactor) -> Render:
+def _console_renderer(redact: Redactor, for_file: Render) -> Render:
     console = structlog.dev.ConsoleRenderer(
         colors=_output.stream.isatty(), timestamp_key="at", pad_event_to=24, sort_keys=False
     )
-
-    for_file = _json_renderer(redact)
 
     def render(logger: Any, method: str, entry: MutableMapping[str, Any]) -> bytes:
         if _output.file is not None:

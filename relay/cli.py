@@ -8,6 +8,7 @@ from relay import __version__
 from relay.commands.auditing import audit, tail
 from relay.commands.console import console
 from relay.commands.demonstration import demonstrate
+from relay.commands.draining import drain
 from relay.commands.exits import exits
 from relay.commands.operating import operating
 from relay.commands.running import serve, up, worker
@@ -40,7 +41,7 @@ def main() -> None:
 for _command in (
     *(up, serve, worker, console, demonstrate),
     *(check, explain, send, schema),
-    *(targets, top, token, audit, tail),
+    *(targets, top, drain, token, audit, tail),
 ):
     main.add_command(_command)
 

@@ -184,6 +184,10 @@ class NoAuditFile(RelayError):
     """The audit file that is asked for is not there, or none is kept."""
 
 
+class AuditUnreadable(RelayError):
+    """The audit files cannot be read, or not now."""
+
+
 class CannotSpool(RelayError):
     """The spool's folder cannot be used."""
 
@@ -197,6 +201,10 @@ class StoreUnavailable(RelayError):
 
 class RedisUnavailable(StoreUnavailable):
     """Redis is away, too slow, out of memory, or takes no writes."""
+
+
+class NoConnection(StoreUnavailable):
+    """There is no connection to Redis to be had."""
 
 
 class BatchRefused(StoreUnavailable):

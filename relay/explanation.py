@@ -5,11 +5,28 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from relay.events import Event, PullRequest
+from config.model import ProviderName
+from relay.events import Event, Ignored, PullRequest
 from relay.notices import Messenger
 from relay.planning import Call, Recipe, masked
+from relay.providers import DIALECTS
+from relay.providers.recognise import UNKNOWN, event_header
 from relay.routing import Decision, Router
 from relay.templates import PlanError
+
+
+def understood(
+    provider: ProviderName, payload: bytes, event: str | None, *, hint: str
+) -> Event | Ignored:
+    """The event of a payload that was stored, whose event header is ``event``, or is recognised.
+
+    ``hint`` is how to name the header, for where it had to be recognised and was not. Raises
+    Malformed.
+    """
+    headers = event_header(provider, payload, event)
+    if event is None and UNKNOWN in headers.values():
+        return Ignored(f"its fields tell of no event that deploys; if it is one, {hint}")
+    return DIALECTS[provider](["no secret is needed"]).parse(headers, payload)
 
 
 def explanation(

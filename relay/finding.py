@@ -48,7 +48,7 @@ class Found(NamedTuple):
     """Whether all that there is was looked at, or as much of it as was asked for."""
     next: str
     """Where those that come further down begin; see ``Filter.before``."""
-    searched_to: str = ""
+    back_to: str = ""
     """Where time or memory did not suffice for all: what was created before this, a time as RQ
     writes it, was not looked at. ``next`` goes on there."""
 
@@ -121,7 +121,7 @@ async def find(
     if len(found) > limit:
         return Found(_ids(found[:limit]), True, complete, found[limit - 1])
     if likely and (looked_at != likely[-1] or newest.floor):
-        return Found(_ids(found), True, False, looked_at, searched_to=_time(looked_at))
+        return Found(_ids(found), True, False, looked_at, back_to=_time(looked_at))
     return Found(_ids(found), not complete, complete, "")
 
 

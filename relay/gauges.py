@@ -53,9 +53,7 @@ def read(
     settings: Settings, targets: Mapping[str, Target], read_targets: ReadTargets
 ) -> Iterator[Gauge]:
     """Everything that could be read; of a Redis that does not answer only that it does not."""
-    yield _one(
-        "spool_bytes", "Bytes in the spool of this machine.", _spooled(settings.spool_folder)
-    )
+    yield _one("spool_bytes", "Bytes in the spool of this machine.", spooled(settings.spool_folder))
     known: list[Gauge] = []
     # The client's errors may name what it was told; that they came is all that is handed out.
     with (
@@ -126,11 +124,7 @@ def _targets(targets: Sequence[Standing]) -> list[Gauge]:
 
     return [
         gauge("paused", "1 while an operator has paused it.", lambda one: one.paused),
-        gauge(
-            "held",
-            "1 while its platform wants no calls and its breaker is not open.",
-            lambda one: bool(one.until) and one.breaker != "open",
-        ),
+        gauge("held", "1 while its platform wants no calls.", lambda one: one.held),
         gauge(
             "breaker_open",
             "1 until a probe is answered.",
@@ -141,7 +135,8 @@ def _targets(targets: Sequence[Standing]) -> list[Gauge]:
     ]
 
 
-def _spooled(folder: Path) -> int:
+def spooled(folder: Path) -> int:
+    """Bytes in the spool of this machine."""
     size = 0
     # Receivers remove their files at any moment.
     with suppress(OSError), os.scandir(folder) as entries:

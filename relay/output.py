@@ -64,6 +64,10 @@ class Output:
             self._kept += len(line) + 1
         else:
             _diagnostics.error("an audit line is lost: standard output takes none")
+        self.soon()
+
+    def soon(self) -> None:
+        """Have what waits, for the file too, be written no later than when this turn ends."""
         if self._loop is None:
             try:
                 self._loop = asyncio.get_running_loop()

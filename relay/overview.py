@@ -63,6 +63,8 @@ class Standing(Protocol):
     @property
     def breaker(self) -> Breaker: ...
     @property
+    def held(self) -> bool: ...
+    @property
     def until(self) -> str: ...
     @property
     def more(self) -> bool: ...
@@ -82,8 +84,11 @@ class TargetSeen(msgspec.Struct, frozen=True, kw_only=True):
     """There are more of them, which were not counted."""
     paused: bool
     breaker: Breaker
+    held: bool
+    """Its platform wants no calls now."""
     until: str
-    """When calls begin again, of a breaker that is open or a platform that wants none."""
+    """When calls begin again, of a breaker that is open, a platform that wants none, or a rate that
+    is used up."""
 
 
 class WorkerSeen(msgspec.Struct, frozen=True, kw_only=True):
@@ -281,5 +286,6 @@ def _target(standing: Standing) -> TargetSeen:
         more=standing.more,
         paused=standing.paused,
         breaker=standing.breaker,
+        held=standing.held,
         until=standing.until,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -57,7 +57,9 @@ class Recipe:
         self._json = None if json_body is None else _compile_json(json_body, "json")
         self._form = None if form is None else _compile_all(form, "form")
         texts = (*self._headers.values(), *(self._form or {}).values(), *self._options.values())
-        self._has_secrets = any(isinstance(text, SecretRef) for text in texts)
+        self._has_secrets = any(
+            isinstance(text, SecretRef) for text in (*texts, *_leaves(self._json))
+        )
 
     def plan(self, event: Event, *, route: str, delivery: str, source: str, reveal: Reveal) -> Call:
         """The call for one event. Raises PlanError where a template does not render."""
@@ -81,7 +83,7 @@ class Recipe:
         body: bytes | None = None
         if self._json is not None:
             try:
-                body = orjson.dumps(_render_json(self._json, context))
+                body = orjson.dumps(_render_json(self._json, context, reveal))
             except TypeError as error:
                 raise PlanError(f"json: {error}") from None
             _default_type(headers, "application/json")
@@ -217,6 +219,14 @@ def _compile_all(texts: Mapping[str, Text], where: str) -> dict[str, Template | 
     return {key: _compile(text, f"{where}.{key}") for key, text in texts.items()}
 
 
+def _leaves(value: Any) -> Iterator[Any]:
+    if isinstance(value, dict | list):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _leaves(item)
+    else:
+        yield value
+
+
 def _compile_json(value: Any, where: str) -> Any:
     if isinstance(value, str):
         return Template(value, where)
@@ -239,13 +249,13 @@ def _render_all(
     return {key: value for key, value in rendered.items() if value}
 
 
-def _render_json(value: Any, context: Mapping[str, Any]) -> Any:
-    if isinstance(value, Template):
-        return value.render(context)
+def _render_json(value: Any, context: Mapping[str, Any], reveal: Reveal) -> Any:
+    if isinstance(value, Template | SecretRef):
+        return _render(value, context, reveal)
     if isinstance(value, dict):
-        return {key: _render_json(item, context) for key, item in value.items()}
+        return {key: _render_json(item, context, reveal) for key, item in value.items()}
     if isinstance(value, list):
-        return [_render_json(item, context) for item in value]
+        return [_render_json(item, context, reveal) for item in value]
     return value
 
 

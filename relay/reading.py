@@ -25,6 +25,7 @@ from relay.records import (
     ATTEMPTS_FIELD,
     CANCELLED_BY_FIELD,
     DEPLOYS_FIELD,
+    ENDLESS,
     HELD_ERROR,
     REPLAY_OF_FIELD,
     REPLAYED_BY_FIELD,
@@ -72,7 +73,9 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     created_at: str = ""
     ended_at: str = ""
     waits_for: str = ""
-    """What ``deploy.waiting`` told last: its reason, and until when, if that is known."""
+    """What it waits for: the reason that ``deploy.waiting`` told last."""
+    waits_until: str = ""
+    """Until when, if that is known."""
     next_at: str = ""
     """When its next attempt is made."""
     deploys: Sequence[str] = ()
@@ -100,6 +103,7 @@ class End(NamedTuple):
 
     at: str
     how: str
+    """In RQ's words, but for a run that only waited, which is ``waited``."""
     reason: str = ""
     held: bool = False
     value: Mapping[str, Any] = {}
@@ -117,6 +121,7 @@ def record(
     task = read_argument(job.get(b"data", b""), Task)
     event = task.event if task else None
     end = end or End("", "")
+    waits_for, _, waits_until = text(WAITING_FIELD).partition(" ")
     return Record(
         id=id_,
         status=status,
@@ -133,7 +138,8 @@ def record(
         attempts=int(text(ATTEMPTS_FIELD) or 0) if kind == "deploy" else runs,
         created_at=text("created_at"),
         ended_at="" if status in ACTIVE else text("ended_at"),
-        waits_for=text(WAITING_FIELD).strip() if status == "waiting" else "",
+        waits_for=waits_for if status == "waiting" else "",
+        waits_until=waits_until if status == "waiting" else "",
         next_at=iso(due) if due is not None and status == "retrying" else "",
         deploys=text(DEPLOYS_FIELD).split(),
         superseded_by=str(end.value.get("superseded_by", "")),
@@ -182,9 +188,15 @@ def read_end(entry: tuple[bytes, Fields]) -> End:
     except (ValueError, KeyError, zlib.error):
         return End(at, "unreadable")
     value: Any = None
-    # RQ's Retry, the result of an attempt that is followed by another, is no plain data.
-    with suppress(ValueError):
-        value = _plain(b64decode(fields.get(b"return_value", b"")))
+    try:
+        data = b64decode(fields.get(b"return_value", b""))
+        if how == "retried":
+            # Its value, RQ's Retry, is no plain data.
+            how = "waited" if ENDLESS in _numbers(data) else how
+        else:
+            value = _plain(data)
+    except ValueError:
+        pass
     return End(at, how, reason, held, value if isinstance(value, dict) else {})
 
 
@@ -223,6 +235,14 @@ def _plain(data: bytes) -> Any:
     if not is_plain:
         raise ValueError("no plain data")
     return value
+
+
+def _numbers(data: bytes) -> set[int]:
+    """What numbers a pickle has, without loading it. Raises ValueError for what is no pickle."""
+    try:
+        return {value for _, value, _ in pickletools.genops(data) if isinstance(value, int)}
+    except Exception as error:
+        raise ValueError(type(error).__name__) from None
 
 
 def _unpacked(text: bytes) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import sys
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -22,6 +23,10 @@ NOTICE_JOB = "workers.notices.notify"
 
 HELD_ERROR = "workers.errors.DeployHeld"
 """What a deploy ends with, by its name, whose call was sent and not answered."""
+
+ENDLESS = sys.maxsize
+"""How often a run may be followed by another if it only waited: RQ wants to know a number. It also
+tells such a run from one that made a call, which may be made as often as its target allows."""
 
 JOB_PREFIX = Job.redis_job_namespace_prefix
 QUEUE_PREFIX = Queue.redis_queue_namespace_prefix

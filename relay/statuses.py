@@ -44,6 +44,18 @@ _WORDS: dict[str, Status] = {
     "stopped": "stopped",
 }
 
+_WAITS = {
+    "approval": "waits for approval until {}",
+    "paused": "waits while its target is paused",
+    "hours": "waits until {}, when its hours begin",
+    "platform": "waits until {}, when its platform wants calls again",
+    "breaker": "waits until {}, when the breaker lets a call through",
+    "debounce": "waits until {} for a newer one",
+    "order": "waits for an older one",
+    "probe": "waits for how the probe ends",
+    "rate": "waits until {}, when the rate allows it",
+}
+
 _WORST_FIRST: tuple[Status, ...] = (
     *("held", "failed", "stopped", "running", "retrying", "waiting"),
     *("cancelled", "superseded", "succeeded"),
@@ -66,6 +78,16 @@ def status_of(
     if rq_status in _WORDS:
         return _WORDS[rq_status]
     return "waiting" if rq_status in ACTIVE_IN_RQ else "unknown"
+
+
+def wait_note(reason: str, until: str) -> str:
+    """What a deploy waits for, in the few words that a list has room for; empty without a reason.
+
+    ``reason`` is that of ``deploy.waiting``, ``until`` a time as it is to be shown.
+    """
+    if reason in _WAITS:
+        return _WAITS[reason].format(until)
+    return f"waits for {reason}" if reason else ""
 
 
 def with_deploys(own: Status, deploys: Sequence[Status]) -> Status:

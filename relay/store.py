@@ -17,7 +17,7 @@ from redis.exceptions import RedisError, ResponseError
 from redis.retry import Retry
 
 from config.redis_url import Sentinels, parse
-from relay.errors import StoreUnavailable
+from relay.errors import NoConnection, StoreUnavailable
 
 CONNECT_TIMEOUT = 5
 """Seconds to wait for a connection to Redis."""
@@ -85,7 +85,14 @@ def asked(url: str, *, timeout: float | None = None) -> Iterator[redis.Redis]:
             f"Redis has it, but only {error}: a failover may undo it, so run this again"
         ) from None
     except RedisError as error:
-        raise StoreUnavailable(f"Redis does not answer ({type(error).__name__})") from None
+        raise unavailable(error) from None
+
+
+def unavailable(error: Exception) -> StoreUnavailable:
+    """What is told of a Redis that does not answer. It names no password and no address."""
+    text = f"Redis does not answer ({name_of(error)})"
+    # What redis-py derives from it, such as a password that is refused, was answered.
+    return NoConnection(text) if type(error) is RedisConnectionError else StoreUnavailable(text)
 
 
 def connect(url: str, *, timeout: float | None = None) -> redis.Redis:

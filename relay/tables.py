@@ -17,7 +17,7 @@ from relay.archive import Details
 from relay.attempts_kept import AttemptRecord
 from relay.overview import Standing
 from relay.reading import Record
-from relay.statuses import Kind, Status
+from relay.statuses import Kind, Status, wait_note
 
 _TITLES = ("created", "status", "what", "commit", "id", "")
 
@@ -156,7 +156,7 @@ def _row(kind: Kind, record: Record) -> tuple[str, ...]:
     notes = (
         record.reason,
         f"attempt {record.attempts}" if kind == "deploy" and record.attempts > 1 else "",
-        f"for {record.waits_for.replace(' ', ' until ')}" if record.waits_for else "",
+        wait_note(record.waits_for, record.waits_until),
         f"again at {record.next_at[:19]}Z" if record.next_at else "",
         f"by {record.superseded_by}" if record.superseded_by else "",
         f"by {record.cancelled_by}" if record.cancelled_by else "",
@@ -175,7 +175,16 @@ def _row(kind: Kind, record: Record) -> tuple[str, ...]:
 
 
 def _nested(event: Mapping[str, Any]) -> list[str]:
-    return [f"  {key:14} {clean(value)}" for key, value in event.items()]
+    return [f"  {key:14} {clean(_put(value))}" for key, value in event.items()]
+
+
+def _put(value: Any) -> str:
+    """A value as people write it, without brackets and quotes."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_put(item)}" for key, item in value.items())
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return str(value)
 
 
 def clean(value: object) -> str:

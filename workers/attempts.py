@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import math
 import random
-import sys
 import time
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -26,7 +25,7 @@ from relay.audit import log
 from relay.identity import is_replay
 from relay.planning import Call, Recipe
 from relay.reading import iso
-from relay.records import ATTEMPTS_FIELD, JOB_PREFIX, WAITING_FIELD
+from relay.records import ATTEMPTS_FIELD, ENDLESS, JOB_PREFIX, WAITING_FIELD
 from relay.tracing import begin
 from workers.announcing import announce, announce_success
 from workers.backoff import pause, retry_after
@@ -50,9 +49,6 @@ from workers.verdict import Answer, Verdict, judge
 
 UNAVAILABLE = 503
 """With a Retry-After the platform says, as with 429, that nobody shall call it before."""
-
-_ENDLESS = sys.maxsize
-"""RQ wants to know how often a job may wait."""
 
 
 async def attempt(
@@ -187,8 +183,8 @@ class _Attempt:
         # RQ counts one more when it takes the Retry; the next run is to be the same attempt.
         self.job.number_of_retries = (self.job.number_of_retries or 0) - 1
         if self.target.concurrency == 1:
-            return InLine(_ENDLESS, seconds, self.seen.rank, wait.place)
-        return Retry(max=_ENDLESS, interval=seconds)
+            return InLine(ENDLESS, seconds, self.seen.rank, wait.place)
+        return Retry(max=ENDLESS, interval=seconds)
 
     async def _stay_known(self, seconds: int) -> None:
         """Count the window, in which the same deploy is made once and older ones are known as such,

@@ -162,8 +162,8 @@ def believable(standing: Standing, target: Target, now: float) -> Standing:
     )
 
 
-def said(target: Target, standing: Standing, now: float) -> str:
-    """How a target stands, in words for an operator."""
+def said(target: Target, standing: Standing, now: float, *, room: float = 0) -> str:
+    """How a target stands, in words for an operator. ``room`` is when its rates allow a call."""
     if standing.paused:
         return f"paused since {moment(standing.paused)}"
     opening = now if target.hours is None else target.hours.opening(now)
@@ -173,7 +173,9 @@ def said(target: Target, standing: Standing, now: float) -> str:
         return f"its platform wants no calls until {moment(standing.held)}"
     if now < standing.until:
         return f"breaker open until {moment(standing.until)}"
-    return "breaker open, the next call is the probe" if standing.until else "ready"
+    if standing.until:
+        return "breaker open, the next call is the probe"
+    return f"its rate is used up until {moment(room)}" if now < room else "ready"
 
 
 def moment(time: float) -> str:

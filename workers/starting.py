@@ -23,10 +23,10 @@ from rq import Queue
 
 from config.settings import Settings
 from relay.audit import log
-from relay.errors import StoreUnavailable
+from relay.errors import NoConnection, StoreUnavailable
 from relay.scraping import counted
 from relay.signals import on_signals
-from relay.store import connect, name_of
+from relay.store import connect, unavailable
 from relay.tracing import traced
 from workers.bookkeeping import LONGEST_PAUSE
 from workers.runtime import open_runtime, project
@@ -43,7 +43,7 @@ def work() -> None:
     try:
         uvloop.run(_work(project().settings))
     except RedisError as error:
-        raise StoreUnavailable(f"Redis does not answer ({type(error).__name__})") from None
+        raise unavailable(error) from None
 
 
 async def _work(settings: Settings) -> None:
@@ -55,7 +55,7 @@ async def _work(settings: Settings) -> None:
         counted(settings, "worker", lambda: runtime.reloading.current.targets, standings),
     ):
         on_signals(stop=stopping.set, reload=runtime.reloading.hurry)
-        if not await _redis_answers(runtime.redis, name, stopping):
+        if not await _redis_answers(runtime.redis, name, settings.whose_redis, stopping):
             log.info("worker.stopped", worker=name)
             return
         # No pause from here until its signals are the worker's, or one could get lost.
@@ -75,11 +75,11 @@ async def _work(settings: Settings) -> None:
             watching.cancel()
 
 
-async def _redis_answers(redis: Redis, worker: str, stopping: asyncio.Event) -> bool:
+async def _redis_answers(redis: Redis, worker: str, whose: str, stopping: asyncio.Event) -> bool:
     """Return true once Redis answers, false if the worker is to stop before.
 
-    Redis may not listen yet, still load its file, or be about to get another master. Raises
-    StoreUnavailable for what waiting does not change.
+    Redis may not listen yet, still load its file, or be about to get another master. ``whose`` it
+    is belongs to a reason. Raises StoreUnavailable for what waiting does not change.
     """
     pause = 0.0
     while not stopping.is_set():
@@ -93,7 +93,8 @@ async def _redis_answers(redis: Redis, worker: str, stopping: asyncio.Event) -> 
             if reason:
                 raise StoreUnavailable(reason) from None
             if not pause:
-                reason = f"Redis does not answer ({name_of(cause)})"
+                told = unavailable(cause)
+                reason = f"{told}{whose if isinstance(told, NoConnection) else ''}"
                 log.warning("worker.waiting", worker=worker, reason=reason)
             pause = min(2 * pause or 0.1, LONGEST_PAUSE)
         with suppress(TimeoutError):

@@ -22,6 +22,7 @@ from workers.deploys import limit_key
 from workers.gate import Standing, moment, said
 from workers.line import in_order
 from workers.standing import FIELDS, standing_key, standing_of
+from workers.turns import rooms
 
 PAGE = 5_000
 """Ids read in one round trip."""
@@ -39,8 +40,11 @@ class Overview(NamedTuple):
     paused: bool = False
     breaker: Literal["off", "closed", "open", "half-open"] = "off"
     """half-open: the next call, or the one under way, is the probe."""
+    held: bool = False
+    """Its platform wants no calls now."""
     until: str = ""
-    """When calls begin again, of a breaker that is open or a platform that wants none."""
+    """When calls begin again, of a breaker that is open, a platform that wants none, or a rate that
+    is used up."""
     more: bool = False
     """More may wait than were counted."""
 
@@ -61,21 +65,23 @@ def overview(
             pipe.zcard(registry.allowed_key)
             pipe.zcard(registry.rate_limited_key)
         answers = pipe.execute()
+    room = rooms(redis, {name: target.rate for name, target in targets.items()})
     later, more = _later(redis, queue, most)
     told = []
     for (name, target), values, calling, limited in zip(
         targets.items(), *(answers[n::3] for n in range(3)), strict=True
     ):
         standing = standing_of(values)
-        until = max(standing.until, standing.held)
+        until = max(standing.until, standing.held, room[name])
         told.append(
             Overview(
                 name,
-                said(target, standing, now),
+                said(target, standing, now, room=room[name]),
                 calling,
                 limited + later[name],
                 paused=bool(standing.paused),
                 breaker=_breaker(target, standing, now),
+                held=now < standing.held,
                 until=moment(until) if now < until else "",
                 more=more,
             )

@@ -7,10 +7,11 @@ The sorted set ``relay:calls:<target>`` has the calls of the longest interval wi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
+from redis import Redis as BlockingRedis
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
@@ -75,7 +76,7 @@ async def take_turn(
     numbers = [number for rate in rates for number in (rate.most, rate.seconds)]
     told: Any = await redis.eval(
         _TAKE,
-        *(3, f"relay:calls:{target}", TURNS_PREFIX + target, f"relay:rates:{target}"),
+        *(3, _calls_key(target), TURNS_PREFIX + target, f"relay:rates:{target}"),
         *(owner, call, repr(now), int(longest), FORGOTTEN),
         *numbers,
     )
@@ -85,4 +86,23 @@ async def take_turn(
 async def give_back(redis: Redis, target: str, call: str) -> None:
     """Count a call no longer that is not made after all. If Redis is away it stays counted."""
     with suppress(RedisError, OSError):
-        await redis.zrem(f"relay:calls:{target}", call)
+        await redis.zrem(_calls_key(target), call)
+
+
+def rooms(redis: BlockingRedis, rates: Mapping[str, Sequence[RateLimit]]) -> dict[str, float]:
+    """When each of these targets may be called by its rates: a time that has passed where it may be
+    now, 0 where it has no rate. Blocking. Raises redis.exceptions.RedisError."""
+    asked = [(name, rate) for name, limits in rates.items() for rate in limits]
+    with redis.pipeline(transaction=False) as pipe:
+        for name, (most, _) in asked:
+            pipe.zrange(_calls_key(name), most - 1, most - 1, desc=True, withscores=True)
+        answers = pipe.execute()
+    found = dict.fromkeys(rates, 0.0)
+    for (name, rate), last in zip(asked, answers, strict=True):
+        for _, at in last:
+            found[name] = max(found[name], at + rate.seconds)
+    return found
+
+
+def _calls_key(target: str) -> str:
+    return f"relay:calls:{target}"

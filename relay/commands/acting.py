@@ -24,12 +24,11 @@ from relay.archive import Archive
 from relay.audit_file import audit_file
 from relay.commands.filters import filtered
 from relay.commands.terminal import terminal
-from relay.errors import StoreUnavailable
 from relay.filtering import Filter
 from relay.reading import Record, record_fields
 from relay.replays import REASONS, Done, Wish
 from relay.statuses import Kind
-from relay.store import connect_async
+from relay.store import connect_async, unavailable
 from relay.tables import brief
 
 PLURALS: dict[Kind, str] = {"delivery": "deliveries", "deploy": "deploys"}
@@ -111,7 +110,7 @@ def _do(
     async def run(bar: Progress | None) -> bool:
         nonlocal done, refused
         async with archive_of_queue() as (_, redis, settings):
-            with _interruption() as interrupted:
+            with interruption() as interrupted:
                 for start in range(0, len(wishes), size):
                     if interrupted.is_set():
                         return False
@@ -166,7 +165,7 @@ def why(kind: Kind, done: Done) -> str:
 
 
 @contextmanager
-def _interruption() -> Iterator[asyncio.Event]:
+def interruption() -> Iterator[asyncio.Event]:
     """An event that Ctrl-C sets, instead of interrupting what is under way."""
     loop, interrupted = asyncio.get_running_loop(), asyncio.Event()
     loop.add_signal_handler(signal.SIGINT, interrupted.set)
@@ -228,6 +227,6 @@ async def archive_of_queue() -> AsyncIterator[tuple[Archive, Redis, Settings]]:
     try:
         yield Archive(redis, settings.queue), redis, settings
     except (RedisError, OSError) as error:
-        raise StoreUnavailable(f"Redis does not answer ({type(error).__name__})") from None
+        raise unavailable(error) from None
     finally:
         await redis.aclose()

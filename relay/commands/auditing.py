@@ -22,13 +22,9 @@ from relay.errors import NoAuditFile
 MOST_FINDINGS = 100
 """Findings that are printed; of others only the number."""
 
-_FIELDS = ("source", "target", "delivery", "deploy", "sha", "by")
+_FIELDS = ("source", "target", "delivery", "deploy", "by")
 
-_FILE = click.option(
-    "--file",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="The audit file [env: RELAY_AUDIT_FILE].",
-)
+_FILE = click.argument("file", type=click.Path(dir_okay=False, path_type=Path), required=False)
 
 
 @click.group()
@@ -43,7 +39,7 @@ def verify(file: Path | None) -> None:
     """Find every line that was edited, taken away, added or moved; exit 1 if there is one.
 
     With RELAY_AUDIT_KEY the end of the file is checked against its signed head. Without it, who
-    may write the file can also write all of it anew.
+    may write the file can also write all of it anew. FILE is that of RELAY_AUDIT_FILE if left out.
     """
     path, key = _path(file), _key()
     findings: list[Finding] = []
@@ -100,6 +96,7 @@ def _filters(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--event", "events", multiple=True, help="Name or glob, as deploy.*"),
         click.option("--repo", "repos", multiple=True, help="Name or glob, as in relay.yaml."),
         *(click.option(f"--{name}", multiple=True) for name in _FIELDS),
+        click.option("--sha", "shas", multiple=True, help="How the commit begins."),
         click.option("--json", "as_json", is_flag=True, help="Print the lines as they are."),
     )
     for option in reversed(options):
@@ -112,7 +109,10 @@ def _filters(command: Callable[..., Any]) -> Callable[..., Any]:
 @_filters
 @exits
 def query(file: Path | None, as_json: bool, **filters: Any) -> None:
-    """Print the lines of the audit file that the filters take, the oldest first."""
+    """Print the lines of the audit file that the filters take, the oldest first.
+
+    FILE is that of RELAY_AUDIT_FILE if left out.
+    """
     wanted = _wanted(**filters)
     _print(stored_lines(_path(file), wanted.since), wanted, as_json)
 
@@ -124,7 +124,10 @@ def query(file: Path | None, as_json: bool, **filters: Any) -> None:
 @_filters
 @exits
 def tail(file: Path | None, follow: bool, lines: int, as_json: bool, **filters: Any) -> None:
-    """Print the latest lines of the audit file, and with -f those that are written from now on."""
+    """Print the latest lines of the audit file, and with -f those that are written from now on.
+
+    FILE is that of RELAY_AUDIT_FILE if left out.
+    """
     path, wanted = _path(file), _wanted(**filters)
     # Opened before the others are read, so that none is written unseen in between.
     coming = followed_lines(path) if follow else iter(())
@@ -158,6 +161,7 @@ def _wanted(
     until: str,
     events: tuple[str, ...],
     repos: tuple[str, ...],
+    shas: tuple[str, ...],
     **values: tuple[str, ...],
 ) -> Wanted:
     try:
@@ -167,6 +171,7 @@ def _wanted(
             PatternSet(events, "text") if events else None,
             PatternSet(repos, "path", ignore_case=True) if repos else None,
             {name: frozenset(given) for name, given in values.items() if given},
+            shas,
         )
     except ValueError as error:
         raise click.BadParameter(str(error)) from None
@@ -175,7 +180,7 @@ def _wanted(
 def _path(given: Path | None) -> Path:
     path = given or load_settings().audit_file
     if path is None:
-        raise NoAuditFile("no audit file: set RELAY_AUDIT_FILE, or say --file")
+        raise NoAuditFile("no audit file: set RELAY_AUDIT_FILE, or say which: FILE")
     if not path.exists():
         raise NoAuditFile(f"there is no {path}")
     return path.absolute()

@@ -10,6 +10,8 @@ from typing import ParamSpec, TypeVar
 import click
 
 from config.errors import RelayError
+from config.settings import load_settings
+from relay.errors import NoConnection
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -22,6 +24,9 @@ def exits(command: Callable[P, R]) -> Callable[P, R]:
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
             return command(*args, **kwargs)
+        except NoConnection as error:
+            click.echo(f"{error}{load_settings().whose_redis}", err=True)
+            sys.exit(1)
         except RelayError as error:
             click.echo(str(error), err=True)
             sys.exit(1)

@@ -13,9 +13,10 @@ from redis.asyncio import Redis
 from config.settings import Settings
 from relay.approving import approve
 from relay.cancelling import cancel
-from relay.commands.acting import PLURALS, Act, act_on, archive_of_queue, why
+from relay.commands.acting import PLURALS, Act, act_on, archive_of_queue
 from relay.commands.filters import filters
 from relay.commands.options import JSON
+from relay.commands.recalling import recall
 from relay.commands.terminal import terminal
 from relay.filtering import Filter
 from relay.reading import Record
@@ -71,7 +72,10 @@ def _show(kind: Kind) -> click.Command:
     @click.argument("id_", metavar="ID")
     @JSON
     def run(id_: str, as_json: bool) -> None:
-        """Print all that is known of one. It holds no secret and no URL."""
+        """Print all that is known of one. It holds no secret and no URL.
+
+        Of one that Redis does not have any more, it prints the lines of the audit file.
+        """
 
         async def read() -> tuple[Any, list[Record]]:
             async with archive_of_queue() as (archive, _, _):
@@ -81,8 +85,8 @@ def _show(kind: Kind) -> click.Command:
 
         details, deploys = asyncio.run(read())
         if details is None:
-            raise click.ClickException(why(kind, Done(id_, refusal="unknown")))
-        if as_json:
+            recall(kind, id_, as_json=as_json)
+        elif as_json:
             told = {
                 **msgspec.to_builtins(details.record),
                 "deploys": deploys,

@@ -28,7 +28,7 @@ from relay.commands.terminal import print_plainly, terminal
 from relay.errors import StoreUnavailable
 from relay.frame import frame
 from relay.overview import Overview, read_overview
-from relay.store import asked, connect_async
+from relay.store import asked, connect_async, unavailable
 from workers.targets import Overview as Standing
 from workers.targets import overview as standings
 
@@ -151,7 +151,7 @@ async def _reader(settings: Settings) -> AsyncIterator[Read]:
         try:
             return await read_overview(redis, settings.queue, partial(stand, url))
         except (RedisError, OSError) as error:
-            raise StoreUnavailable(f"Redis does not answer ({type(error).__name__})") from None
+            raise unavailable(error) from None
 
     try:
         yield read

@@ -21,11 +21,9 @@ from relay.commands.exits import exits
 from relay.commands.options import CONFIG
 from relay.commands.preparing import ready
 from relay.events import Ignored
-from relay.explanation import as_text, explanation
+from relay.explanation import as_text, explanation, understood
 from relay.notices import messengers
 from relay.planning import recipes
-from relay.providers import DIALECTS
-from relay.providers.recognise import event_header
 from relay.routing import Router
 from relay.samples import sample
 from relay.sending import send as send_webhook
@@ -84,9 +82,12 @@ def explain(
     settings = load_settings(config=config)
     loaded = load(settings.config, secrets_of=())
     name = _source(loaded, source)
-    dialect = DIALECTS[loaded.config.sources[name].provider]
-    body = payload.read()
-    parsed = dialect(["no secret is needed"]).parse(event_header(dialect.name, body, event), body)
+    parsed = understood(
+        loaded.config.sources[name].provider,
+        payload.read(),
+        event,
+        hint="name its event header with --event",
+    )
     if isinstance(parsed, Ignored):
         told = {"ignored": parsed.reason}
         click.echo(orjson.dumps(told) if as_json else f"ignored: {parsed.reason}")

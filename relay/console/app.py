@@ -11,9 +11,10 @@ from config.settings import Settings
 from relay.app import listen
 from relay.archive import Archive
 from relay.audit import log
-from relay.console import api, faults, login, pages, scrapes
+from relay.console import api, faults, history_pages, login, pages, scrapes
 from relay.console.access import admit
 from relay.console.context import CONTEXT, Context, planned
+from relay.console.history import History
 from relay.console.listening import Runner
 from relay.console.powers import Powers
 from relay.console.sessions import Sessions
@@ -35,6 +36,7 @@ def assemble(context: Context) -> web.Application:
     api.setup(app)
     login.setup(app)
     pages.setup(app)
+    history_pages.setup(app)
     scrapes.setup(app)
     return app
 
@@ -57,6 +59,7 @@ async def serve(settings: Settings, loaded: Loaded, powers: Powers) -> None:
         redis=redis,
         redis_once=redis_once,
         archive=Archive(redis, settings.queue),
+        history=History(settings.audit_file),
         powers=powers,
         sessions=Sessions(redis),
         plan=lambda: reloading.current,

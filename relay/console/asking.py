@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import msgspec
@@ -11,7 +11,9 @@ from msgspec import Meta
 from config.patterns import PatternSet
 from relay.archive import Archive
 from relay.attempts_kept import AttemptRecord
+from relay.console.context import Context
 from relay.console.endpoints import Asked, Nothing
+from relay.console.history_search import wanted
 from relay.errors import NoSuchThing, Refused
 from relay.filtering import Filter, since
 from relay.finding import SECONDS
@@ -26,6 +28,9 @@ Few = Meta(max_length=10)
 
 Short = Annotated[str, Meta(max_length=100)]
 
+Id = Annotated[str, Meta(max_length=300)]
+
+Repo = Annotated[str, Meta(max_length=100, pattern="^[A-Za-z0-9_.+~/*?-]+$")]
 
 SINCE = (
     r"^(|[0-9]{1,9}(ms|s|m|h|d)?"
@@ -37,9 +42,7 @@ SINCE = (
 
 class _Query(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     status: Annotated[tuple[Status, ...], Few] = ()
-    repo: Annotated[
-        tuple[Annotated[str, Meta(max_length=100, pattern="^[A-Za-z0-9_.+~/*?-]+$")], ...], Few
-    ] = ()
+    repo: Annotated[tuple[Repo, ...], Few] = ()
     """Name or glob, as in relay.yaml."""
     sha: Annotated[str, Meta(pattern="^[0-9a-f]{0,64}$")] = ""
     """How the commit begins."""
@@ -73,7 +76,7 @@ class Page(msgspec.Struct, frozen=True, kw_only=True):
     """The ``cursor`` of the next page; null where there is none."""
     complete: bool
     """False where not all jobs were looked at."""
-    searched_to: str | None
+    back_to: str | None
     """Where the time of one request did not suffice for all: what was created before this was not
     looked at, and ``next`` goes on there, even if ``items`` is empty. Otherwise null."""
 
@@ -83,6 +86,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
 
     at: str
     how: str
+    """In RQ's words, but for a run that only waited, which is ``waited``."""
     reason: str
     value: dict[str, Any]
 
@@ -101,6 +105,61 @@ class Timeline(msgspec.Struct, frozen=True, kw_only=True):
     """Of a delivery."""
 
 
+class HistoryQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which lines of the audit."""
+
+    since: Annotated[str, Meta(pattern=SINCE)] = ""
+    """2h, so long ago, or an ISO 8601 time."""
+    until: Annotated[str, Meta(pattern=SINCE)] = ""
+    """The same."""
+    event: Annotated[tuple[Annotated[str, Meta(pattern="^!?[a-z_.*?]{1,60}$")], ...], Few] = ()
+    """Name or glob, as deploy.*"""
+    repo: Annotated[tuple[Repo, ...], Few] = ()
+    """Name or glob, as in relay.yaml."""
+    source: Annotated[tuple[Short, ...], Few] = ()
+    target: Annotated[tuple[Short, ...], Few] = ()
+    sha: Annotated[str, Meta(pattern="^[0-9a-f]{0,64}$")] = ""
+    """How the commit begins."""
+    by: Annotated[tuple[Short, ...], Few] = ()
+    delivery: Annotated[tuple[Id, ...], Few] = ()
+    deploy: Annotated[tuple[Id, ...], Few] = ()
+    limit: Annotated[int, Meta(ge=1, le=MOST)] = 100
+    cursor: Annotated[str, Meta(pattern="^([0-9]{1,18}-[0-9]{1,18})?$")] = ""
+    """``next`` of the page before."""
+
+
+class HistoryPage(msgspec.Struct, frozen=True, kw_only=True):
+    """A part of the audit file, the newest first."""
+
+    items: Sequence[Mapping[str, Any]]
+    """Lines of the audit."""
+    next: str | None
+    """The ``cursor`` of the next page; null where there is none."""
+    complete: bool
+    """False where it was not looked far enough back to find as many as asked for: ``next`` leads
+    further."""
+    back_to: str | None
+    """When the oldest line was written that was looked at."""
+
+
+async def list_history(asked: Asked[HistoryQuery, Nothing]) -> HistoryPage:
+    """List lines of the audit, also of what Redis does not have any more, the newest first."""
+    query = asked.query
+    names = ("source", "target", "by", "delivery", "deploy")
+    values = {name: getattr(query, name) for name in names if getattr(query, name)}
+    try:
+        lines = wanted(query.since, query.until, query.event, query.repo, query.sha, values)
+    except ValueError as error:
+        raise Refused(f"parameters: {error}") from None
+    found = await asked.context.history.ask(lines, query.limit, query.cursor)
+    return HistoryPage(
+        items=found.entries,
+        next=found.next or None,
+        complete=found.complete,
+        back_to=found.back_to or None,
+    )
+
+
 async def list_deliveries(asked: Asked[DeliveryQuery, Nothing]) -> Page:
     """List deliveries, the newest first."""
     return await _page(asked.context.archive, "delivery", asked.query, asked.query.source)
@@ -114,19 +173,20 @@ async def list_deploys(asked: Asked[DeployQuery, Nothing]) -> Page:
 
 async def show_delivery(asked: Asked[Nothing, Nothing]) -> Timeline:
     """Tell all that is known of a delivery."""
-    return await timeline(asked.context.archive, "delivery", asked.name)
+    return await timeline(asked.context, "delivery", asked.name)
 
 
 async def show_deploy(asked: Asked[Nothing, Nothing]) -> Timeline:
     """Tell all that is known of a deploy."""
-    return await timeline(asked.context.archive, "deploy", asked.name)
+    return await timeline(asked.context, "deploy", asked.name)
 
 
-async def timeline(archive: Archive, kind: Kind, id_: str) -> Timeline:
+async def timeline(context: Context, kind: Kind, id_: str) -> Timeline:
     """All that is known of one. Raises NoSuchThing, redis.exceptions.RedisError."""
-    details = await archive.details(kind, id_)
+    details = await context.archive.details(kind, id_)
     if details is None:
-        raise NoSuchThing(f"there is no such {kind}, or not any more")
+        place = f"; GET /history?{kind}= may have it" if context.history.is_kept else ""
+        raise NoSuchThing(f"there is no such {kind}, or not any more{place}")
     record, event, runs, attempts = details
     return Timeline(
         record=record,
@@ -135,7 +195,7 @@ async def timeline(archive: Archive, kind: Kind, id_: str) -> Timeline:
             Run(at=run.at, how=run.how, reason=run.reason, value=dict(run.value)) for run in runs
         ],
         attempts=attempts,
-        deploys=await archive.read("deploy", record.deploys),
+        deploys=await context.archive.read("deploy", record.deploys),
     )
 
 
@@ -165,5 +225,5 @@ async def _page(
         items=items,
         next=found.next or None,
         complete=found.complete,
-        searched_to=found.searched_to or None,
+        back_to=found.back_to or None,
     )

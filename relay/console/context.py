@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -13,8 +13,10 @@ from config.loading import Loaded
 from config.model import RelayConfig
 from config.settings import Settings
 from relay.archive import Archive
+from relay.console.history import History
 from relay.console.powers import Powers
 from relay.console.sessions import Sessions
+from relay.notices import Messenger, messengers
 from relay.planning import Recipe, recipes
 from relay.routing import Router
 
@@ -25,6 +27,7 @@ class Plan(NamedTuple):
     config: RelayConfig
     router: Router
     recipes: Mapping[str, Recipe]
+    messengers: Sequence[Messenger]
     version: str
 
 
@@ -37,6 +40,8 @@ class Context:
     redis_once: Redis
     """Repeats no command whose connection broke: it might be executed twice."""
     archive: Archive
+    history: History
+    """What the archive does not have any more."""
     powers: Powers
     sessions: Sessions
     plan: Callable[[], Plan]
@@ -48,5 +53,10 @@ CONTEXT: web.AppKey[Context] = web.AppKey("context", Context)
 
 def planned(loaded: Loaded) -> Plan:
     """Raises ConfigError."""
-    config = loaded.config
-    return Plan(config, Router(config.routes), recipes(loaded), loaded.origin.version)
+    return Plan(
+        loaded.config,
+        Router(loaded.config.routes),
+        recipes(loaded),
+        messengers(loaded),
+        loaded.origin.version,
+    )

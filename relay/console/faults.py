@@ -16,12 +16,15 @@ from relay import audit
 from relay.console.access import CALLER, Handler, address_of, see_other
 from relay.errors import (
     AuditUnavailable,
+    AuditUnreadable,
+    NoAuditFile,
     Refused,
     Rejected,
     StoreUnavailable,
     TooManyLogins,
     Unauthenticated,
 )
+from relay.store import unavailable
 
 API = "/api/"
 
@@ -97,12 +100,12 @@ async def answered(request: web.Request, handler: Handler) -> web.StreamResponse
         _tell(request, fault)
     except Rejected as error:
         fault = Fault(error.status, error.answer.replace(" ", "_"), error.reason)
-    except AuditUnavailable as error:
+    except (AuditUnavailable, AuditUnreadable, NoAuditFile) as error:
         fault = Fault(503, "audit_unavailable", str(error))
     except StoreUnavailable as error:
         fault = Fault(503, "store_unavailable", str(error))
     except RedisError as error:
-        fault = Fault(503, "store_unavailable", f"Redis does not answer ({type(error).__name__})")
+        fault = Fault(503, "store_unavailable", str(unavailable(error)))
     except web.RequestPayloadError:
         fault = Fault(400, "bad_request", "the body cannot be read")
     except ConnectionError:

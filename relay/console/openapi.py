@@ -101,7 +101,7 @@ def _failures(endpoint: Endpoint[Any, Any]) -> dict[str, str]:
         "400": "It was not understood.",
         "401": "No valid token.",
         "403": "The role does not allow it.",
-        "503": "Redis does not answer, or the audit takes no lines.",
+        "503": "Redis does not answer, or the audit takes no lines or cannot be read.",
     }
     if "{" in endpoint.path or endpoint.large:
         failures["404"] = "There is no such thing."

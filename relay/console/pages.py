@@ -9,9 +9,8 @@ from urllib.parse import quote
 import orjson
 from aiohttp import web
 
-from relay.console import acting, doing, explaining, live, words
+from relay.console import acting, doing, explaining, history_pages, live, words
 from relay.console.access import CALLER, needs, see_other
-from relay.console.calls import calls_of
 from relay.console.context import CONTEXT
 from relay.console.faults import ERROR_PAGE, Fault
 from relay.console.live import LIVE, Live, Watcher
@@ -90,7 +89,7 @@ async def listed(request: web.Request) -> web.Response:
     kind = KINDS[request.match_info["plural"]]
     search, mistake = asked(request.query), ""
     records: Sequence[Record] = ()
-    older, searched_to, is_complete = "", "", True
+    older, back_to, is_complete = "", "", True
     try:
         wanted = filter_of(kind, search)
     except ValueError as error:
@@ -98,7 +97,7 @@ async def listed(request: web.Request) -> web.Response:
     else:
         found = await context.archive.find(kind, wanted, ROWS, seconds=SECONDS)
         records = await context.archive.read(kind, found.ids)
-        is_complete, searched_to = found.complete, found.searched_to
+        is_complete, back_to = found.complete, found.back_to
         older = search.link(kind, cursor=found.next) if found.next else ""
     config = context.plan().config
     return page(
@@ -114,7 +113,7 @@ async def listed(request: web.Request) -> web.Response:
         searched=search.searches,
         older=older,
         is_complete=is_complete,
-        searched_to=searched_to,
+        back_to=back_to,
         newest=search.link(kind, cursor=""),
         most=2 * ROWS,
         statuses=STATUSES,
@@ -126,8 +125,7 @@ async def listed(request: web.Request) -> web.Response:
 
 async def one(request: web.Request) -> web.Response:
     """The way of a delivery, or all that is known of a deploy."""
-    kind = KINDS[request.match_info["plural"]]
-    show = _delivery if kind == "delivery" else _deploy
+    show = _delivery if request.match_info["plural"] == "deliveries" else _deploy
     return await show(request, request.match_info["id"])
 
 
@@ -135,9 +133,9 @@ async def _delivery(request: web.Request, id_: str) -> web.Response:
     context = request.app[CONTEXT]
     details = await context.archive.details("delivery", id_)
     if details is None:
-        raise NoSuchThing("there is no such delivery, or not any more")
+        return await history_pages.story(request, "delivery", id_)
     deploys = await context.archive.read("deploy", details.record.deploys)
-    calls = await calls_of(context.redis, [deploy.id for deploy in deploys])
+    calls = await context.archive.attempts([deploy.id for deploy in deploys])
     data: Any = await context.redis.hget(JOB_PREFIX + id_, "data")
     delivery = read_argument(data or b"", Delivery)
     plan = context.plan()
@@ -164,14 +162,13 @@ async def _deploy(request: web.Request, id_: str) -> web.Response:
     context = request.app[CONTEXT]
     details = await context.archive.details("deploy", id_)
     if details is None:
-        raise NoSuchThing("there is no such deploy, or not any more")
-    calls = await calls_of(context.redis, [id_])
+        return await history_pages.story(request, "deploy", id_)
     return page(
         request,
         "deploy.html",
         here="deploys",
         record=details.record,
-        deploy=shown(details.record, calls[id_]),
+        deploy=shown(details.record, details.calls),
         runs=details.runs,
         event=_as_text(details.event),
         live=f"/live?deploy={quote(id_, safe='')}",

@@ -17,10 +17,8 @@ from relay.console.context import Plan
 from relay.console.endpoints import Asked, Nothing
 from relay.errors import NoSuchThing
 from relay.events import Event, Ignored
-from relay.explanation import explanation
+from relay.explanation import explanation, understood
 from relay.overview import Standing
-from relay.providers import DIALECTS
-from relay.providers.recognise import event_header
 from relay.records import QUEUE_PREFIX
 
 MASK = "****"
@@ -75,6 +73,8 @@ class TargetShown(msgspec.Struct, frozen=True, kw_only=True):
     paused: bool
     breaker: Literal["off", "closed", "open", "half-open"]
     """half-open: the next call, or the one under way, is the probe."""
+    held: bool
+    """Its platform wants no calls now."""
     until: str
     """When calls begin again, if that is known."""
     calling: int
@@ -112,6 +112,14 @@ class Question(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Value of the provider's event header; recognised if left out."""
 
 
+class NotifierShown(msgspec.Struct, frozen=True, kw_only=True):
+    """A notifier that would be told what became of a deploy, without its URL."""
+
+    notifier: str
+    on: Sequence[str]
+    """Of what it is told."""
+
+
 class CallShown(msgspec.Struct, frozen=True, kw_only=True):
     """A call that would be made, secrets masked."""
 
@@ -122,6 +130,7 @@ class CallShown(msgspec.Struct, frozen=True, kw_only=True):
     body: str = ""
     error: str = ""
     """Why it cannot be made."""
+    notifies: Sequence[NotifierShown] = ()
 
 
 class Decision(msgspec.Struct, frozen=True, kw_only=True):
@@ -186,8 +195,8 @@ def explained(plan: Plan, source: str, payload: bytes, event: str | None) -> Exp
     Malformed."""
     if source not in plan.config.sources:
         raise NoSuchThing(f"no source {source!r} in relay.yaml")
-    dialect = DIALECTS[plan.config.sources[source].provider](["no secret is needed"])
-    parsed = dialect.parse(event_header(dialect.name, payload, event), payload)
+    provider = plan.config.sources[source].provider
+    parsed = understood(provider, payload, event, hint="say what its event header was")
     if isinstance(parsed, Ignored):
         return Explained(ignored=parsed.reason)
     return explained_event(plan, source, parsed)
@@ -195,7 +204,9 @@ def explained(plan: Plan, source: str, payload: bytes, event: str | None) -> Exp
 
 def explained_event(plan: Plan, source: str, event: Event) -> Explained:
     """What an event would cause that was understood already."""
-    told = msgspec.convert(explanation(plan.router, plan.recipes, event, source), Explained)
+    told = msgspec.convert(
+        explanation(plan.router, plan.recipes, event, source, plan.messengers), Explained
+    )
     return msgspec.structs.replace(
         told,
         routes=[
@@ -263,6 +274,7 @@ def _target(target: Target, standing: Standing) -> TargetShown:
         state=standing.state,
         paused=standing.paused,
         breaker=standing.breaker,
+        held=standing.held,
         until=standing.until,
         calling=standing.calling,
         waiting=standing.waiting,

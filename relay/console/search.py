@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 from urllib.parse import urlencode
 
-from config.patterns import PatternSet
+from config.patterns import Flavour, PatternSet
 from relay.console.words import PLURALS, branch
 from relay.filtering import Filter, since
 from relay.reading import Record, epoch
@@ -15,6 +15,9 @@ from relay.statuses import STATUSES, Kind
 
 MOST_TEXT = 400
 """Characters of one field of the search."""
+
+_TOLD_BY_EVENT = frozenset({"succeeded", "superseded", "cancelled", "stopped", "failed"})
+"""Statuses of deploys that an event of the audit has the name of."""
 
 _SHA = re.compile(r"[0-9a-f]{1,64}")
 
@@ -43,6 +46,19 @@ class Asked(NamedTuple):
         query = self.query(**changed)
         return f"/{PLURALS[kind]}" + (f"?{query}" if query else "")
 
+    def history(self, kind: Kind) -> str:
+        """The path of what the history has of such; it knows neither branch nor author."""
+        event = self.status if kind == "deploy" and self.status in _TOLD_BY_EVENT else "*"
+        fields = {
+            "event": f"{kind}.{event}",
+            "since": self.since,
+            "repo": self.repo,
+            "sha": self.sha,
+            "target": self.target if kind == "deploy" else "",
+            "source": self.source if kind == "delivery" else "",
+        }
+        return "/history?" + urlencode({name: value for name, value in fields.items() if value})
+
     def query(self, **changed: str) -> str:
         fields = {**self._asdict(), **changed}
         return urlencode({name: value for name, value in fields.items() if value})
@@ -63,13 +79,13 @@ def filter_of(kind: Kind, search: Asked) -> Filter:
     name = search.source if kind == "delivery" else search.target
     return Filter(
         statuses=frozenset({search.status} if search.status else ()),
-        repos=_patterns(search.repo, ignore_case=True),
+        repos=globs(_given(search.repo), ignore_case=True),
         names=frozenset({name} if name else ()),
         since=since(search.since),
         routes=frozenset({search.route} if search.route and kind == "deploy" else ()),
         sha=sha,
         author=search.author,
-        branches=_patterns(search.branch),
+        branches=globs(_given(search.branch)),
         before=search.cursor,
     )
 
@@ -88,5 +104,16 @@ def is_wanted(kind: Kind, wanted: Filter, record: Record) -> bool:
     )
 
 
-def _patterns(text: str, *, ignore_case: bool = False) -> PatternSet | None:
-    return PatternSet([text], "path", ignore_case=ignore_case) if text else None
+def globs(
+    patterns: Sequence[str], flavour: Flavour = "path", *, ignore_case: bool = False
+) -> PatternSet | None:
+    """What is searched for by names and globs. Raises ValueError with a sentence for people."""
+    # A glob takes no longer than its text, a regular expression may take for ever, and who looks
+    # need not be the operator.
+    if any(pattern.removeprefix("!").startswith("re:") for pattern in patterns):
+        raise ValueError("write a glob, such as acme/*, not a regular expression")
+    return PatternSet(patterns, flavour, ignore_case=ignore_case) if patterns else None
+
+
+def _given(text: str) -> Sequence[str]:
+    return [text] if text else []

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from relay.archive import Details
-from relay.console.calls import Call
+from relay.attempts_kept import AttemptRecord
 from relay.console.words import Line, standing
 from relay.events import Delivery
 from relay.reading import Record, epoch, iso
@@ -19,7 +19,7 @@ class ShownDeploy(NamedTuple):
 
     record: Record
     lines: Sequence[Line]
-    calls: Sequence[Call]
+    calls: Sequence[AttemptRecord]
     no_calls: str
     """What stands instead of the attempts where none was kept."""
 
@@ -44,7 +44,7 @@ class Judged(NamedTuple):
     """Whether the route is about this repository at all."""
 
 
-def shown(record: Record, calls: Sequence[Call]) -> ShownDeploy:
+def shown(record: Record, calls: Sequence[AttemptRecord]) -> ShownDeploy:
     """A deploy with its attempts."""
     if record.attempts:
         made = "1 attempt was" if record.attempts == 1 else f"{record.attempts} attempts were"
@@ -58,7 +58,7 @@ def steps(
     details: Details,
     delivery: Delivery | None,
     deploys: Iterable[Record],
-    calls: Mapping[str, Sequence[Call]],
+    calls: Mapping[str, Sequence[AttemptRecord]],
     judged: Sequence[Judged],
 ) -> list[Step]:
     """The way of one delivery, in the order in which it went."""

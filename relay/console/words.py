@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 from urllib.parse import quote
 
 from relay.reading import Record
-from relay.statuses import REPLAYABLE, Kind
+from relay.statuses import REPLAYABLE, Kind, wait_note
 
 PLURALS: dict[Kind, str] = {"delivery": "deliveries", "deploy": "deploys"}
 
@@ -86,7 +86,7 @@ def actions(record: Record, kind: Kind) -> Sequence[Action]:
     # Once a delivery is matched its deploys wait, not it.
     waits = record.status in ("waiting", "retrying") and not (kind == "delivery" and record.deploys)
     possible: dict[Action, bool] = {
-        "approve": waits and waits_for(record)[0] == "approval",
+        "approve": waits and record.waits_for == "approval",
         "cancel": waits,
         "replay": record.status in REPLAYABLE and not record.replayed_by,
     }
@@ -103,18 +103,11 @@ def relations(record: Record) -> list[tuple[str, str]]:
     return [(name, id_) for name, id_ in known if id_]
 
 
-def waits_for(record: Record) -> tuple[str, str]:
-    """The reason, and until when."""
-    reason, _, until = record.waits_for.partition(" ")
-    return reason, until
-
-
 def note(record: Record) -> str:
     """What a list says of one besides its status."""
-    reason, until = waits_for(record)
     notes = (
         record.reason,
-        f"{reason} until {clock(until)}" if until else reason,
+        wait_note(record.waits_for, clock(record.waits_until)),
         f"attempt {record.attempts}" if record.target and record.attempts > 1 else "",
         f"again at {clock(record.next_at)}" if record.next_at else "",
         "superseded by a newer one" if record.superseded_by else "",
@@ -133,8 +126,8 @@ def said(kind: Kind, record: Record) -> str:
 def standing(record: Record) -> list[Line]:
     """Where a deploy stands, and what that asks of a person."""
     if record.status == "waiting":
-        reason, until = waits_for(record)
-        return [Line(_WAITS.get(reason, f"Waits for {reason}, until"), until)]
+        reason = record.waits_for
+        return [Line(_WAITS.get(reason, f"Waits for {reason}, until"), record.waits_until)]
     if record.status == "retrying":
         return [Line("Its call did not succeed and is made again at", record.next_at)]
     if record.status == "held":

@@ -14,6 +14,9 @@ _HEADERS = {
     "gogs": "X-Gogs-Event",
 }
 
+UNKNOWN = "unknown"
+"""What an event is called whose payload does not tell."""
+
 _GITLAB_KINDS = {
     "push": "Push Hook",
     "tag_push": "Tag Push Hook",
@@ -36,7 +39,7 @@ def event_header(provider: str, body: bytes, event: str | None) -> dict[str, str
 
 
 def _gitlab(fields: dict[str, object]) -> str:
-    kind = str(fields.get("object_kind", "unknown"))
+    kind = str(fields.get("object_kind", UNKNOWN))
     return _GITLAB_KINDS.get(kind, kind)
 
 
@@ -47,4 +50,4 @@ def _github(fields: dict[str, object]) -> str:
         return "push"
     if "ref_type" in fields:
         return "delete" if "master_branch" not in fields and "sha" not in fields else "create"
-    return "ping" if "zen" in fields else "unknown"
+    return "ping" if "zen" in fields else UNKNOWN

@@ -142,6 +142,11 @@ routes:
             "let anyone deploy",
         ),
         (
+            "  c: {preset: http, url: 'https://x.example', json: {inputs: [{env: production}]}}",
+            ":5:63: targets.c.json.inputs[0]: environment variable production is not set (is it no "
+            "secret? then write {env: \"{{ 'production' }}\"})",
+        ),
+        (
             "  web: {preset: http, url: {env: B}}",
             ":5:3: targets.web: key 'web' stands here twice",
         ),
@@ -352,6 +357,29 @@ def test_a_notifier_without_its_keys(tmp_path: Path) -> None:
         ":8:34: notify[2].url: a URL must start with https:// or http://",
         ":9:12: notify[3].name: notify[2] has this name already",
     ]
+
+
+def test_secrets_in_a_body_and_what_only_looks_like_one(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("from-a-file-1\n")
+    file = tmp_path / "relay.yaml"
+    file.write_text(
+        HEAD
+        + "  c:\n    preset: http\n    url: https://x.example\n    json:\n"
+        + f"      auth: [{{env: A}}, {{file: {tmp_path}/token}}]\n"
+        + "      inputs: {env: \"{{ 'production' }}\"}\n"
+        + "      others: [{env: A, more: 1}, {env: 1}, {env: ''}, {environ: A}]\n"
+        + "notify: [{name: n, preset: http, url: 'https://x.example', json: {key: {env: B}}}]\n"
+    )
+
+    loaded = load(file, environ=ENVIRON)
+    body = loaded.config.targets["c"].json_body
+    assert [ref.reveal() for ref in body["auth"]] == ["very-secret-a", "from-a-file-1"]
+    assert body["inputs"] == {"env": "{{ 'production' }}"}
+    assert body["others"] == [{"env": "A", "more": 1}, {"env": 1}, {"env": ""}, {"environ": "A"}]
+    assert {"from-a-file-1", ENVIRON["B"]} <= secret_values(loaded.config)
+    assert tmp_path / "token" in loaded.origin.stamps
+    without = load(file, secrets_of=(), environ={}).config.targets["c"].json_body
+    assert str(without["auth"][0]) == "<env A>"
 
 
 def test_notifiers_and_their_secrets(tmp_path: Path) -> None:

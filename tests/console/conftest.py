@@ -25,6 +25,7 @@ def settings(server_socket: Path, tmp_path: Path, relay_yaml: str) -> Settings:
     path.write_text(relay_yaml, encoding="utf-8")
     return Settings(
         config=path,
+        audit_file=tmp_path / "audit.jsonl",
         redis_url=f"unix://{server_socket}",  # type: ignore[arg-type]
         trusted_proxies=["127.0.0.0/8"],  # type: ignore[arg-type]
         store_timeout=2,

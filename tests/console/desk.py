@@ -21,6 +21,7 @@ from relay.archive import Archive
 from relay.commands.console import powers
 from relay.console.app import assemble
 from relay.console.context import Context, planned
+from relay.console.history import History
 from relay.console.listening import Runner
 from relay.console.sessions import Sessions
 from relay.store import connect_async
@@ -105,6 +106,7 @@ async def opened(
         redis=connection,
         redis_once=connection,
         archive=Archive(connection, settings.queue),
+        history=History(settings.audit_file),
         powers=powers(settings),
         sessions=Sessions(connection),
         plan=lambda: plan,

@@ -22,7 +22,7 @@ from relay.console.api import ENDPOINTS
 from relay.console.endpoints import PREFIX, Endpoint
 from relay.tokens import Role
 from tests.console.desk import Answer, Desk
-from tests.harness import github_push, sha_of
+from tests.harness import RELAY_YAML, github_push, sha_of
 from tests.relay.yard import FAILED, HELD, QUEUE, Yard
 from workers.deploys import Deploy, Wanted, queue_deploys
 
@@ -168,8 +168,8 @@ async def test_search_whose_time_is_over_goes_on(
     while cursor is not None:
         query = {"route": "r", "cursor": cursor}
         page = (await desk.ask("GET", f"{PREFIX}/deploys", "viewer", params=query)).body
-        pages.append(([item["id"] for item in page["items"]], page["searched_to"]))
-        assert page["complete"] is (page["searched_to"] is None)
+        pages.append(([item["id"] for item in page["items"]], page["back_to"]))
+        assert page["complete"] is (page["back_to"] is None)
         cursor = page["next"]
     made: list[Any] = [yard.store.hget(job.key, "created_at") for job in jobs]
     assert pages == [
@@ -325,6 +325,8 @@ async def test_explain(desk: Desk) -> None:
     assert call["url"].startswith("<env TEST_PRODUCTION_HOOK>")
     told = (await explain(source="github", payload={"zen": "Speak."}, event="ping")).body
     assert (told["ignored"], told["routes"]) == ("ping: the webhook is set up", [])
+    told = (await explain(source="github", payload={"starred_at": ""})).body
+    assert told["ignored"].endswith("; if it is one, say what its event header was")
     answer = await explain(source="nothing", payload=payload)
     assert (answer.status, answer.body["error"]["code"]) == (404, "not_found")
     answer = await explain(source="github", payload={"ref": 1, "after": 2})
@@ -356,6 +358,36 @@ async def test_what_relay_yaml_has_in_plain_is_masked(desk: Desk) -> None:
         answer = await desk.ask("GET", f"{PREFIX}/{path}", "viewer")
         assert answer.status == 200
         assert "Gq3x7TmVb2" not in str(answer.body)
+
+
+CHAT = "https://chat.example/hooks/Gq3x7TmVb2"
+
+
+@pytest.mark.parametrize(
+    "relay_yaml",
+    [
+        RELAY_YAML
+        + f"""\
+notify:
+  - {{name: team, preset: slack, url: {CHAT}, on: [failure, held], targets: [production]}}
+  - {{name: others, preset: slack, url: {CHAT}, targets: [preview]}}
+"""
+    ],
+)
+async def test_explain_says_who_is_told(desk: Desk) -> None:
+    question = {"source": "github", "payload": json.loads(github_push())}
+    answer = await desk.ask("POST", f"{PREFIX}/explain", "viewer", json=question)
+
+    [call] = answer.body["routes"][0]["calls"]
+    assert call["notifies"] == [{"notifier": "team", "on": ["failure", "held"]}]
+    assert "chat.example" not in str(answer.body)
+
+    await desk.log_in("viewer")
+    form = {"source": "github", "payload": github_push().decode()}
+    page = await desk.ask("POST", "/routes", data={"csrf": desk.csrf(desk.sessions()[0]), **form})
+    assert "Notifies team of failure, held" in page.body
+    assert "others" not in page.body
+    assert "chat.example" not in page.body
 
 
 async def test_bodies_are_bounded(desk: Desk) -> None:

@@ -7,9 +7,11 @@ import os
 import sys
 from pathlib import Path
 
+import orjson
 from rq.job import JobStatus
 
 from config.settings import Settings
+from relay.audit_file import AuditFile, Policy
 from tests.console.desk import Desk
 from tests.harness import PATIENCE
 from tests.relay.yard import HELD, Yard
@@ -18,6 +20,11 @@ from tests.relay.yard import HELD, Yard
 async def test_answers_are_as_the_document_says(
     desk: Desk, settings: Settings, tmp_path: Path
 ) -> None:
+    assert settings.audit_file is not None
+    file = AuditFile(settings.audit_file, Policy(1_000, 0, "never", None))
+    for number in range(20):
+        file.add(orjson.dumps({"event": "deploy.queued", "number": number, "at": "2026-11-03"}))
+        file.flush()
     yard = Yard(desk.store, settings.redis_address())
     await asyncio.to_thread(yard.receive, "a", "b")
     await asyncio.to_thread(

@@ -162,7 +162,9 @@ async def test_empty_pages_say_what_to_do(desk: Desk) -> None:
         ("status=odd", "there is no status odd"),
         ("sha=xyz", "a commit is searched for by the digits"),
         ("since=soon", "write 30m, 2h, 3d"),
-        ("repo=re:(", "re:("),
+        ("repo=re:.*", "write a glob"),
+        ("branch=!re:.*", "write a glob"),
+        ("repo=[", "without a closing"),
     ],
 )
 async def test_search_that_cannot_be_understood(desk: Desk, query: str, mistake: str) -> None:
@@ -196,6 +198,7 @@ async def test_way_of_a_webhook(busy: Desk, relay: Relay) -> None:
 async def test_attempts_show_request_and_answer(busy: Desk, relay: Relay) -> None:
     delivery = await pushed(relay, repo="acme/web")
     deploy = (await told(relay, "deploy.succeeded"))["deploy"]
+    await stands(busy, deploy, "finished")
     kept = {
         "at": "2026-11-25T12:00:00Z",
         "attempt": 1,
@@ -219,6 +222,9 @@ async def test_attempts_show_request_and_answer(busy: Desk, relay: Relay) -> Non
     for path in (f"/deploys/{deploy}", f"/deliveries/{quote(delivery, safe='')}"):
         html = await get(busy, path)
         assert html.count("<summary>Attempt ") == 20
+        # By these a refreshed page knows which were open.
+        anchors = re.findall(r'<details id="(attempt-[^"]*)"', html)
+        assert anchors == [f"attempt-{deploy}-{number}" for number in range(20)]
         assert "Attempt 30: retry, HTTP 503, 12.5 ms: HTTP 503" in html
         assert "Attempt 10:" not in html
         assert "POST platform.example" in html
@@ -292,14 +298,15 @@ async def test_a_search_whose_time_is_over_says_how_far_it_came(
     html = await get(busy, "/deliveries?author=ann")
 
     made: Any = busy.store.hget(f"rq:job:{newer}", "created_at")
-    assert f'Searched back to <time datetime="{made.decode()}"' in html
-    assert "Nothing newer is like that." in html
+    assert re.search(rf'Looked back to\s+<time datetime="{made.decode()}"', html)
+    assert "and found nothing." in text_of(html)
+    assert "Nothing of what was looked at is like that." in html
     assert 'id="row-' not in html
     [further] = re.findall(r'<a href="([^"]+)" rel="next">([^<]+)</a>', html)
-    assert further[1] == "Search further"
+    assert further[1] == "Look further"
     html = await get(busy, further[0].replace("&amp;", "&"))
     assert re.findall(r'<tr id="row-([^"]+)"', html) == [older]
-    assert "Searched back" not in html
+    assert "Looked back" not in html
     assert 'rel="next"' not in html
 
 
@@ -448,7 +455,9 @@ async def test_what_would_happen_if(busy: Desk, relay: Relay) -> None:
         busy, "/routes", source="github", payload='{"zen": "x", "hook_id": 1}', event="ping"
     )
     assert status == 200
-    assert "It would be ignored" in html
+    assert "It would be ignored: ping" in html
+    _, _, html = await post(busy, "/routes", source="github", payload='{"starred_at": ""}')
+    assert "if it is one, say what its event header was" in html
 
 
 async def test_rows_come_live(busy: Desk, relay: Relay, monkeypatch: pytest.MonkeyPatch) -> None:

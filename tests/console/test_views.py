@@ -68,7 +68,7 @@ def test_whole_times() -> None:
         ("deploy", record("held"), ["replay"]),
         ("deploy", record("failed", replayed_by="production--1-2"), []),
         ("deploy", record("waiting"), ["cancel"]),
-        ("deploy", record("waiting", waits_for=f"approval {AT}"), ["approve", "cancel"]),
+        ("deploy", record("waiting", waits_for="approval", waits_until=AT), ["approve", "cancel"]),
         ("deploy", record("retrying"), ["cancel"]),
         ("deploy", record("running"), []),
         ("deploy", record("succeeded"), []),
@@ -82,9 +82,14 @@ def test_what_may_be_done(kind: Kind, known: Record, possible: list[str]) -> Non
 
 def test_notes_and_relations() -> None:
     known = record(
-        "waiting", waits_for=f"rate {AT}", attempts=2, replay_of="a", superseded_by="production--2"
+        "waiting",
+        waits_for="rate",
+        waits_until=AT,
+        attempts=2,
+        replay_of="a",
+        superseded_by="production--2",
     )
-    assert note(known).startswith("rate until ")
+    assert note(known).startswith(f"waits until {clock(AT)}, when the rate allows it; ")
     assert note(known).endswith("; attempt 2; superseded by a newer one; a replay")
     assert relations(known) == [("Superseded by", "production--2"), ("Replay of", "a")]
 
@@ -95,6 +100,12 @@ def test_where_a_deploy_stands(status: Status) -> None:
 
     assert bool(told) == (status not in ("cancelled", "stopped", "unknown"))
     assert any(line.bad for line in told) == (status in ("failed", "held"))
+
+
+def test_what_a_deploy_waits_for_is_a_sentence_with_its_time() -> None:
+    [line] = standing(record("waiting", waits_for="hours", waits_until=AT))
+
+    assert (line.text, line.at) == ("Waits for its target's hours, until", AT)
 
 
 def test_ids_in_places_are_quoted() -> None:

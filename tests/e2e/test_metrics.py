@@ -204,6 +204,9 @@ async def test_states_of_targets_and_what_waits(
     await measured.push(repo="acme/api", after=sha_of("2"))
     await worker.wait_for("deploy.queued", count=2)
     store.hset("relay:target:production", "paused", "1700000000")
+    later = str(time.time() + 600)
+    store.hset("relay:target:production", mapping={"held": later, "until": later})
+    store.hset("relay:target:preview", "until", later)
 
     [receiver, _] = measured.processes
     url = await url_of(receiver)
@@ -212,6 +215,10 @@ async def test_states_of_targets_and_what_waits(
     assert page["deploy_relay_target_calls_in_flight", ("api",)] == 1
     assert page["deploy_relay_target_paused", ("production",)] == 1
     assert page["deploy_relay_target_paused", ("api",)] == 0
+    # What its platform asked for is told whatever its breaker is.
+    for name, held, is_open in (("production", 1, 1), ("preview", 0, 1), ("api", 0, 0)):
+        assert page["deploy_relay_target_held", (name,)] == held
+        assert page["deploy_relay_target_breaker_open", (name,)] == is_open
     assert page["deploy_relay_running_jobs", ()] == 1
     assert {labels for name, labels in page if name == "deploy_relay_target_breaker_open"} == {
         ("production",),

@@ -72,6 +72,20 @@ async def test_worker_waits_for_redis(
     assert len(worker.find("worker.waiting")) == 1
 
 
+async def test_worker_that_waits_for_the_server_of_up_says_where_it_looks(
+    relay: Relay, folder: Path
+) -> None:
+    without = {name: text for name, text in relay.environ.items() if name != "RELAY_REDIS_URL"}
+    relay.environ = {**without, "RELAY_DATA_DIR": str(folder)}
+    worker = await relay.start(*COMMAND, "worker")
+
+    [waiting] = await worker.wait_for("worker.waiting")
+
+    assert waiting["reason"].startswith("Redis does not answer (ConnectionError); RELAY_REDIS_URL ")
+    assert f" RELAY_DATA_DIR, {folder}: " in waiting["reason"]
+    assert await worker.stop() == 0
+
+
 async def test_worker_waits_while_redis_loads(relay: Relay, folder: Path, start: Start) -> None:
     url = f"unix://{folder}/redis.sock"
     first = start("--save", "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import random
@@ -325,6 +326,32 @@ def test_lines_of_the_audit_stand_in_the_file_without_secrets(
     assert findings(path) == []
 
 
+@pytest.mark.parametrize("style", ["json", "console"])
+async def test_the_file_has_what_standard_output_leaves_out(
+    path: Path, style: audit.Style, audited: Any
+) -> None:
+    file = AuditFile(path, policy())
+    audit.configure(style=style, level="error", secrets=["very-secret"], stream=audited, file=file)
+
+    audit.log.debug("route.skipped")
+    audit.log.info("deploy.queued", note="very-secret")
+    audit.log.warning("deploy.retry_scheduled")
+    # Nothing asks for these lines to be written but the end of the event loop's turn.
+    await asyncio.sleep(0)
+    assert len(entries(path)) == 2
+    assert audited.getvalue() == b""
+    audit.log.error("deploy.failed")
+    audit.flush()
+
+    events = ["deploy.queued", "deploy.retry_scheduled", "deploy.failed"]
+    assert [(entry["event"], entry["level"]) for entry in entries(path)] == list(
+        zip(events, ["info", "warning", "error"], strict=True)
+    )
+    assert entries(path)[0]["note"] == "****"
+    assert [event for event in events if event.encode() in audited.getvalue()] == events[-1:]
+    assert findings(path) == []
+
+
 def test_an_audit_file_that_cannot_be_written_is_named(tmp_path: Path, audited: Any) -> None:
     (tmp_path / "folder").write_text("in the way")
     path = tmp_path / "folder" / "audit.jsonl"
@@ -371,10 +398,11 @@ def test_verify_says_whether_the_chain_is_whole(
     assert "not proven without RELAY_AUDIT_KEY" in command("audit", "verify").stdout
     monkeypatch.delenv("RELAY_AUDIT_FILE")
     assert "set RELAY_AUDIT_FILE" in command("audit", "verify", code=1).output
+    assert command("audit", "verify", str(path)).stdout.startswith("the chain is whole, but ")
 
 
 def test_query_and_tail_take_what_the_filters_say(
-    path: Path, command: Callable[..., Result]
+    path: Path, command: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = AuditFile(path, policy())
     for number, (event, repo) in enumerate(
@@ -403,6 +431,10 @@ def test_query_and_tail_take_what_the_filters_say(
     ]
     assert events("tail", "-n", "1") == ["target.paused"]
     assert events("audit", "tail", "--event", "deploy.*", "-n", "1") == ["deploy.failed"]
+    monkeypatch.setenv("RELAY_AUDIT_FILE", f"{path}.other")
+    assert events("audit", "query", str(path), "--event", "target.*") == ["target.paused"]
+    assert events("audit", "tail", "-n", "1", str(path)) == ["target.paused"]
+    monkeypatch.setenv("RELAY_AUDIT_FILE", str(path))
     text = command("audit", "query", "--event", "deploy.failed").stdout
     assert text.startswith("2026-11-21T12:00:00.5")
     assert "repo=acme/api" in text

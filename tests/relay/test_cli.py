@@ -160,6 +160,19 @@ def test_explain_of_something_else(folder: Path) -> None:
     assert result.output == "the payload is not a JSON object\n"
 
 
+def test_explain_of_what_is_not_recognised_says_how_to_name_it(folder: Path) -> None:
+    (folder / "x.json").write_text('{"starred_at": "2026-01-01T00:00:00Z"}')
+    explain = ("explain", "--source", "github", str(folder / "x.json"))
+
+    unnamed, named = run(folder, *explain), run(folder, *explain, "--event", "star")
+
+    assert unnamed.output == (
+        "ignored: its fields tell of no event that deploys; if it is one, name its event header "
+        "with --event\n"
+    )
+    assert named.output == "ignored: star events never deploy\n"
+
+
 @pytest.mark.parametrize("name", ["pull_request/opened.with-null-body", "push/1", "ping/default"])
 def test_explain_real_payloads(folder: Path, name: str) -> None:
     payload = Path(__file__).parents[2].parent / "shared" / "payloads" / "github" / f"{name}.json"
@@ -289,6 +302,19 @@ def test_a_target_that_cannot_be_paused(folder: Path, tmp_path: Path) -> None:
         away = run(folder, "targets", *command, environ=environ)
         assert (away.exit_code, away.stdout) == (1, "")
         assert away.stderr == "Redis does not answer (ConnectionError)\n"
+
+
+def test_a_server_that_up_runs_elsewhere_or_not_at_all(folder: Path, tmp_path: Path) -> None:
+    environ = {"RELAY_DATA_DIR": str(tmp_path / "other"), "NO_COLOR": "1"}
+
+    for command in (("targets", "list"), ("deploys", "list"), ("token", "list")):
+        away = run(folder, *command, environ=environ)
+        assert (away.exit_code, away.stdout) == (1, "")
+        assert away.stderr == (
+            "Redis does not answer (ConnectionError); RELAY_REDIS_URL is not set, so this is the "
+            f"server that `deploy-relay up` runs in RELAY_DATA_DIR, {tmp_path}/other: either it "
+            "does not run, or another folder is meant\n"
+        )
 
 
 def test_check_warns_of_addresses_that_are_not_allowed(folder: Path) -> None:

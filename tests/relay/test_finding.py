@@ -206,7 +206,7 @@ def test_a_place_with_too_many_is_not_looked_through(
         newest = [int(id_.partition("--")[2]) for id_ in found.ids]
         assert newest == list(range(149, 149 - min(most, 150), -1))
         assert (found.complete, found.more) == (complete, not complete)
-        assert (found.next, found.searched_to) == ("", "")
+        assert (found.next, found.back_to) == ("", "")
 
 
 def test_each_status_finds_what_stands_so(yard: Yard) -> None:
@@ -308,7 +308,7 @@ def test_a_search_without_time_goes_on_where_it_ended(
     while page is None or page.next:
         page = searched(yard, "deploy", wanted._replace(before=before), limit=20, seconds=0)
         assert not before or not page.next or page.next < before
-        assert page.complete is (page.searched_to == "")
+        assert page.complete is (page.back_to == "")
         assert page.more is bool(page.next)
         met += page.ids
         before, pages = page.next, pages + 1
@@ -317,7 +317,7 @@ def test_a_search_without_time_goes_on_where_it_ended(
     assert number is None or len(met) == number
     assert pages > 5
     # With time it ends early for want of memory only.
-    assert bool(once.searched_to) is is_much
+    assert bool(once.back_to) is is_much
 
 
 def test_what_arrives_meanwhile_is_not_met_and_hides_nothing(

@@ -44,6 +44,7 @@ def busy(targets: int) -> Overview:
                 more=n == 2,
                 paused=False,
                 breaker="open" if n == targets - 1 else "closed",
+                held=False,
                 until="",
             )
             for n in range(targets)

@@ -100,6 +100,7 @@ def test_show_says_all_and_no_secret(yard: Yard) -> None:
     assert deploy.id in text
     assert "HTTP 404" in text
     assert "\ufffd[31mred" in text
+    assert "\n  author         name Ada, login ada\n" in text
     told = json.loads(yard.run("deploys", "show", deploy.id, "--json").stdout)
     assert (told["status"], told["delivery"], told["target"]) == (
         "failed",
@@ -321,8 +322,16 @@ def test_approve_says_what_it_did_and_what_it_could_not(yard: Yard) -> None:
     yard.store.hset(other.key, "waiting", "paused ")
 
     listed = yard.run("deploys", "list", "--status", "waiting").stdout
-    assert "for approval until 2096-10-02T07:06:40Z" in listed
-    assert "for paused" in listed
+    assert "waits for approval until 2096-10-02T07:06:40Z" in listed
+    assert "waits while its target is paused" in listed
+    records = [
+        json.loads(line)
+        for line in yard.run("deploys", "list", "--status", "waiting", "--json").stdout.splitlines()
+    ]
+    assert {one["id"]: (one["waits_for"], one["waits_until"]) for one in records} == {
+        asks.id: ("approval", "2096-10-02T07:06:40Z"),
+        other.id: ("paused", ""),
+    }
     dry = yard.run("deploys", "approve", asks.id, "--dry-run").stdout
     assert dry.startswith(f"would approve  {asks.id}  waiting")
     told = yard.run("deploys", "approve", asks.id, other.id, "api--none", code=1)

@@ -75,7 +75,7 @@ def test_what_waits_runs_and_needs_a_person(yard: Yard) -> None:
     assert seen.queued == yard.store.llen(f"rq:queue:{QUEUE}") == 4
     assert (seen.limited, seen.scheduled, seen.dead) == (1, 1, 4)
     assert (seen.failed, seen.held, seen.unmatched, seen.approval) == (1, 1, 1, 1)
-    assert [record.waits_for[:8] for record in seen.asking] == ["approval"]
+    assert [record.waits_for for record in seen.asking] == ["approval"]
     assert {record.id for record in seen.troubled} == {lost.id, held.id, failed.id}
     assert seen.newest[0].id == asks.id
     assert waits.id in [record.id for record in seen.newest]

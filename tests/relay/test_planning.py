@@ -105,6 +105,28 @@ def test_http_says_everything_itself() -> None:
     assert orjson.loads(call.body or b"") == {"n": 1, "list": [SHA, None]}
 
 
+def test_a_secret_in_json_is_sent_and_shown_by_its_name() -> None:
+    target = Target.model_validate(
+        {
+            "preset": "http",
+            "url": "https://host.example/hook",
+            "method": "POST",
+            "json": {"ref": "{{ event.ref }}", "auth": [{"env": "TOKEN"}], "n": 1},
+        }
+    )
+    [ref] = target.json_body["auth"]
+    ref.keep(SecretStr("very-secret"))
+    recipe = Recipe("t", target, presets()["http"])
+    about = {"route": "r", "delivery": "d", "source": "s"}
+
+    call = recipe.plan(PUSH, reveal=lambda found: found.reveal(), **about)
+    shown = recipe.show(call, PUSH, **about)
+
+    said = {"ref": "refs/heads/main", "n": 1}
+    assert orjson.loads(call.body or b"") == {**said, "auth": ["very-secret"]}
+    assert orjson.loads(shown.body or b"") == {**said, "auth": ["<env TOKEN>"]}
+
+
 def test_form() -> None:
     call = plan(PUSH, "http", form={"a": "x y", "b": "{{ event.tag }}"})
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import pickle
 import zlib
+from typing import get_args
 
 import msgspec
 import pytest
@@ -14,8 +15,10 @@ from rq import Retry
 
 from relay.events import Delivery, Push
 from relay.reading import Task, read_argument, read_end
-from relay.records import DELIVERY_JOB, HELD_ERROR, job_data
-from relay.statuses import STATUSES, status_of, with_deploys
+from relay.records import DELIVERY_JOB, ENDLESS, HELD_ERROR, job_data
+from relay.statuses import STATUSES, status_of, wait_note, with_deploys
+from workers.gate import Reason
+from workers.line import InLine
 
 DELIVERY = Delivery("github--1", "github", 1.5, Push("acme/web", "refs/heads/main", "1", "2"))
 ARGUMENT = msgspec.json.encode(DELIVERY).decode()
@@ -101,6 +104,8 @@ def test_reason_of_a_failure(line: str, reason: str, held: bool) -> None:
 
 def test_result_of_an_attempt_that_another_follows() -> None:
     assert read_end(entry(value=Retry(max=3), kind=4))[1:] == ("retried", "", False, {})
+    assert read_end(entry(value=Retry(max=ENDLESS, interval=5), kind=4)).how == "waited"
+    assert read_end(entry(value=InLine(ENDLESS, 5, 1, None), kind=4)).how == "waited"
     assert read_end(entry(value={"superseded_by": "x"}, kind=1)).value == {"superseded_by": "x"}
 
 
@@ -138,3 +143,12 @@ def test_matched_delivery_stands_as_its_worst_deploy(deploys: list[str]) -> None
         if worse in deploys:
             assert told in ("held", "failed")
     assert with_deploys("failed", deploys) == "failed"  # type: ignore[arg-type]
+
+
+def test_everything_that_a_deploy_waits_for_has_its_words() -> None:
+    assert wait_note("hours", "09:00") == "waits until 09:00, when its hours begin"
+    assert wait_note("paused", "") == "waits while its target is paused"
+    assert wait_note("a reason of a newer worker", "") == "waits for a reason of a newer worker"
+    assert wait_note("", "") == ""
+    for reason in get_args(Reason):
+        assert wait_note(reason, "09:00") != f"waits for {reason}"

@@ -16,7 +16,7 @@ from rq.job import Job, JobStatus
 from config.model import Target
 from relay.audit import delivery_fields
 from relay.cli import main
-from relay.events import Delivery, Push
+from relay.events import Delivery, Person, Push
 from relay.intake import Intake
 from relay.records import HELD_ERROR
 from relay.store import connect_async
@@ -49,7 +49,11 @@ class Yard:
 
     def delivery(self, name: str, *, repo: str = "acme/web", after: str = "") -> Delivery:
         commit = after or sha_of(name)
-        event = Push(repo, "refs/heads/main", sha_of("before"), commit, message="\x1b[31mred")
+        event = Push(
+            *(repo, "refs/heads/main", sha_of("before"), commit),
+            message="\x1b[31mred",
+            author=Person("Ada", login="ada"),
+        )
         return Delivery(f"github--{name}", "github", 1.0, event)
 
     def receive(self, *names: str, **push: Any) -> list[Job]:

@@ -13,10 +13,11 @@ from pathlib import Path
 
 import pytest
 from aiohttp import web
+from multidict import CIMultiDictProxy
 
 from relay.planning import Call
 from tests.harness import Target
-from workers.client import MAX_ANSWER, Client, open_client
+from workers.client import MAX_ANSWER, USER_AGENT, Client, open_client
 from workers.errors import CallFailed, DeployFailed
 from workers.verdict import Answer
 
@@ -48,6 +49,30 @@ async def test_answer_and_headers(client: Client, target: Target) -> None:
     assert headers["X-Own"] == "1"
     assert headers["Idempotency-Key"] == "key-1"
     assert headers["User-Agent"].startswith("deploy-relay/")
+
+
+async def test_our_own_headers_replace_those_of_another_case(
+    client: Client, target: Target
+) -> None:
+    seen: list[CIMultiDictProxy[str]] = []
+
+    async def look(request: web.Request) -> web.StreamResponse:
+        seen.append(request.headers)
+        return web.Response()
+
+    target.answer = look
+    # aiohttp sends one of those whose names differ in case alone, and that is the last.
+    given = {"user-agent": "x", "ACCEPT-ENCODING": "gzip", "idempotency-KEY": "x", "X-Own": "1"}
+
+    await client.call(
+        Call("GET", target.url, given, None), idempotency_key="key-1", total=5, connect=2
+    )
+
+    [headers] = seen
+    assert headers.getall("User-Agent") == [USER_AGENT]
+    assert headers.getall("Accept-Encoding") == ["identity"]
+    assert headers.getall("Idempotency-Key") == ["key-1"]
+    assert headers["X-Own"] == "1"
 
 
 async def test_long_answer_is_cut(client: Client, target: Target) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import Any
 
 import msgspec
@@ -19,8 +20,8 @@ from relay.events import Push
 from relay.records import DEPLOY_JOB
 from relay.replays import Wish
 from relay.store import connect_async
-from tests.harness import API_TOKEN, Target, until
-from tests.workers.desk import Desk, answering
+from tests.harness import API_TOKEN, Relay, Target, until
+from tests.workers.desk import YAML, Desk, answering
 from workers import kept as kept_module
 from workers.deploys import Deploy
 from workers.replays import replay_deploys
@@ -60,6 +61,24 @@ async def test_each_call_is_kept_with_its_answer(
     assert first.request_headers["Authorization"] == MASK
     assert '"sha"' in first.request_body
     assert first.at < second.at
+    assert API_TOKEN.encode() not in b"".join(store.lrange(attempts_key(deploy), 0, -1))  # type: ignore[arg-type]
+
+
+async def test_a_secret_of_the_body_is_sent_and_not_kept(
+    desk: Desk, target: Target, store: redis.Redis, relay: Relay
+) -> None:
+    body = "json: {key: {env: TEST_API_TOKEN}}"
+    relay.write(YAML.replace("KEYS\n", "").replace('json: {sha: "{{ event.sha }}"}', body))
+    target.answer = answering(202)
+    desk.crew.start()
+
+    deploy = await desk.push("a")
+    await ended(desk, deploy, JobStatus.FINISHED)
+
+    [(*_, sent)] = target.calls
+    assert json.loads(sent) == {"key": API_TOKEN}
+    [told] = kept(store, deploy)
+    assert json.loads(told.request_body) == {"key": "<env TEST_API_TOKEN>"}
     assert API_TOKEN.encode() not in b"".join(store.lrange(attempts_key(deploy), 0, -1))  # type: ignore[arg-type]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import heapq
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -12,8 +13,11 @@ import redis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from config.model import Target
 from config.values import RateLimit
 from relay.store import connect_async
+from workers.gate import moment
+from workers.targets import overview
 from workers.turns import take_turn
 
 CALLS = "relay:calls:api"
@@ -134,6 +138,36 @@ async def test_all_rates_hold(clerk_for: Callable[..., Clerk], store: redis.Redi
 
     assert [await clerk.ask(owner, 0) for owner in "abcd"] == [None, 10, 20, 100]
     assert 0 < store.ttl(CALLS) <= 100
+
+
+async def test_a_target_says_until_when_its_rate_is_used_up(
+    clerk_for: Callable[..., Clerk], store: redis.Redis
+) -> None:
+    target = Target.model_validate({"preset": "http", "url": "http://a/", "rate": ["2/m", "3/d"]})
+    start = time.time() - 30
+    clerk = clerk_for((2, 60), (3, 86_400), start=start)
+
+    def said() -> tuple[str, str]:
+        [row] = overview(store, {"api": target}, "deploy-relay")
+        return row.state, row.until
+
+    async def called(owner: str, now: float) -> None:
+        assert await clerk.ask(owner, now) is None
+
+    await called("a", -80)
+    await called("b", 0)
+    assert said() == ("ready", "")
+    await called("c", 10)
+    # Of both rates the one that keeps it longest, although the other has room sooner.
+    until = moment(start - 80 + 86_400)
+    assert said() == (f"its rate is used up until {until}", until)
+    store.zrem(CALLS, "a#1")
+    assert said() == (f"its rate is used up until {moment(start + 60)}", moment(start + 60))
+    store.hset("relay:target:api", "held", start + 50)
+    assert said() == (
+        f"its platform wants no calls until {moment(start + 50)}",
+        moment(start + 60),
+    )
 
 
 async def test_what_is_older_than_the_longest_interval_is_forgotten(

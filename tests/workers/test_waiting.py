@@ -152,10 +152,13 @@ async def test_in_a_freeze_deploys_wait_and_say_until_when(
     async with connect_async(desk.crew.url, timeout=5) as server:
         archive = Archive(server, "deploy-relay")
         found = await archive.find("deploy", Filter(frozenset({"waiting"})), 9)
-        [record] = await archive.read("deploy", found.ids)
+        details = await archive.details("deploy", newest)
         assert (await archive.find("deploy", Filter(frozenset({"retrying"})), 9)).ids == []
+    assert details is not None
+    assert (found.ids, [run.how for run in details.runs]) == ([newest], ["waited"])
+    record = details.record
     assert (record.id, record.status) == (newest, "waiting")
-    assert record.waits_for == f"hours {over}T00:00:00Z"
+    assert (record.waits_for, record.waits_until) == ("hours", f"{over}T00:00:00Z")
 
     # Hours that were changed meanwhile count from the next look on.
     worker.shut_down()

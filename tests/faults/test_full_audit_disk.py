@@ -1,0 +1,97 @@
+"""The audit file on a disk that is really full: a few pages of tmpfs, as for the spool."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import redis
+from rq import Queue
+
+from relay.audit_reading import prove
+from relay.chain import Finding
+from tests.faults.small_disk import on_small_disk
+from tests.harness import COMMAND, Process, Relay, sha_of
+
+KEY = "very-secret-key"
+
+REFUSALS = 8
+
+
+async def serve(relay: Relay) -> tuple[Process, Path]:
+    """A receiver with its audit file on a small disk, and that disk as it sees it."""
+    folder = relay.folder / "audit"
+    folder.mkdir()
+    relay.environ = {
+        **relay.environ,
+        "RELAY_AUDIT_FILE": str(folder / "audit.jsonl"),
+        "RELAY_AUDIT_KEY": KEY,
+        "RELAY_AUDIT_FSYNC": "always",
+    }
+    receiver = await relay.start(*on_small_disk(folder, *COMMAND, "serve"))
+    [started] = await receiver.wait_for("receiver.started")
+    relay.url = started["url"].removesuffix("/hooks/")
+    return receiver, Path(f"/proc/{receiver.process.pid}/root{folder}")
+
+
+async def push(relay: Relay, number: int) -> tuple[int, str]:
+    """The status of one webhook's answer, and the status that it tells."""
+    status, answer = await relay.push(after=sha_of(str(number)), note=str(number))
+    return status, answer["status"]
+
+
+async def fill(relay: Relay, numbers: Iterator[int]) -> tuple[list[int], int]:
+    """What was acknowledged before the disk was full, and what was refused then."""
+    acknowledged: list[int] = []
+    for number in numbers:
+        told = await push(relay, number)
+        if told[0] != 202:
+            assert told == (503, "unavailable")
+            return acknowledged, number
+        acknowledged.append(number)
+    raise AssertionError("the disk was never full")
+
+
+async def test_a_full_disk_has_webhooks_refused_and_no_half_line_in_the_chain(
+    relay: Relay, store: redis.Redis
+) -> None:
+    receiver, disk = await serve(relay)
+    file, numbers = disk / "audit.jsonl", iter(range(1_000))
+    acknowledged, refused = await fill(relay, numbers)
+    assert len(acknowledged) > 5
+    [rejected] = await receiver.wait_for("delivery.rejected")
+    assert rejected["reason"] == (
+        f"{relay.folder}/audit/audit.jsonl does not take the audit (No space left on device)"
+    )
+    assert (rejected["status"], rejected["sha"]) == (503, sha_of(str(refused)))
+
+    refusals = [refused, *(next(numbers) for _ in range(REFUSALS))]
+    for number in refusals:
+        assert await push(relay, number) == (503, "unavailable")
+    written = file.read_bytes()
+    assert written.endswith(b"}\n")
+    # Only the first one may have been stored before the disk was full.
+    queued = len(Queue("deploy-relay", connection=store))
+    assert len(acknowledged) <= queued <= len(acknowledged) + 1
+
+    (disk / "filler").unlink()
+    for number in refusals:
+        assert (await push(relay, number))[0] in (200, 202)
+
+    findings: list[Finding] = []
+    proof = await asyncio.to_thread(prove, file, KEY.encode(), findings.append, lambda _: None)
+    assert findings == []
+    assert proof.signed
+    assert file.read_bytes().startswith(written)
+    lines = [json.loads(line) for line in file.read_bytes().splitlines()]
+    assert "audit.mended" not in {line["event"] for line in lines}
+    # What nobody could write down then stands there now: each refusal, and each acknowledgement.
+    told = [line["sha"] for line in lines if line["event"] == "delivery.rejected"]
+    assert told == [sha_of(str(number)) for number in (refused, *refusals)]
+    kept = {line["sha"] for line in lines if line["event"] == "delivery.queued"}
+    assert kept == {sha_of(str(number)) for number in (*acknowledged, *refusals)}
+    assert len(Queue("deploy-relay", connection=store)) == len(acknowledged) + len(refusals)
+    assert receiver.process.returncode is None
+    assert "Traceback" not in relay.output()
