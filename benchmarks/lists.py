@@ -93,7 +93,7 @@ def _searches() -> dict[str, tuple[Kind, Filter]]:
         "a glob of repositories": Filter(repos=PatternSet(("*/nothing*",), "path")),
         "a commit": Filter(sha="f" * 7),
         "a branch": Filter(branches=PatternSet(("nothing",), "path")),
-        "a regular expression of branches": Filter(branches=PatternSet(("re:nothing.*",), "path")),
+        "branches by a set": Filter(branches=PatternSet(("[n]othing",), "path")),
         "an author": Filter(author="nobody"),
     }
     of_deploys = {
@@ -101,7 +101,6 @@ def _searches() -> dict[str, tuple[Kind, Filter]]:
         "a target": Filter(names=frozenset({"nothing"})),
         "failed": Filter(frozenset({"failed"})),
         "held": Filter(frozenset({"held"})),
-        "superseded": Filter(frozenset({"superseded"})),
     }
     return {
         **{f"deliveries: {name}": ("delivery", one) for name, one in filters.items()},
