@@ -122,6 +122,15 @@ def is_literal(pattern: str) -> bool:
     return not pattern.startswith(("re:", "!")) and not re.search(r"[*?\[\]{}]", pattern)
 
 
+def literal_part(pattern: str) -> str:
+    """The longest text that stands in all that a path pattern matches; empty where none is known.
+    The pattern has no ``!``."""
+    if pattern.startswith("re:") or re.search(r"[\[{]", pattern):
+        return ""
+    # The slash behind ** may stand for nothing.
+    return max(re.split(r"\*+/?|\?", pattern), key=len)
+
+
 def _expression(source: str, flavour: Flavour, flags: int) -> re.Pattern[str]:
     """The operator's own regular expression, checked alone so that an anchor cannot mend it."""
     if not source:

@@ -6,15 +6,14 @@ Most of it is told by a few small fields of a job; only the rest needs its event
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import NamedTuple
 
 from config.patterns import PatternSet
 from config.values import parse_duration
-from relay.reading import Task, epoch
-from relay.statuses import Kind, Status
+from relay.reading import Task
+from relay.statuses import Status
 
 SHA_TOLD = 12
 """Digits of the commit in RQ's description of a job."""
@@ -70,25 +69,14 @@ def kind_of(description: bytes | None) -> str:
     return (description or b"").decode().partition(":")[0]
 
 
-def is_wanted(
-    kind: Kind, id_: str, values: Sequence[bytes | None], wanted: Filter, floor: str
-) -> bool:
-    """Whether a job is wanted by its status, time of creation and description, and is newer than
-    the place ``floor``."""
-    status, created_at, description = values[:3]
-    if status is None or kind_of(description) != kind:
+def is_described(description: str, wanted: Filter) -> bool:
+    """Whether a job is wanted as far as RQ's description of it tells its repository and commit,
+    such as ``delivery: push acme/web@2f1b…`` or ``deploy: production acme/web@2f1b…``."""
+    if wanted.sha and not description.rpartition("@")[2].startswith(wanted.sha[:SHA_TOLD]):
         return False
-    if wanted.names and id_.partition("--")[0] not in wanted.names:
-        return False
-    if wanted.repos is not None and not wanted.repos.matches(_repo(description)):
-        return False
-    if wanted.sha and not _sha(description).startswith(wanted.sha[:SHA_TOLD]):
-        return False
-    at = (created_at or b"").decode()
-    place = place_of(at, id_)
-    if place <= floor or (wanted.before and place >= wanted.before):
-        return False
-    return not wanted.since or epoch(at) >= wanted.since
+    if wanted.repos is None:
+        return True
+    return wanted.repos.matches(description.rpartition("@")[0].split(" ", 2)[-1])
 
 
 def is_event_wanted(task: Task | None, wanted: Filter) -> bool:
@@ -104,12 +92,3 @@ def is_event_wanted(task: Task | None, wanted: Filter) -> bool:
         return False
     names = [name.casefold() for name in task.event.author.names()]
     return not wanted.author or wanted.author.casefold() in names
-
-
-def _repo(description: bytes | None) -> str:
-    """Out of ``delivery: push acme/web@2f1b…`` or ``deploy: production acme/web@2f1b…``."""
-    return (description or b"").decode().rpartition("@")[0].split(" ", 2)[-1]
-
-
-def _sha(description: bytes | None) -> str:
-    return (description or b"").decode().rpartition("@")[2]

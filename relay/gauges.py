@@ -20,7 +20,7 @@ from rq.worker_registration import WORKERS_BY_QUEUE_KEY
 
 from config.model import Target
 from config.settings import Settings
-from relay.archive import RESULTS_PREFIX
+from relay.briefs import RESULTS_PREFIX
 from relay.errors import StoreUnavailable
 from relay.overview import Standing
 from relay.reading import epoch, read_end

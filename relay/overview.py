@@ -20,7 +20,8 @@ from rq.rate_limit import RateLimitRegistry
 from rq.registry import FailedJobRegistry, ScheduledJobRegistry, StartedJobRegistry
 from rq.worker_registration import WORKERS_BY_QUEUE_KEY
 
-from relay.archive import PAGE, RESULTS_PREFIX, Archive
+from relay.archive import Archive
+from relay.briefs import RESULTS_PREFIX
 from relay.filtering import Filter
 from relay.pace import Minute, minute, minutes, pace_key
 from relay.reading import Record, epoch, read_end
@@ -39,6 +40,9 @@ MINUTES = 60
 
 NEWEST = 10
 """Deploys, and of what needs a person, that are read whole."""
+
+LOOKED_AT = 500
+"""Jobs looked at in each place to find the newest deploys."""
 
 Breaker = Literal["off", "closed", "open", "half-open"]
 
@@ -144,7 +148,7 @@ async def read_overview(
     counts, standings, found = await asyncio.gather(
         _counts(redis, queue, now),
         asyncio.to_thread(targets),
-        archive.find("deploy", Filter(), NEWEST, most=PAGE),
+        archive.find("deploy", Filter(), NEWEST, most=LOOKED_AT),
     )
     queued, scheduled, running, dead, limits, workers, front, failed, due, *paces = counts
     limited, since = await _limited(redis, limits)

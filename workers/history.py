@@ -18,8 +18,8 @@ from typing import Any, get_args
 
 from redis.asyncio import Redis
 
-from relay.archive import RESULTS_PREFIX
 from relay.attempts_kept import attempts_key
+from relay.briefs import RESULTS_PREFIX
 from relay.reading import left_of, read_end
 from relay.records import JOB_PREFIX, MAY_RUN_AGAIN, STRIPPED_FIELD, SUPERSEDED_BY_FIELD
 from relay.replays import ACTIVE_IN_LUA

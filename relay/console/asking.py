@@ -16,6 +16,7 @@ from relay.console.endpoints import Asked, Nothing
 from relay.console.history_search import wanted
 from relay.errors import NoSuchThing, Refused
 from relay.filtering import Filter, since
+from relay.finding import SECONDS
 from relay.payload_reading import read_payload
 from relay.reading import Record
 from relay.statuses import Kind, Status
@@ -75,7 +76,10 @@ class Page(msgspec.Struct, frozen=True, kw_only=True):
     next: str | None
     """The ``cursor`` of the next page; null where there is none."""
     complete: bool
-    """False where there are too many jobs to have looked at all of them."""
+    """False where not all jobs were looked at."""
+    back_to: str | None
+    """Where the time of one request did not suffice for all: what was created before this was not
+    looked at, and ``next`` goes on there, even if ``items`` is empty. Otherwise null."""
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):
@@ -235,6 +239,11 @@ async def _page(
         )
     except ValueError as error:
         raise Refused(f"parameters: {error}") from None
-    found = await archive.find(kind, wanted, query.limit, exact=True)
+    found = await archive.find(kind, wanted, query.limit, seconds=SECONDS)
     items = await archive.read(kind, found.ids)
-    return Page(items=items, next=found.next or None, complete=found.complete)
+    return Page(
+        items=items,
+        next=found.next or None,
+        complete=found.complete,
+        back_to=found.back_to or None,
+    )

@@ -23,6 +23,9 @@ MOST_ROUTES = 500
 SUGGESTED = 20
 """Stored deliveries that are offered."""
 
+LOOKED_AT = 1_000
+"""Jobs looked at in each place to find them."""
+
 
 class Question(NamedTuple):
     """What was asked: a stored delivery, or else a payload."""
@@ -79,7 +82,7 @@ async def _page(
 ) -> web.Response:
     context = request.app[CONTEXT]
     config = context.plan().config
-    found = await context.archive.find("delivery", Filter(), SUGGESTED)
+    found = await context.archive.find("delivery", Filter(), SUGGESTED, most=LOOKED_AT)
     return page(
         request,
         "routes.html",

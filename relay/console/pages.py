@@ -20,6 +20,7 @@ from relay.console.search import asked, filter_of, is_wanted
 from relay.console.way import judged, shown, steps
 from relay.errors import NoSuchThing, Refused
 from relay.events import Delivery
+from relay.finding import SECONDS
 from relay.reading import Record, read_argument
 from relay.records import JOB_PREFIX
 from relay.statuses import STATUSES, Kind
@@ -89,16 +90,16 @@ async def listed(request: web.Request) -> web.Response:
     kind = KINDS[request.match_info["plural"]]
     search, mistake = asked(request.query), ""
     records: Sequence[Record] = ()
-    older, is_complete = "", True
+    older, back_to, is_complete = "", "", True
     try:
         wanted = filter_of(kind, search)
     except ValueError as error:
         mistake = f"{error}"
     else:
-        found = await context.archive.find(kind, wanted, ROWS, exact=True)
+        found = await context.archive.find(kind, wanted, ROWS, seconds=SECONDS)
         records = await context.archive.read(kind, found.ids)
-        is_complete = found.complete
-        older = search.link(kind, cursor=found.next) if found.more and found.next else ""
+        is_complete, back_to = found.complete, found.back_to
+        older = search.link(kind, cursor=found.next) if found.next else ""
     config = context.plan().config
     return page(
         request,
@@ -113,6 +114,7 @@ async def listed(request: web.Request) -> web.Response:
         searched=search.searches,
         older=older,
         is_complete=is_complete,
+        back_to=back_to,
         newest=search.link(kind, cursor=""),
         most=2 * ROWS,
         statuses=STATUSES,

@@ -17,6 +17,8 @@ from yarl import URL
 
 from config.model import Target
 from config.settings import Settings
+from relay import finding
+from relay.console import asking
 from relay.console.api import ENDPOINTS
 from relay.console.endpoints import PREFIX, Endpoint
 from relay.payloads_kept import MOST_BODY, TOO_LARGE, UNCLEAR, payload_key
@@ -154,6 +156,29 @@ async def test_cursor_walks_all_without_gap_or_repeat(desk: Desk, yard: Yard) ->
 
     assert len(met) == 1_200
     assert set(met) == {job.id for job in jobs}
+
+
+async def test_search_whose_time_is_over_goes_on(
+    desk: Desk, yard: Yard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = await prepared(lambda: [yard.match(name, repo=f"a/{name}") for name in "abc"])
+    monkeypatch.setattr(finding, "CLOSE_PAGE", 1)
+    monkeypatch.setattr(asking, "SECONDS", 0)
+
+    pages: list[tuple[list[str], str | None]] = []
+    cursor: str | None = ""
+    while cursor is not None:
+        query = {"route": "r", "cursor": cursor}
+        page = (await desk.ask("GET", f"{PREFIX}/deploys", "viewer", params=query)).body
+        pages.append(([item["id"] for item in page["items"]], page["back_to"]))
+        assert page["complete"] is (page["back_to"] is None)
+        cursor = page["next"]
+    made: list[Any] = [yard.store.hget(job.key, "created_at") for job in jobs]
+    assert pages == [
+        ([jobs[2].id], made[2].decode()),
+        ([jobs[1].id], made[1].decode()),
+        ([jobs[0].id], None),
+    ]
 
 
 async def test_timeline(desk: Desk, yard: Yard) -> None:

@@ -16,7 +16,8 @@ import pytest
 from aiohttp import web
 
 from config.settings import Settings
-from relay.console import live
+from relay import finding
+from relay.console import live, pages
 from relay.console.payload_pages import MOST_PAYLOAD
 from relay.payloads_kept import TOO_LARGE, payload_key
 from tests.console.desk import Desk
@@ -350,6 +351,31 @@ async def test_pages_of_a_long_list_leave_no_gap(busy: Desk, relay: Relay) -> No
 
     assert len(seen) == len(set(seen)) == 120
     assert set(seen) == set(ids)
+
+
+async def test_a_search_whose_time_is_over_says_how_far_it_came(
+    busy: Desk, relay: Relay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    older = await pushed(relay, repo="acme/older", author="ann")
+    newer = await pushed(relay, repo="acme/newer", author="bob")
+    await told(relay, "deploy.succeeded", repo="acme/newer")
+    await busy.log_in("viewer")
+    monkeypatch.setattr(finding, "CLOSE_PAGE", 1)
+    monkeypatch.setattr(pages, "SECONDS", 0)
+
+    html = await get(busy, "/deliveries?author=ann")
+
+    made: Any = busy.store.hget(f"rq:job:{newer}", "created_at")
+    assert re.search(rf'Looked back to\s+<time datetime="{made.decode()}"', html)
+    assert "and found nothing." in text_of(html)
+    assert "Nothing of what was looked at is like that." in html
+    assert 'id="row-' not in html
+    [further] = re.findall(r'<a href="([^"]+)" rel="next">([^<]+)</a>', html)
+    assert further[1] == "Look further"
+    html = await get(busy, further[0].replace("&amp;", "&"))
+    assert re.findall(r'<tr id="row-([^"]+)"', html) == [older]
+    assert "Looked back" not in html
+    assert 'rel="next"' not in html
 
 
 async def test_names_that_a_pusher_chose_stay_names(busy: Desk, relay: Relay) -> None:

@@ -10,7 +10,7 @@ import pytest
 from rq.job import Job, JobStatus
 from rq.registry import ScheduledJobRegistry
 
-from relay import archive
+from relay import looking
 from relay.attempts_kept import AttemptRecord, attempts_key
 from relay.identity import delivery_id, is_replay, may_be_deploy
 from relay.payloads_kept import payload_key
@@ -64,7 +64,7 @@ def test_filters(yard: Yard) -> None:
 
 
 def test_pages_and_limit(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(archive, "PAGE", 3)
+    monkeypatch.setattr(looking, "PAGE", 3)
     names = [f"n{number}" for number in range(10)]
     for name in names:
         yard.receive(name)
@@ -75,7 +75,7 @@ def test_pages_and_limit(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
     assert ids == [f"github--{name}" for name in reversed(names)][:7]
     assert "there are more" in result.stderr
     assert len(yard.listed("deliveries", "list", "--limit", "10")) == 10
-    monkeypatch.setattr(archive, "MOST_LOOKED_AT", 6)
+    monkeypatch.setattr(looking, "MOST_LOOKED_AT", 6)
     result = yard.run("deliveries", "list", "--json")
     assert len(result.stdout.splitlines()) == 6
     assert "there are more" in result.stderr

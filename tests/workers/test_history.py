@@ -16,8 +16,9 @@ from redis.asyncio import Redis
 from rq.job import Job, JobStatus
 
 from config.settings import load_settings
-from relay.archive import RESULTS_PREFIX, Archive
+from relay.archive import Archive
 from relay.attempts_kept import attempts_key
+from relay.briefs import RESULTS_PREFIX
 from relay.events import Delivery, Person, Push
 from relay.records import DELIVERY_JOB
 from relay.replays import Wish, replay_deliveries
