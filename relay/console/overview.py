@@ -154,7 +154,13 @@ def figures(seen: Overview) -> list[Figure]:
         Figure(
             "Waiting for their time", f"{seen.scheduled + seen.limited:,}", "or for their target"
         ),
-        Figure("Oldest waiting", oldest, f"of the first {FIRST}" if seen.queued > FIRST else ""),
+        Figure(
+            "Oldest waiting",
+            oldest,
+            f"of the first {FIRST} in the queue"
+            if seen.queued > FIRST
+            else "in the queue or for a slot",
+        ),
         Figure("Running", f"{seen.running:,}", f"{calling:,} hold a slot of a target"),
     ]
 

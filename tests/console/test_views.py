@@ -216,7 +216,7 @@ def test_figures_of_this_moment() -> None:
 
     assert (rate.value, rate.text) == ("75%", "3 of 4 in the last hour")
     assert (queued.value, queued.text) == ("1,200", "for no workers")
-    assert (oldest.value, oldest.text) == ("1 min 30 s", "of the first 200")
+    assert (oldest.value, oldest.text) == ("1 min 30 s", "of the first 200 in the queue")
     assert [figure.value for figure in figures(seen())] == ["none", "0", "0", "none", "0"]
     assert [age(each) for each in (-1, 59, 3_599, 3_600, 90_000)] == [
         "0 s",
