@@ -10,24 +10,18 @@ import difflib
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, NamedTuple
 
-from pydantic import SecretStr, ValidationError
-from yarl import URL
+from pydantic import ValidationError
 
 from config.collector import collector_paused
 from config.errors import ConfigError, Problem
-from config.model import RelayConfig, Route, SecretRef
+from config.model import RelayConfig, Route
 from config.origin import Origin, Stamps, stamp
-from config.positions import Keys, Places, read
+from config.positions import Places, read
 from config.preset import presets
-from config.secret_values import MIN_SECRET_PART, MissingSecret, resolve, url_parts
-from config.values import Strict
+from config.secret_places import SECTIONS, Section, load_secrets, url_mistake
 from config.wording import sentence
-
-Section = Literal["sources", "targets", "notify"]
-
-SECTIONS: tuple[Section, ...] = get_args(Section)
 
 
 class Loaded(NamedTuple):
@@ -71,41 +65,10 @@ def _load(
         raise ConfigError(_sorted(problems)) from None
     problems += _cross_check(config, places, range(len(config.routes)), {})
     problems += _check_notifiers(config, places, range(len(config.notify)), {})
-    problems += _load_secrets(config, places, secrets_of, environ, stamps)
+    problems += load_secrets(config, places, secrets_of, environ, stamps)
     if problems:
         raise ConfigError(_sorted(problems))
     return Loaded(config, places, Origin(version, stamps))
-
-
-def secret_refs(
-    config: RelayConfig, sections: Collection[Section]
-) -> Iterator[tuple[Keys, SecretRef]]:
-    """Every reference to a secret in these sections, and where it stands."""
-    if "sources" in sections:
-        for name, source in config.sources.items():
-            yield from _refs(("sources", name), source)
-    if "targets" in sections:
-        for name, target in config.targets.items():
-            yield from _refs(("targets", name), target)
-    if "notify" in sections:
-        for index, notifier in enumerate(config.notify):
-            yield from _refs(("notify", index), notifier)
-
-
-def secret_values(config: RelayConfig) -> frozenset[str]:
-    """All secrets that were loaded, and of secret URLs the secret parts too."""
-    values: set[str] = set()
-    for path, ref in secret_refs(config, SECTIONS):
-        if not ref.is_loaded:
-            continue
-        value = ref.reveal()
-        values.add(value)
-        if path[-1] == "url":
-            values |= url_parts(value)
-            path = URL(value, encoded=True).raw_path_qs
-            if len(path) >= MIN_SECRET_PART:
-                values.add(path)
-    return frozenset(values)
 
 
 def _check_the_rest(
@@ -142,7 +105,7 @@ def _check_the_rest(
     return [
         *_cross_check(config, places, indexes["routes"], document),
         *_check_notifiers(config, places, indexes["notify"], document),
-        *_load_secrets(config, places, sections, environ, stamps),
+        *load_secrets(config, places, sections, environ, stamps),
     ]
 
 
@@ -340,69 +303,3 @@ _CONCERNED: Mapping[str, frozenset[str]] = {
     "forks": frozenset({"pull_request"}),
     "drafts": frozenset({"pull_request"}),
 }
-
-
-def url_mistake(text: str) -> str:
-    """What is wrong with a target's URL, without quoting it; empty if nothing is."""
-    scheme, separator, rest = text.partition("://")
-    authority = rest.split("/", 1)[0].split("?", 1)[0]
-    if scheme not in ("http", "https") or not separator:
-        return "a URL must start with https:// or http://"
-    if "{" in authority:
-        return "host and port cannot be templates"
-    if "@" in authority:
-        return "a user and password in the URL are not supported: use headers"
-    try:
-        host = URL(f"{scheme}://{authority}").host
-    except ValueError:
-        host = None
-    return "" if host else "a URL must name a host"
-
-
-def _load_secrets(
-    config: RelayConfig,
-    places: Places,
-    sections: Collection[Section],
-    environ: Mapping[str, str],
-    stamps: Stamps,
-) -> Iterator[Problem]:
-    for path, ref in secret_refs(config, sections):
-        if ref.file is not None and ref.file not in stamps:
-            stamps[ref.file] = stamp(ref.file)
-        try:
-            value = resolve(ref, environ, form=_form(path))
-        except MissingSecret as error:
-            yield places.problem(path, str(error), _meant(path, ref))
-            continue
-        if path[-1] == "url" and (wrong := url_mistake(value)):
-            yield places.problem(path, f"{ref}: {wrong}")
-            continue
-        ref.keep(SecretStr(value))
-
-
-def _meant(path: Keys, ref: SecretRef) -> str:
-    """What may have been meant by something in a body that looks like a secret."""
-    if tuple(path[2:3]) != ("json",):
-        return ""
-    key, text = ("env", ref.env) if ref.env is not None else ("file", ref.file)
-    return f"""is it no secret? then write {{{key}: "{{{{ '{text}' }}}}"}}"""
-
-
-def _form(path: Keys) -> Literal["secret", "signing_token"]:
-    return "signing_token" if "signing_tokens" in path else "secret"
-
-
-def _refs(path: tuple[str | int, ...], value: object) -> Iterator[tuple[Keys, SecretRef]]:
-    """References below a value. Options stand beside the other keys in the file."""
-    if isinstance(value, SecretRef):
-        yield path, value
-    elif isinstance(value, Strict):
-        for name, field in type(value).model_fields.items():
-            below = path if name == "options" else (*path, field.alias or name)
-            yield from _refs(below, getattr(value, name))
-    elif isinstance(value, dict):
-        for key, item in value.items():
-            yield from _refs((*path, key), item)
-    elif isinstance(value, tuple | list):
-        for index, item in enumerate(value):
-            yield from _refs((*path, index), item)

@@ -10,7 +10,8 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Field
 
-from config.model import On, Scalar, Success, Text
+from config.model import On, Text
+from config.policies import Scalar, Success
 from config.values import Strict
 
 

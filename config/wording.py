@@ -9,18 +9,14 @@ from pydantic_core import ErrorDetails
 
 from config.hours import Hours
 from config.model import (
-    Approval,
-    Breaker,
-    Debounce,
     Notifier,
     RelayConfig,
-    RetryPolicy,
     Route,
     SecretRef,
     Source,
-    Success,
     Target,
 )
+from config.policies import Approval, Breaker, Debounce, RetryPolicy, Success
 from config.positions import Keys
 from config.preset import presets
 

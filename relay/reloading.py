@@ -15,8 +15,9 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Generic, Literal, NamedTuple, TypeVar
 
 from config.errors import ConfigError, Problem
-from config.loading import Loaded, Section, load, secret_values
+from config.loading import Loaded, load
 from config.origin import Origin, Stamps, stamp
+from config.secret_places import Section, secret_values
 from config.settings import Settings
 from relay import audit
 from relay.audit import log

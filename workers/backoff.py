@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
-from config.model import RetryPolicy
+from config.policies import RetryPolicy
 
 
 def pause(policy: RetryPolicy, attempt: int, chance: float) -> float:

@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Literal, NamedTuple
 
-from config.model import Breaker, Target
+from config.model import Target
+from config.policies import Breaker
 
 Reason = Literal[
     "approval", "paused", "hours", "platform", "breaker", "debounce", "order", "probe", "rate"

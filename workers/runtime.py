@@ -19,9 +19,10 @@ import structlog
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from config.loading import Loaded, Section, load, secret_values
+from config.loading import Loaded, load
 from config.model import Target
 from config.origin import Origin
+from config.secret_places import Section, secret_values
 from config.settings import Settings, load_settings
 from relay import audit
 from relay.audit_file import audit_file

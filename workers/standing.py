@@ -16,7 +16,8 @@ from typing import NamedTuple
 from redis.exceptions import RedisError
 from rq.registry import ScheduledJobRegistry
 
-from config.model import Breaker, Target
+from config.model import Target
+from config.policies import Breaker
 from relay.audit import log
 from relay.records import (
     APPROVED_BY_FIELD,

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from config.model import Success
+from config.policies import Success
 
 RETRYABLE = frozenset({408, 425, 429, *range(500, 600)})
 """Statuses that may be different next time. All other failures are final."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from config.errors import ConfigError
-from config.loading import SECTIONS, Loaded, load, secret_values
+from config.loading import Loaded, load
 from config.model import RelayConfig
+from config.secret_places import SECTIONS, secret_values
 from config.settings import Settings
 from relay import audit
 from relay.audit_file import audit_file

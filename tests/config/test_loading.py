@@ -9,8 +9,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from config.errors import ConfigError
-from config.loading import load, secret_values
-from config.model import NOTICE_KINDS, Approval
+from config.loading import load
+from config.model import NOTICE_KINDS
+from config.policies import Approval
+from config.secret_places import secret_values
 
 ENVIRON = {
     "A": "very-secret-a",

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from config.errors import ConfigError
-from config.model import Debounce, Target
+from config.model import Target
 from config.patterns import PatternSet, compile_pattern
+from config.policies import Debounce
 from config.preset import presets
 from config.schema import json_schema
 from config.settings import load_settings

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from config.model import Breaker, Target
+from config.model import Target
+from config.policies import Breaker
 from workers.gate import (
     Ahead,
     Expired,

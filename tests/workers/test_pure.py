@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from config.model import RetryPolicy, Success
+from config.policies import RetryPolicy, Success
 from relay.events import PullRequest, Push
 from relay.identity import changed_at, delivery_id, deploy_identity, transition
 from workers.backoff import pause, retry_after
