@@ -43,7 +43,7 @@ def secret_values(config: RelayConfig) -> frozenset[str]:
             continue
         value = ref.reveal()
         values.add(value)
-        if path[-1] == "url":
+        if path[-1] == "url" and not url_mistake(value):
             values |= url_parts(value)
             path = URL(value, encoded=True).raw_path_qs
             if len(path) >= MIN_SECRET_PART:
@@ -68,7 +68,7 @@ def load_secrets(
         except MissingSecret as error:
             yield places.problem(path, str(error), _meant(path, ref))
             continue
-        if path[-1] == "url" and (wrong := url_mistake(value)):
+        if tuple(path[2:]) == ("url",) and (wrong := url_mistake(value)):
             yield places.problem(path, f"{ref}: {wrong}")
             continue
         ref.keep(SecretStr(value))
@@ -100,7 +100,7 @@ def _meant(path: Keys, ref: SecretRef) -> str:
 
 
 def _form(path: Keys) -> Literal["secret", "signing_token"]:
-    return "signing_token" if "signing_tokens" in path else "secret"
+    return "signing_token" if tuple(path[2:3]) == ("signing_tokens",) else "secret"
 
 
 def _refs(path: tuple[str | int, ...], value: object) -> Iterator[tuple[Keys, SecretRef]]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections import Counter
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from redis.asyncio import Redis
@@ -15,6 +17,7 @@ from rq.registry import ScheduledJobRegistry, StartedJobRegistry
 from rq.worker_registration import WORKERS_BY_QUEUE_KEY
 
 from config.settings import Settings
+from relay.errors import CannotSpool
 from relay.gauges import spooled
 from relay.records import JOB_PREFIX, QUEUE_PREFIX, WAITING_FIELD
 
@@ -77,9 +80,10 @@ class Later(NamedTuple):
 
 
 async def read_left(redis: Redis, settings: Settings) -> Left:
-    """What is left now. Raises redis.exceptions.RedisError."""
+    """What is left now. Raises CannotSpool where nobody knows, and redis.exceptions.RedisError."""
     queue = settings.queue
     # Before Redis is asked: what is forwarded in between is met twice rather than not at all.
+    _check_readable(settings.spool_folder)
     bytes_spooled = spooled(settings.spool_folder)
     numbers: Any = await redis.eval(
         _READ,
@@ -95,6 +99,17 @@ async def read_left(redis: Redis, settings: Settings) -> Left:
     )
     queued, limited, running, later, workers = numbers
     return Left(queued, limited, running, later, workers, bytes_spooled)
+
+
+def _check_readable(folder: Path) -> None:
+    """A spool that may not be read would seem to be empty. Raises CannotSpool."""
+    try:
+        os.scandir(folder).close()
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        reason = f"the spool {folder} cannot be looked into ({error.strerror})"
+        raise CannotSpool(reason) from None
 
 
 async def read_later(redis: Redis, queue: str) -> Later:

@@ -147,7 +147,7 @@ async def _closely(
         chosen = await looking.at(_ids(here))
         for first in range(0, len(chosen.likely), size):
             part = [here[index] for index in chosen.likely[first : first + size]]
-            yield await _wanted(redis, kind, wanted, part), part[-1], True
+            yield await _wanted(redis, kind, wanted, part), part[-1], chosen.is_whole
         yield (), here[chosen.looked_at - 1], chosen.is_whole
         start += chosen.looked_at
 

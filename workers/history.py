@@ -70,7 +70,7 @@ local function strip(job, id, left, newer)
   end
   redis.call('DEL', job, results .. id, attempts .. id)
   redis.call('HSET', job, unpack(kept))
-  if ttl > 0 then redis.call('PEXPIRE', job, ttl) end
+  if ttl >= 0 then redis.call('PEXPIRE', job, math.max(ttl, 1)) end
 end
 
 local done = 0

@@ -38,7 +38,7 @@ SINCE = (
     r"|20[0-9]{2}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])"
     r"(T([01][0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9])?(Z|[+-](0[0-9]|1[0-3]):[0-5][0-9])?)?)$"
 )
-"""What the document says of a time; ``relay.archive.since`` reads it."""
+"""What the document says of a time; ``relay.filtering.since`` reads it."""
 
 
 class _Query(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -384,6 +384,25 @@ def test_secrets_in_a_body_and_what_only_looks_like_one(tmp_path: Path) -> None:
     assert str(without["auth"][0]) == "<env A>"
 
 
+def test_a_secret_in_a_body_is_no_url_and_no_signing_token_for_its_key_alone(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "relay.yaml"
+    file.write_text(
+        HEAD
+        + "  signing_tokens: {preset: http, url: {env: B}, headers: {X: {env: A}}, json: "
+        + "{url: {env: A}, signing_tokens: [{env: A}]}, query: {url: {env: A}}}\n"
+    )
+
+    environ = {**ENVIRON, "A": "http://[no-url"}
+    assert "http://[no-url" in secret_values(load(file, environ=environ).config)
+    target = load(file, environ=ENVIRON).config.targets["signing_tokens"]
+    assert target.json_body["url"].reveal() == "very-secret-a"
+    assert target.json_body["signing_tokens"][0].reveal() == "very-secret-a"
+    with pytest.raises(ConfigError, match="a URL must start with https:// or http://"):
+        load(file, environ={**ENVIRON, "B": "no-url"})
+
+
 def test_notifiers_and_their_secrets(tmp_path: Path) -> None:
     file = tmp_path / "relay.yaml"
     file.write_text(

@@ -103,6 +103,19 @@ def test_what_is_in_the_spool_is_not_in_redis_yet(
     assert yard.run("drain").stdout.startswith("drained")
 
 
+def test_a_spool_that_cannot_be_looked_into_is_not_empty(
+    yard: Yard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RELAY_DATA_DIR", str(tmp_path))
+    # As if it belonged to somebody else; root, who may run this, may look into any folder.
+    (tmp_path / "spool").write_bytes(b"")
+
+    told = yard.run("drain", "--timeout", "0", code=1)
+
+    assert told.stdout == ""
+    assert told.stderr == f"the spool {tmp_path}/spool cannot be looked into (Not a directory)\n"
+
+
 def test_a_timeout_that_is_none(yard: Yard) -> None:
     assert "not a duration" in yard.run("drain", "--timeout", "soon", code=2).output
 

@@ -209,6 +209,23 @@ def test_a_place_with_too_many_is_not_looked_through(
         assert (found.next, found.back_to) == ("", "")
 
 
+@pytest.mark.parametrize("seconds", [None, 0])
+def test_a_page_that_is_full_says_that_not_enough_is_kept_of_one_within_it(
+    yard: Yard, deploys: dict[int, Deploy], seconds: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(looking, "PAGE", 11)
+    wanted = Filter(author="ada")
+    first, second, third, *_ = searched(yard, "deploy", wanted).ids
+    yard.store.hdel(JOB_PREFIX + second, "data")
+    yard.store.hset(JOB_PREFIX + second, "stripped", "{}")
+    # It is not in the first page of its place, which is looked at closely in any case.
+    yard.store.zadd(SCHEDULED, {second: -1})
+
+    page = searched(yard, "deploy", wanted, limit=2, seconds=seconds)
+
+    assert (list(page.ids), page.more, page.complete) == ([first, third], True, False)
+
+
 def test_each_status_finds_what_stands_so(yard: Yard) -> None:
     """Whether the scripts say so or a record that is read whole."""
     for number in range(4):

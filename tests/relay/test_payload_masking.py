@@ -18,6 +18,8 @@ KNOWN = 'k"no/wn\\sé<cr>et\x7f'
 PLACED = "not-known-by-value"
 REDACT = Redactor([KNOWN])
 
+T = "x://?" + "token" * 100_000 + "&token" * 50_000
+
 Pair = tuple[Any, Any]
 """A value, and what it is to become."""
 
@@ -133,7 +135,26 @@ def test_what_cannot_be_looked_through_is_malformed(body: bytes) -> None:
         masked(body, REDACT)
 
 
-@pytest.mark.parametrize("text", ["a://" * 200_000, "://" + "@" * 800_000, "secre" * 200_000])
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("https://x.example/a?jwt=abc.d-e", "https://x.example/a?jwt=****"),
+        ("x://x/a?b=1&private_token=ab&c=2#d e=f", "x://x/a?b=1&private_token=****&c=2#d e=f"),
+        ("https://x.example/?Access_Token=a=b%20c&x", "https://x.example/?Access_Token=****&x"),
+        ("https://x.example/?token=&ref=main", "https://x.example/?token=&ref=main"),
+        ("https://u:p@x.example/?secret=abc", "https://****@x.example/?secret=****"),
+        ("is token=abc it? a=b", "is token=abc it? a=b"),
+    ],
+)
+def test_what_a_url_passes_as_a_secret_is_masked(text: str, shown: str) -> None:
+    body = json.dumps({"avatar_url": text, "list": [text]}).encode()
+
+    assert json.loads(masked(body, Redactor())) == {"avatar_url": shown, "list": [shown]}
+
+
+@pytest.mark.parametrize(
+    "text", ["a://" * 200_000, "://" + "@" * 800_000, "secre" * 200_000, T, T + "="]
+)
 def test_a_text_made_to_take_long_does_not(text: str) -> None:
     # Anything but linear would take hours and meet the test's own limit of time.
     assert MASK.encode() in masked(json.dumps({"secret": "x", text: f"{text}@"}).encode(), REDACT)

@@ -443,3 +443,22 @@ async def test_what_is_gone_is_forgotten(
     assert await strip() == 0
 
     assert not store.exists(history_key(QUEUE, "delivery"), "rq:job:github--gone")
+
+
+async def test_what_is_stripped_in_the_last_moment_of_its_life_ends_all_the_same(
+    store: redis.Redis, strip: Callable[[], Any]
+) -> None:
+    job: Any = {"status": "finished", "data": "?", "description": "deploy: t r@s"}
+    # Whose last millisecond it is, only chance tells; of so many some are met in it.
+    for start in range(0, 3_000, STEP):
+        ids = [f"t--{number}" for number in range(start, start + STEP)]
+        with store.pipeline(transaction=False) as pipe:
+            pipe.zadd(history_key(QUEUE, "deploy"), dict.fromkeys(ids, 1))
+            for number, id_ in enumerate(ids):
+                pipe.hset(f"rq:job:{id_}", mapping=job)
+                pipe.pexpire(f"rq:job:{id_}", 1 + number // 5)
+            pipe.execute()
+        await strip()
+
+    await until(lambda: not [key for key in store.scan_iter("rq:job:*") if store.ttl(key) != -1])
+    assert list(store.scan_iter("rq:job:*")) == []
