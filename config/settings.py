@@ -38,6 +38,13 @@ def _redis_url(url: SecretStr) -> SecretStr:
     return url
 
 
+def _names_a_file(path: Path) -> Path:
+    # An empty variable is this folder.
+    if path.is_dir():
+        raise ValueError("it is empty or names a folder, where the name of a file is needed")
+    return path
+
+
 def _off_is_none(value: object) -> object:
     return None if value in ("", "off", "none") else value
 
@@ -126,7 +133,7 @@ class Settings(BaseSettings):
     """Send traces, as OpenTelemetry's variables OTEL_* say. Setting its endpoint is enough, too."""
     otel_traceparent: bool = False
     """Tell targets, too, which trace a call belongs to."""
-    audit_file: Path | None = None
+    audit_file: Annotated[Path, AfterValidator(_names_a_file)] | None = None
     """File that the audit is written to as well, as a chain; processes of one machine share it."""
     audit_max_bytes: Annotated[int, Field(gt=0)] = 256 * _MEBIBYTE
     """Bytes after which a new audit file is begun; so it is with each day (UTC)."""

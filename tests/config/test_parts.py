@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import string
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -123,6 +124,21 @@ def test_settings_that_cannot_be(monkeypatch: pytest.MonkeyPatch) -> None:
 
     with pytest.raises(ConfigError, match="RELAY_PORT"):
         load_settings()
+
+
+@pytest.mark.parametrize("written", ["", "{folder}"])
+def test_an_audit_file_that_is_none_is_refused(
+    written: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RELAY_AUDIT_FILE", written.format(folder=tmp_path))
+
+    with pytest.raises(ConfigError) as refused:
+        load_settings()
+
+    assert str(refused.value) == (
+        "environment: RELAY_AUDIT_FILE: it is empty or names a folder, where the name of a file is "
+        "needed"
+    )
 
 
 @pytest.mark.parametrize(
