@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
@@ -39,8 +40,8 @@ def _redis_url(url: SecretStr) -> SecretStr:
 
 
 def _names_a_file(path: Path) -> Path:
-    # An empty variable is this folder.
-    if path.is_dir():
+    # An empty variable is this folder. Path.is_dir raises where this user may not look.
+    if os.path.isdir(path):
         raise ValueError("it is empty or names a folder, where the name of a file is needed")
     return path
 

@@ -141,6 +141,14 @@ def test_an_audit_file_that_is_none_is_refused(
     )
 
 
+def test_an_audit_file_that_cannot_be_looked_at_is_left_to_who_writes_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("RELAY_AUDIT_FILE", "x" * 300)
+
+    assert load_settings().audit_file == Path("x" * 300)
+
+
 @pytest.mark.parametrize(
     ("written", "quiet", "cap"),
     [("10s", 10, 300), (2.5, 2.5, 300), ({"quiet": "1m", "cap": "2m"}, 60, 120)],
