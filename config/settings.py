@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
@@ -36,6 +37,13 @@ Networks = Annotated[tuple[Network, ...], NoDecode, BeforeValidator(_listed)]
 def _redis_url(url: SecretStr) -> SecretStr:
     parse(url.get_secret_value())
     return url
+
+
+def _names_a_file(path: Path) -> Path:
+    # An empty variable is this folder. Path.is_dir raises where this user may not look.
+    if os.path.isdir(path):
+        raise ValueError("it is empty or names a folder, where the name of a file is needed")
+    return path
 
 
 def _off_is_none(value: object) -> object:
@@ -126,7 +134,7 @@ class Settings(BaseSettings):
     """Send traces, as OpenTelemetry's variables OTEL_* say. Setting its endpoint is enough, too."""
     otel_traceparent: bool = False
     """Tell targets, too, which trace a call belongs to."""
-    audit_file: Path | None = None
+    audit_file: Annotated[Path, AfterValidator(_names_a_file)] | None = None
     """File that the audit is written to as well, as a chain; processes of one machine share it."""
     audit_max_bytes: Annotated[int, Field(gt=0)] = 256 * _MEBIBYTE
     """Bytes after which a new audit file is begun; so it is with each day (UTC)."""

@@ -80,13 +80,17 @@ def _with_progress(total: int, work: Callable[[Callable[[int], None]], Proof]) -
 
 
 def _verdict(proof: Proof, number: int, seconds: float) -> str:
-    what = f"{proof.lines} lines in {proof.files} files, {seconds:.1f} s"
+    what = f"{_counted(proof.lines, 'line')} in {_counted(proof.files, 'file')}, {seconds:.1f} s"
     if number:
-        return f"the chain is broken in {number} places: {what}"
+        return f"the chain is broken in {_counted(number, 'place')}: {what}"
     if proof.signed:
         return f"the chain is whole up to its signed head: {what}"
     why = "its end is not proven without RELAY_AUDIT_KEY" if proof.head else "it has no head"
     return f"the chain is whole, but {why}: {what}"
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _filters(command: Callable[..., Any]) -> Callable[..., Any]:

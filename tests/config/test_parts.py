@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import string
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -124,6 +125,29 @@ def test_settings_that_cannot_be(monkeypatch: pytest.MonkeyPatch) -> None:
 
     with pytest.raises(ConfigError, match="RELAY_PORT"):
         load_settings()
+
+
+@pytest.mark.parametrize("written", ["", "{folder}"])
+def test_an_audit_file_that_is_none_is_refused(
+    written: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RELAY_AUDIT_FILE", written.format(folder=tmp_path))
+
+    with pytest.raises(ConfigError) as refused:
+        load_settings()
+
+    assert str(refused.value) == (
+        "environment: RELAY_AUDIT_FILE: it is empty or names a folder, where the name of a file is "
+        "needed"
+    )
+
+
+def test_an_audit_file_that_cannot_be_looked_at_is_left_to_who_writes_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("RELAY_AUDIT_FILE", "x" * 300)
+
+    assert load_settings().audit_file == Path("x" * 300)
 
 
 @pytest.mark.parametrize(

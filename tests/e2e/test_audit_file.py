@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 
+import aiohttp
+
 from relay.audit_reading import prove
 from relay.chain import Finding
 from tests.harness import Relay, Target, sha_of
@@ -43,6 +45,7 @@ async def test_a_receiver_that_cannot_write_its_audit_file_accepts_nothing(relay
     (relay.folder / "audit").mkdir()
     relay.environ = {**relay.environ, "RELAY_AUDIT_FILE": str(relay.folder / "audit" / "a.jsonl")}
     receiver = await relay.serve()
+    assert await readyz(relay) == (200, "ready", "ok")
     assert (await relay.push(note="1"))[0] == 202
     # What the receiver has open stays open; a new file cannot be made.
     for file in (relay.folder / "audit").iterdir():
@@ -53,4 +56,19 @@ async def test_a_receiver_that_cannot_write_its_audit_file_accepts_nothing(relay
     status, answer = await relay.push(note="2")
 
     assert status == 503, answer
+    assert await readyz(relay) == (503, "not ready", "it takes no lines")
     assert receiver.process.returncode is None
+
+    (relay.folder / "audit").unlink()
+    (relay.folder / "audit").mkdir()
+    assert await readyz(relay) == (200, "ready", "ok")
+    assert (await relay.push(note="3"))[0] == 202
+
+
+async def readyz(relay: Relay) -> tuple[int, str, str]:
+    async with (
+        aiohttp.ClientSession() as session,
+        session.get(f"{relay.url}/readyz") as response,
+    ):
+        answer = await response.json()
+        return response.status, answer["status"], answer["audit"]

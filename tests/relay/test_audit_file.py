@@ -385,14 +385,14 @@ def test_verify_says_whether_the_chain_is_whole(
     written(path, range(5))
 
     told = command("audit", "verify").stdout
-    assert told.startswith("the chain is whole up to its signed head: 5 lines in 1 files")
+    assert told.startswith("the chain is whole up to its signed head: 5 lines in 1 file, ")
     data = path.read_bytes()
     path.write_bytes(data.replace(b'"number":2', b'"number":7'))
     broken = command("audit", "verify", code=1)
     assert broken.stdout == (
         "audit.jsonl:3: was edited: the next line, audit.jsonl:4, was not written after it\n"
     )
-    assert broken.stderr.startswith("the chain is broken in 1 places: 5 lines")
+    assert broken.stderr.startswith("the chain is broken in 1 place: 5 lines in 1 file, ")
     path.write_bytes(data)
     monkeypatch.delenv("RELAY_AUDIT_KEY")
     assert "not proven without RELAY_AUDIT_KEY" in command("audit", "verify").stdout

@@ -82,11 +82,12 @@ def test_what_neither_has_is_not_there(
 
 
 def test_a_file_that_cannot_be_read_is_said(yard: Yard, path: Path) -> None:
-    path.mkdir(parents=True)
+    finished = path.with_name("audit-000000000001.jsonl")
+    finished.mkdir(parents=True)
 
     refused = yard.run("deploys", "show", "production--1", code=1)
 
-    assert refused.stderr == f"{path} cannot be read (Is a directory)\n"
+    assert refused.stderr == f"{finished} cannot be read (Is a directory)\n"
 
 
 def test_lines_are_found_by_how_their_commit_begins(told: list[dict[str, Any]]) -> None:

@@ -341,6 +341,7 @@ async def test_ready(client: Client) -> None:
             "redis": "ok",
             "spool": "off",
             "routes": "ok",
+            "audit": "ok",
         }
 
 
