@@ -20,8 +20,10 @@ from rq import Retry
 from rq.job import Job
 
 from config.model import Target
+from relay import audit
 from relay.attempts_kept import Exchange, Received
 from relay.audit import log
+from relay.errors import AuditUnavailable
 from relay.identity import is_replay
 from relay.planning import Call, Recipe
 from relay.reading import iso
@@ -203,15 +205,17 @@ class _Attempt:
         note = (CALLING_FIELD, self.number, ATTEMPTS_FIELD, self.number, *over)
         try:
             await rt.send("HSET", f"{JOB_PREFIX}{job.id}", *note)
-        except (RedisError, OSError):
+            log.info("deploy.attempted", method=call.method, **self._delay(), **self.fields)
+            # Lines are written when this turn of the event loop ends; the call begins in the next
+            # one. What the audit does not take is not done.
+            await asyncio.sleep(0)
+            audit.flush()
+        except (RedisError, OSError, AuditUnavailable):
             await give_back(rt.redis, self.task.target, self.call)
             if probe:
                 await release_probe(rt, self.task.target)
             raise
         rt.answered.discard(job.id)
-        log.info("deploy.attempted", method=call.method, **self._delay(), **self.fields)
-        # Lines are written when this turn of the event loop ends; the call begins in the next one.
-        await asyncio.sleep(0)
         span = begin("deploy attempt", self.task.trace, method=call.method, **self.fields)
         if span.trace and rt.project.settings.otel_traceparent:
             call = replace(call, headers={**call.headers, "traceparent": span.trace})

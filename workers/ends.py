@@ -12,6 +12,7 @@ from rq.job import Job
 from rq.timeouts import JobTimeoutException
 
 from relay.audit import log
+from relay.errors import AuditUnavailable
 from relay.records import DELIVERY_JOB, DEPLOY_JOB, NOTICE_JOB
 
 _KINDS = {DELIVERY_JOB: "delivery", DEPLOY_JOB: "deploy", NOTICE_JOB: "notice"}
@@ -25,7 +26,9 @@ def crashed(job: Job, error: BaseException, about: Mapping[str, Any] | None = No
     kind = _kind(job)
     fields = {kind: job.id} if about is None else about
     reason = f"internal error ({type(error).__name__}), see the diagnostics"
-    if isinstance(error, JobTimeoutException):
+    if isinstance(error, AuditUnavailable):
+        reason = str(error)
+    elif isinstance(error, JobTimeoutException):
         reason = f"it took longer than {job.timeout} s"
     if job.retries_left:
         log.warning(

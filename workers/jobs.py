@@ -17,6 +17,7 @@ from rq.job import Job
 from config.errors import RelayError
 from config.model import Target
 from relay.audit import delivery_fields, event_fields, log
+from relay.errors import AuditUnavailable
 from relay.events import Delivery
 from relay.identity import is_replay
 from relay.records import (
@@ -130,6 +131,9 @@ async def deploy(raw: str) -> dict[str, Any] | Retry:
         async with runtime() as rt:
             try:
                 told = await attempt(rt, task, job, number, fields)
+            except AuditUnavailable:
+                # Nothing was called, and RQ runs the job again.
+                raise
             except RelayError as failure:
                 log.error("deploy.failed", reason=str(failure), **fields)
                 await _rest(rt, job)

@@ -25,7 +25,9 @@ from rq.utils import now, utcformat
 from rq.worker import BaseWorker
 from rq.worker_registration import clean_worker_registry
 
+from relay import audit
 from relay.audit import log
+from relay.errors import AuditUnavailable
 from relay.store import CONNECT_TIMEOUT, connect_async
 from workers import ends
 from workers.announcing import announce_lost
@@ -188,14 +190,16 @@ class RelayWorker(BaseWorker):
                     self._room.clear()
                     await self._room.wait()
                     continue
+                # Of what the audit does not take nobody could tell later why it was done.
+                audit.flush()
                 if await self._start(taker, room, books, runtime) < room:
                     await taker.wait()
                 pause = 0.0
             except Suspended:
                 await asyncio.sleep(SUSPENSION)
-            except (RedisError, OSError) as error:
+            except (RedisError, OSError, AuditUnavailable) as error:
                 if not pause:
-                    _logger.warning("taking waits for Redis (%s)", type(error).__name__)
+                    _logger.warning("taking waits: %s", _told(error))
                 pause = min(2 * pause or 0.1, LONGEST_PAUSE)
                 await asyncio.sleep(pause)
             except Exception:
@@ -285,6 +289,12 @@ def _say(flight: Flight, outcome: Outcome) -> None:
         error = outcome.error[1]
         if flight.unreadable or isinstance(error, JobTimeoutException | DeserializationError):
             ends.crashed(flight.job, error)
+
+
+def _told(error: Exception) -> str:
+    if isinstance(error, AuditUnavailable):
+        return str(error)
+    return f"Redis does not answer ({type(error).__name__})"
 
 
 async def _cancel(tasks: list[asyncio.Task[Any]]) -> None:

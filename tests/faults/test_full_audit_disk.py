@@ -13,15 +13,17 @@ from rq import Queue
 from relay.audit_reading import prove
 from relay.chain import Finding
 from tests.faults.small_disk import on_small_disk
-from tests.harness import COMMAND, Process, Relay, sha_of
+from tests.harness import COMMAND, Process, Relay, Target, sha_of, until
 
 KEY = "very-secret-key"
 
 REFUSALS = 8
 
+DEPLOYS = 24
 
-async def serve(relay: Relay) -> tuple[Process, Path]:
-    """A receiver with its audit file on a small disk, and that disk as it sees it."""
+
+async def run(relay: Relay, command: str) -> tuple[Process, Path]:
+    """A receiver or worker with its audit file on a small disk, and that disk as it sees it."""
     folder = relay.folder / "audit"
     folder.mkdir()
     relay.environ = {
@@ -30,10 +32,8 @@ async def serve(relay: Relay) -> tuple[Process, Path]:
         "RELAY_AUDIT_KEY": KEY,
         "RELAY_AUDIT_FSYNC": "always",
     }
-    receiver = await relay.start(*on_small_disk(folder, *COMMAND, "serve"))
-    [started] = await receiver.wait_for("receiver.started")
-    relay.url = started["url"].removesuffix("/hooks/")
-    return receiver, Path(f"/proc/{receiver.process.pid}/root{folder}")
+    process = await relay.start(*on_small_disk(folder, *COMMAND, command))
+    return process, Path(f"/proc/{process.process.pid}/root{folder}")
 
 
 async def push(relay: Relay, number: int) -> tuple[int, str]:
@@ -57,7 +57,9 @@ async def fill(relay: Relay, numbers: Iterator[int]) -> tuple[list[int], int]:
 async def test_a_full_disk_has_webhooks_refused_and_no_half_line_in_the_chain(
     relay: Relay, store: redis.Redis
 ) -> None:
-    receiver, disk = await serve(relay)
+    receiver, disk = await run(relay, "serve")
+    [started] = await receiver.wait_for("receiver.started")
+    relay.url = started["url"].removesuffix("/hooks/")
     file, numbers = disk / "audit.jsonl", iter(range(1_000))
     acknowledged, refused = await fill(relay, numbers)
     assert len(acknowledged) > 5
@@ -95,3 +97,31 @@ async def test_a_full_disk_has_webhooks_refused_and_no_half_line_in_the_chain(
     assert len(Queue("deploy-relay", connection=store)) == len(acknowledged) + len(refusals)
     assert receiver.process.returncode is None
     assert "Traceback" not in relay.output()
+
+
+async def test_a_full_disk_has_no_deploy_called_of_which_the_audit_does_not_tell(
+    relay: Relay, store: redis.Redis, target: Target
+) -> None:
+    worker, disk = await run(relay, "worker")
+    await worker.wait_for("worker.started")
+    await relay.serve()
+    # More lines than there is room for, and fewer than twice that.
+    for number in range(DEPLOYS):
+        await push(relay, number)
+    refused = f"{relay.folder}/audit/audit.jsonl does not take the audit (No space left on device)"
+    await worker.wait_for("deploy.retry_scheduled", reason=refused)
+    await until(lambda: f"taking waits: {refused}" in relay.output())
+    await until(lambda: not store.zcard("rq:wip:deploy-relay"))
+
+    called = [headers["Idempotency-Key"] for _, _, _, headers, _ in target.calls]
+    lines = [json.loads(line) for line in (disk / "audit.jsonl").read_bytes().splitlines()]
+    attempted = [line["deploy"] for line in lines if line["event"] == "deploy.attempted"]
+    assert len(called) < DEPLOYS
+    assert set(called) <= set(attempted)
+
+    (disk / "filler").unlink()
+    await until(lambda: len(target.calls) >= DEPLOYS)
+    await until(lambda: not store.zcard("rq:wip:deploy-relay"))
+    called = [headers["Idempotency-Key"] for _, _, _, headers, _ in target.calls]
+    assert len(set(called)) == len(called) == DEPLOYS
+    assert worker.find("deploy.failed") == []
