@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import time
 from collections.abc import Mapping
@@ -146,18 +147,21 @@ def test_top_bridges_a_redis_that_goes_away(yard: Yard, store: redis.Redis) -> N
         assert screen.end() == 0
 
 
+def timeless(frame: str) -> list[str]:
+    """A frame without its clock, its pace and the ages in it."""
+    return [re.sub(r"\b[0-9]+s\b", "0s", line) for line in frame.splitlines()[3:]]
+
+
 def test_one_frame_in_a_pipe_is_plain_and_whole(yard: Yard) -> None:
     held = yard.end(yard.match("a"), JobStatus.FAILED, HELD)
     yard.receive("b")
 
     text = yard.run("top", "--once").stdout
 
-    assert yard.run("top").stdout.splitlines()[1:] == text.splitlines()[1:]
+    # Between the two a second passes, or a minute.
+    assert timeless(yard.run("top").stdout) == timeless(text)
     lines = text.splitlines()
-    assert [line.split()[:3] for line in lines[1:3]] == [
-        ["deliveries", "0.0", "a"],
-        ["deploys", "0.0", "a"],
-    ]
+    assert [re.split(r" +[0-9.]+ ", line)[0] for line in lines[1:3]] == ["deliveries", "deploys"]
     assert "needs a person: 1 held" in lines
     [trouble] = [line for line in lines if line.strip().endswith("no answer in time")]
     assert trouble.split()[1:3] == ["held", held.id]
