@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 from urllib.parse import urlencode
 
 from relay.audit_query import Wanted, rest_of
-from relay.console.search import MOST_TEXT, globs
+from relay.console.search import MOST_TEXT, beginning_of_commit, globs
 from relay.console.words import branch, place
 from relay.filtering import since
 
 MOST_NOTE = 400
 """Characters of what a line says besides its columns."""
-
-_SHA = re.compile(r"[0-9a-f]{1,64}")
 
 _IN_COLUMNS = (
     *("repo", "ref", "sha", "kind", "number"),
@@ -70,7 +67,7 @@ def wanted_of(search: Search) -> Wanted:
     fields = ("source", "target", "by", "delivery", "deploy")
     values = {name: [getattr(search, name)] for name in fields if getattr(search, name)}
     events, repos = ([text] if text else [] for text in (search.event, search.repo))
-    return wanted(search.since, search.until, events, repos, search.sha.lower(), values)
+    return wanted(search.since, search.until, events, repos, search.sha, values)
 
 
 def wanted(
@@ -82,8 +79,7 @@ def wanted(
     values: Mapping[str, Sequence[str]],
 ) -> Wanted:
     """Raises ValueError with a sentence for people."""
-    if sha and not _SHA.fullmatch(sha):
-        raise ValueError("a commit is searched for by the digits that it begins with")
+    sha = beginning_of_commit(sha)
     return Wanted(
         since(after),
         since(until),

@@ -73,9 +73,7 @@ def filter_of(kind: Kind, search: Asked) -> Filter:
     """Raises ValueError with a sentence for people."""
     if search.status and search.status not in STATUSES:
         raise ValueError(f"there is no status {search.status}")
-    sha = search.sha.lower()
-    if sha and not _SHA.fullmatch(sha):
-        raise ValueError("a commit is searched for by the digits that it begins with")
+    sha = beginning_of_commit(search.sha)
     name = search.source if kind == "delivery" else search.target
     return Filter(
         statuses=frozenset({search.status} if search.status else ()),
@@ -102,6 +100,15 @@ def is_wanted(kind: Kind, wanted: Filter, record: Record) -> bool:
         and record.sha.startswith(wanted.sha)
         and epoch(record.created_at) >= wanted.since
     )
+
+
+def beginning_of_commit(text: str) -> str:
+    """The digits that a commit begins with; nothing of nothing. Raises ValueError with a sentence
+    for people."""
+    sha = text.lower()
+    if sha and not _SHA.fullmatch(sha):
+        raise ValueError("a commit is searched for by the digits that it begins with")
+    return sha
 
 
 def globs(
