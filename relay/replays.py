@@ -34,7 +34,7 @@ from relay.statuses import ACTIVE_IN_RQ
 REASONS: dict[str, str] = {
     "unknown": "there is no such {kind}, or not any more",
     "unreadable": "its job cannot be read",
-    "stripped": "it ended well, and its event is not kept any more (RELAY_HISTORY)",
+    "stripped": "its event is not kept any more (RELAY_HISTORY)",
     "active": "it has not ended: it is {other} in RQ",
     "replaying": "its replay {other} waits or runs",
     "replayed": "it was replayed as {other}; replay that one, or --force",
