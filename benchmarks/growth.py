@@ -14,7 +14,7 @@ from benchmarks.store import Store
 from benchmarks.system import System, open_system, working
 from benchmarks.tables import Table, with_spread
 from config.loading import load
-from relay.events import Push
+from relay.events.event import Push
 from relay.routing import Router
 
 MIB = 1024 * 1024

@@ -12,7 +12,7 @@ from rq.registry import FailedJobRegistry, FinishedJobRegistry
 
 from benchmarks.processes import PATIENCE, BenchmarkFailed
 from benchmarks.store import QUEUE, Store
-from relay.events import Push
+from relay.events.event import Push
 from relay.records import DEPLOY_JOB
 from workers.deploys import Deploy
 

@@ -20,7 +20,7 @@ from benchmarks.store import QUEUE, Store
 from benchmarks.tables import Table, with_spread
 from config.patterns import PatternSet
 from relay.archive import Archive
-from relay.events import Delivery, Person, Push
+from relay.events.event import Delivery, Person, Push
 from relay.filtering import Filter
 from relay.finding import SECONDS
 from relay.overview import read_overview

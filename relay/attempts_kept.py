@@ -16,7 +16,7 @@ from yarl import URL
 
 from config.secret_values import MIN_SECRET_PART, url_parts, written_forms
 from relay.audit import MASK
-from relay.events import Event
+from relay.events.event import Event
 from relay.planning import Call
 
 MOST_ATTEMPTS = 20

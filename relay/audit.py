@@ -20,7 +20,7 @@ import structlog
 from config.secret_values import written_forms
 from relay.audit_file import AuditFile
 from relay.errors import AuditUnavailable
-from relay.events import Delivery, Event, PullRequest
+from relay.events.event import Delivery, Event, PullRequest
 from relay.output import Output
 
 MASK = "****"

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from config.model import ProviderName
-from relay.events import Event, Ignored, PullRequest
+from relay.events.event import Event, Ignored, PullRequest
 from relay.notices import Messenger
 from relay.planning import Call, Recipe, masked
 from relay.providers import DIALECTS

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 from datetime import datetime
 
-from relay.events import NO_COMMIT, Event, PullRequest, Push
+from relay.events.event import NO_COMMIT, Event, PullRequest, Push
 
 _JOB_ID = re.compile(r"(?!body-|id-|.*-replay-[0-9]+\Z)[A-Za-z0-9_-]{1,128}")
 

@@ -26,7 +26,7 @@ from relay.errors import (
     SpoolUnavailable,
     StoreUnavailable,
 )
-from relay.events import MAX_EVENT, Delivery
+from relay.events.event import MAX_EVENT, Delivery
 from relay.forwarding import Forwarder
 from relay.metrics import tally
 from relay.queueing import DeliveryQueue, Packed, Record, Stored, Verdict, encode, packed_record

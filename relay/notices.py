@@ -13,7 +13,7 @@ from config.loading import Loaded
 from config.model import NoticeKind, Notifier, Target
 from config.patterns import PatternSet
 from config.preset import presets
-from relay.events import Event, PullRequest, Push
+from relay.events.event import Event, PullRequest, Push
 from relay.planning import Call, Recipe, Reveal, event_context, masked
 from relay.templates import PlanError
 

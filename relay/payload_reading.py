@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 
 from config.settings import Settings
 from relay.errors import NoSuchThing
-from relay.events import Delivery
+from relay.events.event import Delivery
 from relay.payloads_kept import MOST_BODY, TOO_LARGE, UNCLEAR, payload_key
 from relay.reading import Record, epoch, read_argument
 from relay.records import JOB_PREFIX

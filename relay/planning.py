@@ -14,7 +14,7 @@ from config.errors import Problem
 from config.loading import Loaded
 from config.model import On, OnUncertain, SecretRef, Target, Text
 from config.preset import Preset, presets
-from relay.events import NO_COMMIT, Event, Person, PullRequest, Push
+from relay.events.event import NO_COMMIT, Event, Person, PullRequest, Push
 from relay.templates import PlanError, Template
 
 Reveal = Callable[[SecretRef], str]

@@ -17,7 +17,7 @@ from redis.exceptions import RedisError
 from rq.registry import CanceledJobRegistry, FailedJobRegistry, FinishedJobRegistry
 
 from relay.errors import BatchRefused, RedisUnavailable
-from relay.events import Delivery
+from relay.events.event import Delivery
 from relay.pace import KEPT, pace_key
 from relay.packing import pack, packed
 from relay.records import (

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, TypeVar
 import msgspec
 from rq.results import Result
 
-from relay.events import MAX_EVENT, Event, PullRequest, Push
+from relay.events.event import MAX_EVENT, Event, PullRequest, Push
 from relay.records import (
     APPROVED_BY_FIELD,
     ATTEMPTS_FIELD,

@@ -42,7 +42,7 @@ from relay.errors import (
     UnknownSource,
     UnsupportedMediaType,
 )
-from relay.events import Delivery, Ignored
+from relay.events.event import Delivery, Ignored
 from relay.identity import delivery_id
 from relay.intake import Intake
 from relay.limits import ByteBudget, TokenBucket

@@ -15,7 +15,7 @@ import msgspec
 from redis.asyncio import Redis
 
 from config.settings import Settings
-from relay.events import Delivery
+from relay.events.event import Delivery
 from relay.identity import replay_ids
 from relay.queueing import JOB_TIMEOUT
 from relay.reading import read_argument

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from config.collector import collector_paused
 from config.model import On, Route
 from config.patterns import PatternSet, is_literal
-from relay.events import Event, PullRequest, Push
+from relay.events.event import Event, PullRequest, Push
 
 REPOSITORIES_REMEMBERED = 8_192
 """Repositories whose routes are not looked up again; bounds memory, not the file."""

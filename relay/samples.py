@@ -9,7 +9,7 @@ import hashlib
 import time
 from typing import Any
 
-from relay.events import NO_COMMIT
+from relay.events.event import NO_COMMIT
 
 
 def sample(

@@ -20,7 +20,7 @@ from rq.registry import ScheduledJobRegistry
 from rq.utils import utcformat
 
 from config.model import Target
-from relay.events import Event
+from relay.events.event import Event
 from relay.identity import (
     arrival,
     changed_at,

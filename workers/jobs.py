@@ -18,7 +18,7 @@ from config.errors import RelayError
 from config.model import Target
 from relay.audit import delivery_fields, event_fields, log
 from relay.errors import AuditUnavailable
-from relay.events import Delivery
+from relay.events.event import Delivery
 from relay.identity import is_replay
 from relay.records import (
     CANCELLED_BY_FIELD,

@@ -20,7 +20,7 @@ from relay import app
 from relay.commands.exits import exits
 from relay.commands.options import CONFIG
 from relay.commands.preparing import ready
-from relay.events import Ignored
+from relay.events.event import Ignored
 from relay.explanation import as_text, explanation, understood
 from relay.notices import messengers
 from relay.planning import recipes

@@ -12,7 +12,7 @@ from relay.console.context import CONTEXT, Context
 from relay.console.planning import Explained, explained, explained_event, route_shown
 from relay.console.rendering import page
 from relay.errors import NoSuchThing, Refused, Rejected
-from relay.events import Delivery
+from relay.events.event import Delivery
 from relay.filtering import Filter
 from relay.reading import read_argument
 from relay.records import JOB_PREFIX, STRIPPED_FIELD

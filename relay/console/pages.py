@@ -19,7 +19,7 @@ from relay.console.rendering import STATIC, Told, page
 from relay.console.search import asked, filter_of, is_wanted
 from relay.console.way import judged, shown, steps
 from relay.errors import NoSuchThing, Refused
-from relay.events import Delivery
+from relay.events.event import Delivery
 from relay.finding import SECONDS
 from relay.reading import Record, read_argument
 from relay.records import JOB_PREFIX

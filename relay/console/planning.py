@@ -16,7 +16,7 @@ from relay import __version__
 from relay.console.context import Plan
 from relay.console.endpoints import Asked, Nothing
 from relay.errors import NoSuchThing
-from relay.events import Event, Ignored
+from relay.events.event import Event, Ignored
 from relay.explanation import explanation, understood
 from relay.overview import Standing
 from relay.records import QUEUE_PREFIX

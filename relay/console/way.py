@@ -8,7 +8,7 @@ from typing import NamedTuple
 from relay.archive import Details
 from relay.attempts_kept import AttemptRecord
 from relay.console.words import Line, standing
-from relay.events import Delivery
+from relay.events.event import Delivery
 from relay.reading import Record, epoch, iso
 from relay.routing import Decision
 from relay.statuses import ACTIVE

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar, Protocol
 
-from relay.events import Event, Ignored
+from relay.events.event import Event, Ignored
 
 Headers = Mapping[str, str]
 """Request headers; lookups ignore case (aiohttp's ``CIMultiDict`` and its proxy do)."""

@@ -12,7 +12,7 @@ from typing import ClassVar
 import msgspec
 
 from relay.errors import Malformed, Unauthorized
-from relay.events import (
+from relay.events.event import (
     MAX_TIME,
     NO_COMMIT,
     Action,

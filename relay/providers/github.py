@@ -13,7 +13,7 @@ from typing import ClassVar, cast, get_args
 import msgspec
 
 from relay.errors import Malformed, Unauthorized
-from relay.events import MAX_TIME, Action, Event, Ignored, Number, Person, PullRequest, Push
+from relay.events.event import MAX_TIME, Action, Event, Ignored, Number, Person, PullRequest, Push
 from relay.providers.dialect import Headers, ReadsFiles, always
 from relay.providers.payloads import (
     Changes,

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import msgspec
 
 from relay.errors import Malformed, Unauthorized
-from relay.events import MAX_TIME, Action, Event, Ignored, Number, Person, PullRequest, Push
+from relay.events.event import MAX_TIME, Action, Event, Ignored, Number, Person, PullRequest, Push
 from relay.providers.dialect import Headers, ReadsFiles, always
 from relay.providers.payloads import (
     Author,

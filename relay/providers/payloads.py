@@ -10,7 +10,7 @@ from urllib.parse import parse_qs
 import msgspec
 
 from relay.errors import Malformed
-from relay.events import MAX_FILES, MAX_FILES_LENGTH, MAX_MESSAGE, Person
+from relay.events.event import MAX_FILES, MAX_FILES_LENGTH, MAX_MESSAGE, Person
 
 T = TypeVar("T")
 

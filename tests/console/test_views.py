@@ -17,7 +17,7 @@ from relay.console.overview import age, figures, groups, view
 from relay.console.search import Asked, asked, filter_of, is_wanted
 from relay.console.way import judged, shown, steps
 from relay.console.words import actions, clock, moment, note, place, relations, standing
-from relay.events import Delivery, Push
+from relay.events.event import Delivery, Push
 from relay.overview import Overview
 from relay.pace import Minute
 from relay.reading import End, Record, epoch, iso

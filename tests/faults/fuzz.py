@@ -27,7 +27,7 @@ from pathlib import Path
 from multidict import CIMultiDict
 
 from relay.errors import Malformed, Unauthorized
-from relay.events import MAX_EVENT, Delivery, Ignored, Push
+from relay.events.event import MAX_EVENT, Delivery, Ignored, Push
 from relay.packing import pack
 from relay.providers import DIALECTS
 from relay.providers.dialect import Dialect

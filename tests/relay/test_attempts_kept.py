@@ -28,7 +28,7 @@ from relay.attempts_kept import (
     recorded,
 )
 from relay.audit import MASK, Redactor
-from relay.events import Push
+from relay.events.event import Push
 from relay.planning import Call, Recipe
 
 EVENT = Push("acme/web", "refs/heads/main", "1" * 40, "2" * 40, message="Change it")

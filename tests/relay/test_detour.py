@@ -19,7 +19,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from relay import audit, forwarding
 from relay.audit import delivery_fields
 from relay.errors import AuditUnavailable, BatchRefused
-from relay.events import Delivery, Push
+from relay.events.event import Delivery, Push
 from relay.forwarding import Forwarder
 from relay.intake import Intake
 from relay.queueing import Record, Stored

@@ -20,7 +20,7 @@ from rq.registry import FinishedJobRegistry, ScheduledJobRegistry, StartedJobReg
 from config.patterns import PatternSet, literal_part
 from relay import finding, looking
 from relay.archive import Archive
-from relay.events import Delivery, Event, Person, PullRequest, Push
+from relay.events.event import Delivery, Event, Person, PullRequest, Push
 from relay.filtering import Filter
 from relay.finding import Found, Newest
 from relay.reading import Record, epoch, iso

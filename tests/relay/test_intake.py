@@ -19,7 +19,7 @@ from rq.job import Job, JobStatus
 from relay import audit
 from relay.audit import delivery_fields
 from relay.errors import Malformed, StoreUnavailable
-from relay.events import MAX_EVENT, Delivery, Push
+from relay.events.event import MAX_EVENT, Delivery, Push
 from relay.intake import MAX_BATCH, Intake
 from relay.queueing import Stored, Verdict
 from relay.records import DELIVERY_JOB, RETRY_INTERVALS

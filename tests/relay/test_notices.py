@@ -13,7 +13,7 @@ from pydantic import SecretStr
 
 from config.loading import load
 from config.model import NOTICE_KINDS, Notifier
-from relay.events import PullRequest, Push
+from relay.events.event import PullRequest, Push
 from relay.notices import Messenger, Notice, rehearse_notices
 from relay.planning import masked
 

@@ -15,7 +15,7 @@ from pydantic import SecretStr
 from config.loading import load
 from config.model import SecretRef, Target
 from config.preset import presets
-from relay.events import Event, PullRequest, Push
+from relay.events.event import Event, PullRequest, Push
 from relay.planning import Call, Recipe, masked, rehearse
 from relay.templates import PlanError, Template
 

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rq import Retry
 
-from relay.events import Delivery, Event, Person, PullRequest, Push
+from relay.events.event import Delivery, Event, Person, PullRequest, Push
 from relay.reading import Task, left_of, read_argument, read_end, read_task
 from relay.records import DELIVERY_JOB, ENDLESS, HELD_ERROR, job_data
 from relay.statuses import STATUSES, status_of, wait_note, with_deploys

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from config.model import Route
-from relay.events import Event, Person, PullRequest, Push
+from relay.events.event import Event, Person, PullRequest, Push
 from relay.routing import Router
 
 SHA = "2" * 40

@@ -16,7 +16,7 @@ from rq.job import Job, JobStatus
 from config.model import Target
 from relay.audit import delivery_fields
 from relay.cli import main
-from relay.events import Delivery, Person, Push
+from relay.events.event import Delivery, Person, Push
 from relay.intake import Intake
 from relay.records import HELD_ERROR
 from relay.store import connect_async

@@ -10,7 +10,7 @@ import msgspec
 from aiohttp import web
 from rq.job import Job
 
-from relay.events import Delivery, Push
+from relay.events.event import Delivery, Push
 from relay.records import DELIVERY_JOB
 from tests.harness import Answer, Target, sha_of, until
 from tests.workers.crew import Crew

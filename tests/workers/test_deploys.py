@@ -13,7 +13,7 @@ import redis
 from redis.asyncio import Redis
 
 from config.model import Target
-from relay.events import NO_COMMIT, Event, PullRequest, Push
+from relay.events.event import NO_COMMIT, Event, PullRequest, Push
 from relay.identity import deploy_identity
 from relay.store import connect_async
 from workers.deploys import MAX_MOVES, Deploy, Wanted, latest_key, queue_deploys

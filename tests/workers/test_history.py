@@ -19,7 +19,7 @@ from config.settings import load_settings
 from relay.archive import Archive
 from relay.attempts_kept import attempts_key
 from relay.briefs import RESULTS_PREFIX
-from relay.events import Delivery, Person, Push
+from relay.events.event import Delivery, Person, Push
 from relay.records import DELIVERY_JOB
 from relay.replays import Wish, replay_deliveries
 from relay.statuses import ACTIVE_IN_RQ, Kind

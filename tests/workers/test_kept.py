@@ -16,7 +16,7 @@ from config.settings import load_settings
 from relay import audit
 from relay.attempts_kept import MOST_ATTEMPTS, AttemptRecord, attempts_key, read_attempts
 from relay.audit import MASK
-from relay.events import Push
+from relay.events.event import Push
 from relay.records import DEPLOY_JOB
 from relay.replays import Wish
 from relay.store import connect_async

@@ -22,7 +22,7 @@ from rq import Retry
 from rq.job import Job, JobStatus
 from rq.rate_limit import RateLimit
 
-from relay.events import Delivery, Push
+from relay.events.event import Delivery, Push
 from relay.records import DELIVERY_JOB, DEPLOY_JOB
 from tests.harness import Target, until
 from tests.workers import jobs

@@ -14,7 +14,7 @@ import redis
 from aiohttp import web
 from rq.job import Job, JobStatus
 
-from relay.events import Push
+from relay.events.event import Push
 from relay.notices import Notice
 from relay.records import DEPLOY_JOB, NOTICE_JOB
 from tests.harness import Relay, Target, until

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from config.policies import RetryPolicy, Success
-from relay.events import PullRequest, Push
+from relay.events.event import PullRequest, Push
 from relay.identity import changed_at, delivery_id, deploy_identity, transition
 from workers.backoff import pause, retry_after
 from workers.verdict import Answer, judge

@@ -18,7 +18,7 @@ from rq.job import Job, JobStatus
 
 from config.settings import Settings, load_settings
 from relay.cancelling import cancel
-from relay.events import Delivery, Push
+from relay.events.event import Delivery, Push
 from relay.records import DELIVERY_JOB
 from relay.replays import Wish, replay_deliveries
 from relay.store import connect_async

@@ -13,7 +13,7 @@ import redis
 from aiohttp import web
 from rq.job import Job, JobStatus
 
-from relay.events import Push
+from relay.events.event import Push
 from relay.records import DEPLOY_JOB, HELD_ERROR
 from tests.harness import RELAY_YAML, Relay, Target
 from tests.workers.crew import Crew

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from multidict import CIMultiDict
 
 from relay.errors import Malformed, Unauthorized
-from relay.events import Ignored, Person, PullRequest, Push
+from relay.events.event import Ignored, Person, PullRequest, Push
 from relay.providers.forgejo import Forgejo
 from relay.providers.gitea import Gitea
 from relay.providers.gogs import Gogs

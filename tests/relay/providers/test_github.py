@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from multidict import CIMultiDict
 
 from relay.errors import Malformed, Unauthorized
-from relay.events import MAX_FILES, Action, Ignored, Person, PullRequest, Push
+from relay.events.event import MAX_FILES, Action, Ignored, Person, PullRequest, Push
 from relay.providers.github import MAX_COMMITS, GitHub
 
 OLD, NEW = "a" * 40, "b" * 40

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from multidict import CIMultiDict
 
 from relay.errors import Malformed, Unauthorized
-from relay.events import Ignored, Person, PullRequest, Push
+from relay.events.event import Ignored, Person, PullRequest, Push
 from relay.providers.gitlab import GitLab, signing_key
 
 OLD, NEW = "a" * 40, "b" * 40

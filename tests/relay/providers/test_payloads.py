@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from multidict import CIMultiDict
 
 from relay.errors import Malformed
-from relay.events import (
+from relay.events.event import (
     MAX_FILES,
     MAX_FILES_LENGTH,
     MAX_MESSAGE,

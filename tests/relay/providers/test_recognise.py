@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from multidict import CIMultiDict
 
 from relay.errors import Malformed
-from relay.events import Ignored
+from relay.events.event import Ignored
 from relay.providers import DIALECTS
 from relay.providers.recognise import event_header
 from relay.samples import sample
