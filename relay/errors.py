@@ -199,6 +199,15 @@ class StoreUnavailable(RelayError):
     """See Rejected."""
 
 
+class LedgerUnavailable(StoreUnavailable):
+    """The ledger takes nothing at the moment: its disk is full, its lock is held, or it is
+    damaged."""
+
+
+class LedgerUnusable(RelayError):
+    """The ledger cannot be opened here, and waiting would not help."""
+
+
 class RedisUnavailable(StoreUnavailable):
     """Redis is away, too slow, out of memory, or takes no writes."""
 

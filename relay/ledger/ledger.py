@@ -1,0 +1,200 @@
+"""The ledger as other rooms use it: commit work, read, open and close.
+
+Group commit: all work that waits at one moment goes into the next transaction, so that under load
+one COMMIT serves many. Work is a function of a transaction; it uses nothing else that waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar, cast
+
+from relay.batching import GroupCommit
+from relay.errors import LedgerUnavailable
+from relay.ledger.sqlite import (
+    FILE,
+    Clock,
+    SQLiteReader,
+    SQLiteWriter,
+    connect,
+    is_database_error,
+    migrate,
+    system_clock,
+    unavailable,
+)
+from relay.ledger.transaction import Reader, Transaction
+
+T = TypeVar("T")
+
+Work = Callable[[Transaction], Awaitable[T]]
+
+READERS = 4
+"""Reads of one process at a time."""
+
+READ_SECONDS = 5.0
+"""Seconds after which a read is broken off."""
+
+MOST_OF_A_RECEIVER = 256
+MOST_OF_A_WORKER = 64
+"""Pieces of work in one transaction at most; larger groups keep other processes waiting."""
+
+
+class _Item(NamedTuple):
+    since: float
+    work: Work[Any]
+
+
+class _Result(NamedTuple):
+    value: Any
+    error: Exception | None = None
+
+
+class Ledger:
+    """One process's access to the ledger."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        timeout: float = 3,
+        most: int = MOST_OF_A_WORKER,
+        full_sync: bool = True,
+        clock: Clock = system_clock,
+    ) -> None:
+        """Open the ledger of ``folder``, which has been prepared. ``timeout`` is the seconds that a
+        commit may take. Raises LedgerUnusable and OSError."""
+        self.folder = folder
+        self.clock = clock
+        self._timeout = timeout
+        self._writer = SQLiteWriter(folder, full_sync=full_sync, clock=clock)
+        self._group: GroupCommit[_Item, _Result] = GroupCommit(self._commit, most=most)
+        self._failed_at = -1.0
+        self._failure: LedgerUnavailable | None = None
+        self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="ledger-read")
+        self._idle = [connect(folder / FILE, mode="ro")]
+        self._glance = connect(folder / FILE, mode="ro")
+
+    async def commit(self, work: Work[T]) -> T:
+        """Return what ``work`` returns, once it is on the disk.
+
+        Raises LedgerUnavailable where nothing may have been kept, and what ``work`` raises; then
+        nothing of it was kept, and others in the same transaction are not concerned.
+        """
+        result = await self._group.submit(_Item(time.monotonic(), work))
+        if result.error is not None:
+            raise result.error
+        return cast(T, result.value)
+
+    async def glance(self, read: Callable[[Reader], Awaitable[T]]) -> T:
+        """Return what ``read`` returns. It runs in the event loop, so it has to be short: a few
+        rows by their ids. Raises LedgerUnavailable."""
+        try:
+            return await read(SQLiteReader(self._glance, self.clock))
+        except Exception as error:
+            raise _told(error) from None
+
+    async def read(self, read: Callable[[Reader], Awaitable[T]]) -> T:
+        """Return what ``read`` returns, of one state of the ledger. It runs in a thread, and is
+        broken off after READ_SECONDS. Raises LedgerUnavailable."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._readers, self._read, read)
+
+    @property
+    def failure(self) -> str:
+        """Why the last commit was refused; empty after one that was not."""
+        return str(self._failure) if self._failure else ""
+
+    @property
+    def writer(self) -> SQLiteWriter:
+        """The connection that writes."""
+        return self._writer
+
+    async def close(self) -> None:
+        """Return once what waits is committed or refused, and all files are closed."""
+        await self._group.drain()
+        self._writer.close()
+        self._readers.shutdown(wait=True)
+        for connection in (*self._idle, self._glance):
+            connection.close()
+
+    async def _commit(self, batch: Sequence[_Item]) -> Sequence[_Result]:
+        if batch[0].since <= self._failed_at and self._failure is not None:
+            # It waited while the ledger refused. If each batch that did tried again, the last
+            # sender would wait for many timeouts.
+            raise self._failure
+        try:
+            try:
+                return [_Result(value) for value in await self._run(batch)]
+            except LedgerUnavailable:
+                raise
+            except Exception as error:
+                if len(batch) == 1:
+                    return [_Result(None, error)]
+            # One of them cannot be done. Nothing was kept, so each is done for itself.
+            return [await self._run_alone(item) for item in batch]
+        except LedgerUnavailable as error:
+            self._failed_at, self._failure = time.monotonic(), error
+            raise
+
+    async def _run_alone(self, item: _Item) -> _Result:
+        try:
+            [value] = await self._run([item])
+        except LedgerUnavailable:
+            raise
+        except Exception as error:
+            return _Result(None, error)
+        return _Result(value)
+
+    async def _run(self, batch: Sequence[_Item]) -> list[Any]:
+        """Do all of a batch in one transaction."""
+        deadline = time.monotonic() + self._timeout
+        transaction = await self._writer.begin(self._timeout)
+        try:
+            values = [await item.work(transaction) for item in batch]
+        except BaseException as error:
+            self._writer.rollback()
+            if is_database_error(error):
+                raise _told(error) from None
+            raise
+        await self._writer.commit(max(0.1, deadline - time.monotonic()))
+        self._failure = None
+        return values
+
+    def _read(self, read: Callable[[Reader], Awaitable[T]]) -> T:
+        try:
+            connection = self._idle.pop() if self._idle else connect(self.folder / FILE, mode="ro")
+            deadline = time.monotonic() + READ_SECONDS
+            connection.set_progress_handler(lambda: time.monotonic() > deadline, 10_000)
+            connection.execute("BEGIN")
+            try:
+                return _drive(read(SQLiteReader(connection, self.clock)))
+            finally:
+                connection.execute("COMMIT")
+                self._idle.append(connection)
+        except Exception as error:
+            raise _told(error) from None
+
+
+def prepare(folder: Path) -> int:
+    """Make the ledger of ``folder`` or bring it to this release's schema, and return how many
+    migrations ran. Blocking. Raises LedgerUnusable and OSError."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return migrate(folder / FILE)
+
+
+def _drive(reading: Awaitable[T]) -> T:
+    """Run a coroutine to its end that never waits, without an event loop."""
+    steps = reading.__await__()
+    try:
+        next(steps)
+    except StopIteration as end:
+        return cast(T, end.value)
+    raise RuntimeError("a read of the ledger waited for something else")
+
+
+def _told(error: BaseException) -> BaseException:
+    return unavailable(error) if is_database_error(error) else error  # type: ignore[arg-type]

@@ -1,0 +1,83 @@
+-- Deploys: queued by routing, ended by newer states.
+
+-- name: deploy_line
+-- What each line of the audit names of a deploy.
+SELECT d.id, d.delivery, v.source, v.kind, v.repo, v.ref_name, v.sha, v.sender, v.author, v.remote,
+  v.config, d.route, t.name AS target_name, d.attempt, coalesce(d.live_before, l.deploy) AS live_deploy
+FROM deploy d
+JOIN delivery v ON v.id = d.delivery
+JOIN target t ON t.id = d.target
+LEFT JOIN live l ON l.target = d.target AND l.ref = d.ref
+WHERE d.id = :deploy
+
+-- name: target_by_name
+SELECT id FROM target WHERE name = :name
+
+-- name: insert_target
+INSERT INTO target (name) VALUES (:name) ON CONFLICT (name) DO NOTHING
+
+-- name: insert_deploy
+-- Queue a deploy unless the same one exists: one target, state, turn and call.
+INSERT INTO deploy (delivery, target, ref, state, pos, turn, call_key, route, status, next_at,
+  created_at, line_at, replay_of, requested_by, is_forced, trace)
+VALUES (:delivery, :target, :ref, :state, :pos, :turn, :call_key, :route, 'waiting', :now,
+  :now, :line_at, :replay_of, :requested_by, :is_forced, :trace)
+ON CONFLICT DO NOTHING
+RETURNING id
+
+-- name: same_deploy
+-- The deploy that an insert met.
+SELECT id, status FROM deploy
+WHERE target = :target AND ref = :ref AND state = :state AND turn = :turn AND call_key = :call_key
+
+-- name: newer_deploy
+-- The newest deploy of a target and ref in a later place than :pos that was not cancelled.
+SELECT id FROM deploy INDEXED BY deploy_ref
+WHERE ref = :ref AND target = :target AND pos > :pos AND status <> 'cancelled'
+ORDER BY pos DESC, id DESC LIMIT 1
+
+-- name: older_waiting
+-- Deploys of a target and ref that wait and come before a place in the line, the oldest first.
+SELECT id, line_at, attempt FROM deploy INDEXED BY deploy_open
+WHERE target = :target AND ref = :ref AND status IN ('waiting', 'calling') AND status = 'waiting'
+  AND (pos < :pos OR (pos = :pos AND id < :deploy))
+ORDER BY pos, id
+
+-- name: waiting_of_ended_ref
+-- Deploys that wait for an older state of a ref that has ended.
+SELECT id, target FROM deploy
+WHERE ref = :ref AND status = 'waiting' AND pos < :pos
+ORDER BY id
+
+-- name: supersede_deploy
+-- End a deploy that waits, because something newer has taken its place.
+UPDATE deploy SET status = 'superseded', reason = :reason, superseded_by = :by, waits = '',
+  waits_until = NULL, next_at = NULL, ended_at = :now
+WHERE id = :deploy AND status = 'waiting'
+
+-- name: inherit_place
+-- Give a deploy the place in the line of the one that it superseded before any call.
+UPDATE deploy SET line_at = min(line_at, :line_at) WHERE id = :deploy
+
+-- name: wake_next_in_order
+-- Make the next deploy due that waits for an older one of its target and ref.
+UPDATE deploy SET next_at = :now, waits = '', waits_until = NULL
+WHERE id = (SELECT id FROM deploy INDEXED BY deploy_open
+  WHERE target = :target AND ref = :ref AND status IN ('waiting', 'calling') AND status = 'waiting'
+    AND waits = 'order'
+  ORDER BY pos, id LIMIT 1)
+RETURNING id
+
+-- name: wake_next_for_slot
+-- Make the deploy due that has waited longest for a slot, or for the probe, of its target.
+UPDATE deploy SET next_at = :now, waits = '', waits_until = NULL
+WHERE id = (SELECT id FROM deploy INDEXED BY deploy_line
+  WHERE target = :target AND status = 'waiting' AND waits = :waits
+  ORDER BY line_at, id LIMIT 1)
+RETURNING id
+
+-- name: wake_all_that_wait_for
+-- Make all deploys of a target due that wait for one reason.
+UPDATE deploy SET next_at = :now, waits = '', waits_until = NULL
+WHERE target = :target AND status = 'waiting' AND waits = :waits
+RETURNING id

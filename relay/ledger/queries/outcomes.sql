@@ -1,0 +1,51 @@
+-- Outcomes: written by the owner of the claim only.
+
+-- name: write_outcome
+-- What became of a call, if the claim is still the caller's.
+UPDATE deploy SET status = :status, waits = :waits, waits_until = :until, reason = :reason,
+  next_at = :next_at, ended_at = :ended_at, claim = NULL, probe = 0, tries = :tries, http = :http,
+  deployment_id = :deployment_id, confirmed = :confirmed
+WHERE id = :deploy AND status = 'calling' AND claim = :claim AND attempt = :attempt
+
+-- name: write_attempt
+UPDATE attempt SET ms = :ms, http = :http, outcome = :outcome, reason = :reason, exchange = :exchange
+WHERE deploy = :deploy AND number = :number
+
+-- name: write_late_attempt
+-- An answer that came when the claim was lost: said beside the mark, and changes nothing else.
+UPDATE attempt SET ms = :ms, http = :http, reason = reason || '; late answer: ' || :outcome,
+  exchange = :exchange
+WHERE deploy = :deploy AND number = :number AND outcome = 'uncertain'
+
+-- name: deploy_place
+SELECT target, ref, pos, tries, created_at, called_at FROM deploy WHERE id = :deploy
+
+-- name: write_live
+-- What is live on a ref of a target, unless something newer is.
+INSERT INTO live (target, ref, deploy, pos) VALUES (:target, :ref, :deploy, :pos)
+ON CONFLICT (target, ref) DO UPDATE SET deploy = excluded.deploy, pos = excluded.pos
+WHERE excluded.pos > live.pos OR (excluded.pos = live.pos AND excluded.deploy > live.deploy)
+
+-- name: overtake_failures
+-- A newer success makes older failures nobody's business any more.
+UPDATE deploy SET overtaken = 1
+WHERE target = :target AND ref = :ref AND status IN ('failed', 'uncertain') AND overtaken = 0
+  AND replayed_by IS NULL AND (pos < :pos OR (pos = :pos AND id < :deploy))
+
+-- name: target_row
+SELECT t.*, t.name AS target_name FROM target t WHERE t.id = :target
+
+-- name: write_target_state
+UPDATE target SET limited_until = :limited_until, failures = :failures, opened = :opened,
+  open_until = :open_until
+WHERE id = :target
+
+-- name: failing_on_ref
+SELECT deploy FROM failing WHERE target = :target AND ref = :ref
+
+-- name: insert_failing
+INSERT INTO failing (target, ref, deploy) VALUES (:target, :ref, :deploy)
+ON CONFLICT (target, ref) DO NOTHING
+
+-- name: delete_failing
+DELETE FROM failing WHERE target = :target AND ref = :ref
