@@ -14,10 +14,10 @@ CREATE TABLE ref (
   id INTEGER PRIMARY KEY,
   repository TEXT NOT NULL,                       -- the key: server and the repository's id or name
   name TEXT NOT NULL,                             -- refs/heads/main, refs/tags/v1, #12
-  next_no INTEGER NOT NULL DEFAULT 1,             -- numbers of states are never used again
   newest INTEGER NOT NULL DEFAULT 0,              -- number of the newest state
   newest_pos INTEGER NOT NULL DEFAULT 0,
   ended_pos INTEGER NOT NULL DEFAULT 0,           -- place of the newest state that ended the ref
+  version INTEGER NOT NULL DEFAULT 0,             -- another number after each change of its states
   UNIQUE (repository, name)
 ) STRICT;
 

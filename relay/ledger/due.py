@@ -1,0 +1,54 @@
+"""What is due, and which process looks: the sweep's questions to the ledger."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from relay.ledger.rows import MICROSECONDS, seconds
+from relay.ledger.transaction import Reader, Transaction
+
+MOST_DUE = 5_000
+"""Rows of each kind in one answer."""
+
+
+class Due(NamedTuple):
+    """The numbers of rows whose time has come, those that are due longest first."""
+
+    deliveries: list[int]
+    deploys: list[int]
+    notices: list[int]
+
+
+async def due(reader: Reader, most: int = MOST_DUE) -> Due:
+    """Return what is due now: to be routed, to be called or whose claim has run out, to be told."""
+    limits = {"now": reader.now, "most": most}
+    return Due(
+        *[
+            [int(row["id"]) for row in await reader.rows(query, limits)]
+            for query in ("due_deliveries", "due_deploys", "due_notices")
+        ]
+    )
+
+
+async def next_due(reader: Reader) -> float | None:
+    """Return when the next deploy or notice is due, in seconds since the Unix epoch; None where
+    none waits."""
+    row = await reader.row("next_due")
+    return seconds(row["at"]) if row is not None and row["at"] is not None else None
+
+
+async def take_duty(tx: Transaction, name: str, owner: str, lease: float, note: str = "") -> bool:
+    """Take or keep a duty for ``lease`` seconds. Return False where another process has it."""
+    taken = {
+        "name": name,
+        "owner": owner,
+        "until": tx.now + round(lease * MICROSECONDS),
+        "note": note,
+        "now": tx.now,
+    }
+    return await tx.run("take_duty", taken) == 1
+
+
+async def give_up_duty(tx: Transaction, name: str, owner: str) -> None:
+    """Let another process take a duty at once."""
+    await tx.run("give_up_duty", {"name": name, "owner": owner})

@@ -1,0 +1,63 @@
+-- Intake: deliveries and the history of their refs.
+
+-- name: delivery_of_guid
+-- The delivery that came first with this id, one with an equal body before others.
+SELECT id, body, status, verdict, state FROM delivery INDEXED BY delivery_guid
+WHERE source = :source AND guid = :guid AND guid <> ''
+ORDER BY body = :body DESC, id DESC LIMIT 1
+
+-- name: count_redelivery
+UPDATE delivery SET redeliveries = redeliveries + 1 WHERE id = :delivery
+
+-- name: ref_by_name
+SELECT id, version FROM ref WHERE repository = :repository AND name = :name
+
+-- name: insert_ref
+INSERT INTO ref (repository, name) VALUES (:repository, :name) RETURNING id
+
+-- name: ref_states
+SELECT no, pos, origin, value, at, own_clock, body, copies, first_seen, last_seen, touched, uncertain
+FROM ref_state WHERE ref = :ref ORDER BY pos, no
+
+-- name: write_ref_state
+INSERT INTO ref_state (ref, no, pos, origin, value, at, own_clock, touched, body, copies, first_seen,
+  last_seen, uncertain)
+VALUES (:ref, :no, :pos, :origin, :value, :at, :own_clock, :touched, :body, :copies, :first_seen,
+  :last_seen, :uncertain)
+ON CONFLICT (ref, no) DO UPDATE SET pos = excluded.pos, origin = excluded.origin,
+  value = excluded.value, at = excluded.at, own_clock = excluded.own_clock,
+  touched = excluded.touched, body = excluded.body, copies = excluded.copies,
+  last_seen = excluded.last_seen, uncertain = excluded.uncertain
+
+-- name: delete_ref_state
+DELETE FROM ref_state WHERE ref = :ref AND no = :no
+
+-- name: write_ref
+UPDATE ref SET newest = :newest, newest_pos = :newest_pos, ended_pos = max(ended_pos, :ended_pos),
+  version = :version
+WHERE id = :ref
+
+-- name: ref_turns
+SELECT target, turn, holds FROM ref_turn WHERE ref = :ref
+
+-- name: write_ref_turn
+INSERT INTO ref_turn (ref, target, turn, holds) VALUES (:ref, :target, :turn, :holds)
+ON CONFLICT (ref, target) DO UPDATE SET turn = excluded.turn, holds = excluded.holds
+
+-- name: insert_delivery
+INSERT INTO delivery (source, guid, body, received_at, kind, repo, ref, ref_name, branch, state, sha,
+  sender, author, remote, message, event, turns, config, verdict, status, reason, uncertain, trace,
+  replay_of, requested_by, next_at)
+VALUES (:source, :guid, :body, :received_at, :kind, :repo, :ref, :ref_name, :branch, :state, :sha,
+  :sender, :author, :remote, :message, :event, :turns, :config, :verdict, :status, :reason,
+  :uncertain, :trace, :replay_of, :requested_by, :next_at)
+RETURNING id
+
+-- name: insert_delivery_text
+INSERT INTO delivery_text (rowid, message) VALUES (:delivery, :message)
+
+-- name: insert_payload
+INSERT INTO payload (delivery, codec, body) VALUES (:delivery, :codec, :body)
+
+-- name: insert_route_reason
+INSERT INTO route_reason (delivery, place, route, reason) VALUES (:delivery, :place, :route, :reason)

@@ -1,0 +1,19 @@
+-- Routing: a queued delivery becomes deploys.
+
+-- name: queued_deliveries
+-- Deliveries that are due to be routed, within a range of ids.
+SELECT v.*, coalesce(s.pos, 0) AS pos, r.newest_pos
+FROM delivery v JOIN ref r ON r.id = v.ref LEFT JOIN ref_state s ON s.ref = v.ref AND s.no = v.state
+WHERE v.id BETWEEN :first AND :last AND v.status = 'queued'
+ORDER BY v.id
+
+-- name: finish_routing
+-- Say what became of a queued delivery; the first that does so wins.
+UPDATE delivery SET status = :status, reason = :reason, next_at = NULL
+WHERE id = :delivery AND status = 'queued'
+
+-- name: open_deploy_of_state
+-- A deploy of the same target and state that has not ended.
+SELECT id FROM deploy INDEXED BY deploy_open
+WHERE target = :target AND ref = :ref AND status IN ('waiting', 'calling') AND state = :state
+ORDER BY pos, id LIMIT 1
