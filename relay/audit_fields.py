@@ -1,0 +1,56 @@
+"""What every line of the audit says of a delivery or a deploy: the one owner of those fields."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from relay.events.event import Event, PullRequest
+from relay.events.ids import public_id
+from relay.ledger.rows import DeployLine
+
+
+def delivery_line(
+    number: int, source: str, event: Event, *, remote: str, config: str
+) -> dict[str, Any]:
+    """Return the fields of each line about a delivery.
+
+    ``number`` is 0 where the delivery has no row yet.
+    """
+    fields: dict[str, Any] = {
+        "delivery": public_id("delivery", number) if number else "",
+        "source": source,
+        "kind": event.kind,
+        "repo": event.repo,
+        "ref": event.ref,
+        "sha": event.sha,
+    }
+    if isinstance(event, PullRequest):
+        fields["number"] = event.number
+    return fields | {
+        "sender": event.sender,
+        "author": next(iter(event.author.names()), ""),
+        "remote": remote,
+        "config": config,
+    }
+
+
+def deploy_fields(line: DeployLine) -> dict[str, Any]:
+    """Return the fields of each line about a deploy. ``live`` is the deploy that was live on its
+    target and ref before it, empty without one."""
+    return {
+        "delivery": public_id("delivery", line.delivery),
+        "source": line.source,
+        "kind": line.kind,
+        "repo": line.repo,
+        "ref": line.ref,
+        "sha": line.sha,
+        "sender": line.sender,
+        "author": line.author.partition("\n")[0],
+        "remote": line.remote,
+        "config": line.config,
+        "deploy": public_id("deploy", line.id),
+        "route": line.route,
+        "target": line.target,
+        "attempt": line.attempt,
+        "live": public_id("deploy", line.live) if line.live else "",
+    }
