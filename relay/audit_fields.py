@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from relay.events.event import Event, PullRequest
+from relay.audit import event_fields
+from relay.events.event import Event
 from relay.events.ids import public_id
 from relay.ledger.rows import DeployLine
 
@@ -16,17 +17,10 @@ def delivery_line(
 
     ``number`` is 0 where the delivery has no row yet.
     """
-    fields: dict[str, Any] = {
+    return {
         "delivery": public_id("delivery", number) if number else "",
         "source": source,
-        "kind": event.kind,
-        "repo": event.repo,
-        "ref": event.ref,
-        "sha": event.sha,
-    }
-    if isinstance(event, PullRequest):
-        fields["number"] = event.number
-    return fields | {
+        **event_fields(event),
         "sender": event.sender,
         "author": next(iter(event.author.names()), ""),
         "remote": remote,
@@ -37,6 +31,7 @@ def delivery_line(
 def deploy_fields(line: DeployLine) -> dict[str, Any]:
     """Return the fields of each line about a deploy. ``live`` is the deploy that was live on its
     target and ref before it, empty without one."""
+    pull_request = {"number": line.number, "action": line.action} if line.number else {}
     return {
         "delivery": public_id("delivery", line.delivery),
         "source": line.source,
@@ -44,6 +39,7 @@ def deploy_fields(line: DeployLine) -> dict[str, Any]:
         "repo": line.repo,
         "ref": line.ref,
         "sha": line.sha,
+        **pull_request,
         "sender": line.sender,
         "author": line.author.partition("\n")[0],
         "remote": line.remote,

@@ -169,6 +169,7 @@ async def _insert(
             "body": new.body_hash,
             "received_at": microseconds(new.received_at),
             "kind": event.kind,
+            "action": event.action if isinstance(event, PullRequest) else "",
             "repo": event.repo,
             "ref": ref,
             "ref_name": new.change.name,

@@ -46,6 +46,10 @@ class DeployLine(msgspec.Struct, frozen=True, kw_only=True):
     kind: str
     repo: str
     ref: str
+    """``refs/heads/…`` or ``refs/tags/…``; of a pull request that of its head."""
+    number: int
+    """Of a pull request; 0 otherwise."""
+    action: str
     sha: str
     sender: str
     author: str
@@ -61,13 +65,16 @@ class DeployLine(msgspec.Struct, frozen=True, kw_only=True):
 
 def deploy_line(row: Row) -> DeployLine:
     """Return a row of the queries ``deploy_line`` and those that select the same columns."""
+    number = int(row["ref_name"][1:]) if row["kind"] == "pull_request" else 0
     return DeployLine(
         id=row["id"],
         delivery=row["delivery"],
         source=row["source"],
         kind=row["kind"],
         repo=row["repo"],
-        ref=row["ref_name"],
+        ref=f"refs/heads/{row['branch']}" if number else row["ref_name"],
+        number=number,
+        action=row["action"],
         sha=row["sha"],
         sender=row["sender"],
         author=row["author"],

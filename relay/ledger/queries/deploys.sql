@@ -2,7 +2,7 @@
 
 -- name: deploy_line
 -- What each line of the audit names of a deploy.
-SELECT d.id, d.delivery, v.source, v.kind, v.repo, v.ref_name, v.sha, v.sender, v.author, v.remote,
+SELECT d.id, d.delivery, v.source, v.kind, v.repo, v.ref_name, v.branch, v.action, v.sha, v.sender, v.author, v.remote,
   v.config, d.route, t.name AS target_name, d.attempt, coalesce(d.live_before, l.deploy) AS live_deploy
 FROM deploy d
 JOIN delivery v ON v.id = d.delivery

@@ -45,10 +45,10 @@ INSERT INTO ref_turn (ref, target, turn, holds) VALUES (:ref, :target, :turn, :h
 ON CONFLICT (ref, target) DO UPDATE SET turn = excluded.turn, holds = excluded.holds
 
 -- name: insert_delivery
-INSERT INTO delivery (source, guid, body, received_at, kind, repo, ref, ref_name, branch, state, sha,
+INSERT INTO delivery (source, guid, body, received_at, kind, action, repo, ref, ref_name, branch, state, sha,
   sender, author, remote, message, event, turns, config, verdict, status, reason, uncertain, trace,
   replay_of, requested_by, next_at)
-VALUES (:source, :guid, :body, :received_at, :kind, :repo, :ref, :ref_name, :branch, :state, :sha,
+VALUES (:source, :guid, :body, :received_at, :kind, :action, :repo, :ref, :ref_name, :branch, :state, :sha,
   :sender, :author, :remote, :message, :event, :turns, :config, :verdict, :status, :reason,
   :uncertain, :trace, :replay_of, :requested_by, :next_at)
 RETURNING id

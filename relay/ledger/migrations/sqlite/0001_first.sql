@@ -55,6 +55,7 @@ CREATE TABLE delivery (
   body BLOB NOT NULL,                             -- hash of the webhook's body
   received_at INTEGER NOT NULL,
   kind TEXT NOT NULL,
+  action TEXT NOT NULL,                           -- of a pull request
   repo TEXT NOT NULL,
   ref INTEGER REFERENCES ref,
   ref_name TEXT NOT NULL,
