@@ -18,6 +18,10 @@ from relay.events.ref_state import (
     usual_copies,
 )
 
+CLOCK_TOLERANCE = 5.0
+"""Seconds by which an event's own clock may be wrong: git servers write it when they make the
+payload, and another push may have moved it by then."""
+
 
 class Case:
     """An arrival and the kept states, oldest first. ``newest``, S in the rule, needs a state."""
@@ -71,13 +75,21 @@ class Case:
         return state.copies < self.usual
 
     def equal_moves(self) -> list[State]:
-        """Return the kept states with the event's start and end, newest first."""
+        """Return the kept states with the event's start and end, newest first, without those that
+        another clock tells apart: all webhooks of one change have one clock."""
         origin, value = self.change.origin, self.change.value
         return [
             state
             for state in reversed(self.states)
-            if state.value == value and state.origin == origin
+            if state.value == value and state.origin == origin and self._may_have_clock_of(state)
         ]
+
+    def _may_have_clock_of(self, state: State) -> bool:
+        at = self.change.at
+        if at is None or state.at is None:
+            return True
+        tolerance = CLOCK_TOLERANCE if self.change.own_clock and state.own_clock else 0.0
+        return abs(at - state.at) <= tolerance
 
     def gap_at_end(self) -> int | None:
         """Return the index of the newest state after a gap that begins at the event's commit."""

@@ -162,7 +162,8 @@ def _head_is_newest(
         touched=True,
     )
     verdict: Verdict = "same" if first.verdict == "same" else "late"
-    return _settled(first, verdict, (_certain(own, own.pos), newest), newest.no)
+    judgement = _settled(first, verdict, (_certain(own, own.pos), newest), newest.no)
+    return msgspec.structs.replace(judgement, rule="asked, elsewhere")
 
 
 def _settled(

@@ -8,13 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from relay.events.ref_case import Case
+from relay.events.ref_case import CLOCK_TOLERANCE, Case
 from relay.events.ref_change import CLOSED
-from relay.events.ref_state import Judgement, has_gap
-
-CLOCK_TOLERANCE = 5.0
-"""Seconds by which the clock of an event may be wrong: git servers write it when they make the
-payload, and another push may have moved it by then."""
+from relay.events.ref_state import Judgement, State, has_gap
 
 COPY_WAIT = 60.0
 """Seconds after which equal content is a copy: nobody makes one change twice with one clock."""
@@ -44,31 +40,38 @@ def first_event(case: Case) -> Judgement | None:
 
 
 def rule_1_repeat(case: Case) -> Judgement | None:
-    """1. Equal body, or the same move with the same clock, as a kept state: same if one of the
-    reasons of ``_is_copy`` holds. Two changes in one second can have equal bytes."""
+    """1. Equal body, or the same move with the same clock, as a kept state: same if there is a
+    reason to take it for a copy. Else it goes on: two changes in one second can have equal
+    bytes. Without a clock all changes between the same commits have equal bytes."""
     change = case.change
     if change.at is None:
         return None
     for state in reversed(case.states):
         equal_body = state.body == case.body
-        if equal_body or (
+        equal_move = (
             state.value == change.value
             and state.at == change.at
             and state.origin == change.origin
             and state.own_clock == change.own_clock
-        ):
-            newest = case.newest
-            later = change.own_clock and newest.own_clock and (newest.at or 0) > change.at
-            quiet = case.seen_at - state.last_seen >= COPY_WAIT
-            if (
-                state is newest
-                or case.starts_elsewhere
-                or later
-                or (quiet and (equal_body or change.own_clock))
-                or case.expects_copy(state)
-            ):
-                return case.same("1", state)
+        )
+        if (equal_body or equal_move) and _is_copy(case, state, equal_body):
+            return case.same("1", state)
     return None
+
+
+def _is_copy(case: Case, state: State, equal_body: bool) -> bool:
+    """1. The reasons: it is S; the event starts elsewhere than at S.to; a copy is expected; a minute
+    has passed since its last webhook (equal move only: and own clock); S is later than the event
+    by an own clock, and an event cannot have happened before a state and after it."""
+    change, newest = case.change, case.newest
+    quiet = case.seen_at - state.last_seen >= COPY_WAIT
+    return (
+        state is newest
+        or case.starts_elsewhere
+        or case.expects_copy(state)
+        or (quiet and (equal_body or change.own_clock))
+        or (change.own_clock and (case.seconds_after_newest or 0) < 0)
+    )
 
 
 def rule_1_near_repeat(case: Case) -> Judgement | None:
@@ -78,8 +81,7 @@ def rule_1_near_repeat(case: Case) -> Judgement | None:
     if change.at is None or not change.own_clock or not case.starts_elsewhere:
         return None
     for state in case.equal_moves():
-        near = state.at is not None and abs(state.at - change.at) <= CLOCK_TOLERANCE
-        if near and state.own_clock:
+        if state.own_clock and state.at is not None:
             return case.same("1 near", state)
     return None
 
@@ -138,17 +140,26 @@ def rule_4_touch(case: Case) -> Judgement | None:
     return case.new("4 touch", "nothing tells when the ref came to the value that it names")
 
 
+def rule_4_head_moved(case: Case) -> Judgement | None:
+    """4. A head that moved while S is closed is late: only an open request's head moves."""
+    if case.change.moves_head and case.newest.value.endswith(CLOSED):
+        return case.late("4 head", len(case.states) - 1)
+    return None
+
+
 def rule_4_untold_start(case: Case) -> Judgement | None:
-    """4. Where the start is not told: S.to is same; where S with a gap begins, or a head that moved
-    while S is closed, is late; a known value that expects a copy is same; else new, uncertain
-    unless it is a deletion."""
+    """4. Where the start is not told: S.to is same; where S with a gap begins is late, uncertain
+    where S does not tell its start either; a known value that expects a copy is same; else new,
+    uncertain unless it is a deletion."""
     change, newest = case.change, case.newest
     if change.origin is not None:
         return None
     if change.value == newest.value:
         return case.same("4 untold", newest)
-    if case.ends_where_newest_begins or (change.moves_head and newest.value.endswith(CLOSED)):
-        return case.late("4 untold", len(case.states) - 1)
+    last = len(case.states) - 1
+    if newest.origin in (None, change.value) and has_gap(case.states, last) and last:
+        doubt = "" if newest.origin else "the newest state does not tell where it starts"
+        return case.late("4 untold", last, doubt)
     for state in reversed(case.states):
         if state.value == change.value and case.expects_copy(state):
             return case.same("4 untold", state)
@@ -223,6 +234,7 @@ RULES: tuple[Callable[[Case], Judgement | None], ...] = (
     rule_3_clock,
     rule_4_opened,
     rule_4_touch,
+    rule_4_head_moved,
     rule_4_untold_start,
     rule_4_closes_gap,
     rule_4_starts_at_newest,
