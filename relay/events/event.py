@@ -81,6 +81,15 @@ class Push(msgspec.Struct, frozen=True, omit_defaults=True, tag="push", tag_fiel
     """Author of the head commit."""
     sender: str = ""
     """Login of whoever pushed."""
+    repo_id: str = ""
+    """The repository's id in the payload, as text; it stays when the repository is renamed."""
+    changed_at: float | None = None
+    """The clock in the body, in seconds since the Unix epoch; None where the body has none."""
+    own_clock: bool = False
+    """True where ``changed_at`` is the time of this event, false where it is the time of the
+    repository's change before it."""
+    before_told: bool = True
+    """False where the sender does not tell where the ref stood; then ``before`` means nothing."""
 
     @property
     def kind(self) -> Kind:
@@ -131,6 +140,12 @@ class PullRequest(
     updated_at: str = ""
     """When the sender last changed it, as the sender writes it; equal in all webhooks for one
     change, and different for the next one."""
+    repo_id: str = ""
+    """The id of the repository that the request asks to merge into, as text."""
+    before_sha: str = ""
+    """The head before a ``synchronize``; empty where the sender does not tell it."""
+    changed_at: float | None = None
+    """``updated_at`` in seconds since the Unix epoch; None where it cannot be read."""
 
     @property
     def kind(self) -> Kind:
