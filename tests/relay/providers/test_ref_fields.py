@@ -101,10 +101,23 @@ def test_a_repository_without_an_id(provider: str) -> None:
 
 def test_gitlab_names_its_project_in_more_than_one_place() -> None:
     assert push("gitlab", id=42, project_id=43).repo_id == "42"
-    assert push("gitlab", project_id=43).repo_id == "43"
+    assert push("gitlab", id=None, project_id=43).repo_id == "43"
     ids = {"source_project_id": 7, "target_project_id": 43}
     assert pull("gitlab", "open", None, **ids).repo_id == "43"
     assert pull("gitlab", "open", 42, **ids).repo_id == "42"
+
+
+@every_provider
+@pytest.mark.parametrize("kind", ["push", "tag", "pull_request"])
+def test_samples_of_two_repositories_have_two_ids(provider: str, kind: str) -> None:
+    def repo_id(repo: str) -> str:
+        body = json.dumps(sample(provider, kind, repo=repo)).encode()
+        parsed = DIALECTS[provider](["secret"]).parse(event_header(provider, body, None), body)
+        assert isinstance(parsed, Push | PullRequest)
+        return parsed.repo_id
+
+    assert repo_id("acme/web") == repo_id("Acme/Web") != repo_id("acme/api")
+    assert repo_id("acme/web")
 
 
 @pytest.mark.parametrize("text", ["{0b9c7f3e-4c1d-4a58-9a63-2f1f0c5d7e11}", "prj_4.2:a-B", "7"])
