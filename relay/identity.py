@@ -9,9 +9,9 @@ import hashlib
 import itertools
 import re
 from collections.abc import Iterator
-from datetime import datetime
 
 from relay.events.event import NO_COMMIT, Event, PullRequest, Push
+from relay.events.timestamp import parse_timestamp
 
 _JOB_ID = re.compile(r"(?!body-|id-|.*-replay-[0-9]+\Z)[A-Za-z0-9_-]{1,128}")
 
@@ -100,19 +100,11 @@ def landing(event: Event) -> str:
 
 
 def changed_at(event: Event) -> float | None:
-    """When a pull request was changed, in seconds since the Unix epoch, as its sender says; None
-    of other events, and of a text that is no time or has no time zone.
-
-    ISO 8601, and what GitLab writes: ``2026-01-31 12:00:00 UTC``.
+    """Return when a pull request was changed, in seconds since the Unix epoch, as its sender says;
+    None for other events and where the time cannot be read.
     """
-    if not isinstance(event, PullRequest):
-        return None
-    text = event.updated_at.replace(" UTC", "+00:00").replace(" +", "+").replace(" -", "-")
-    try:
-        time = datetime.fromisoformat(text)
-        return None if time.tzinfo is None else time.timestamp()
-    except (ValueError, OverflowError):
-        return None
+    # Not the field of the same name: jobs that an earlier release stored have the text only.
+    return parse_timestamp(event.updated_at) if isinstance(event, PullRequest) else None
 
 
 def _digest(*parts: str) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+import zlib
 from typing import Any
 
 from relay.events.event import NO_COMMIT
@@ -36,6 +37,12 @@ def sample(
     return build(repo=repo, ref=ref, branch=branch, sha=sha, number=number, path=path)
 
 
+def _repository_id(repo: str) -> int:
+    """Return a number for a repository's name: samples of different repositories have different
+    ids, as their histories are different."""
+    return zlib.crc32(repo.lower().encode()) + 1
+
+
 def _commit(sha: str, path: str) -> dict[str, Any]:
     return {
         "id": sha,
@@ -59,7 +66,7 @@ def _github_push(*, repo: str, ref: str, sha: str, path: str, **_: Any) -> dict[
         "total_commits": 1,
         "commits": [_commit(sha, path)],
         "head_commit": _commit(sha, path),
-        "repository": {"full_name": repo},
+        "repository": {"full_name": repo, "id": _repository_id(repo)},
         "pusher": {"name": "author", "login": "author"},
         "sender": {"login": "author"},
     }
@@ -81,7 +88,7 @@ def _github_pull_request(
             "head": {"ref": branch, "sha": sha, "repo": {"full_name": repo}},
             "base": {"ref": "main", "sha": "1" * 40, "repo": {"full_name": repo}},
         },
-        "repository": {"full_name": repo},
+        "repository": {"full_name": repo, "id": _repository_id(repo)},
         "sender": {"login": "author"},
     }
 
@@ -95,8 +102,8 @@ def _gitlab_push(*, repo: str, ref: str, sha: str, path: str, **_: Any) -> dict[
         "after": sha,
         "checkout_sha": sha,
         "user_username": "author",
-        "project_id": 1,
-        "project": {"path_with_namespace": repo},
+        "project_id": _repository_id(repo),
+        "project": {"path_with_namespace": repo, "id": _repository_id(repo)},
         "commits": [_commit(sha, path)],
         "total_commits_count": 1,
     }
@@ -109,7 +116,7 @@ def _gitlab_merge_request(
     return {
         "object_kind": "merge_request",
         "user": {"username": "author"},
-        "project": {"path_with_namespace": repo},
+        "project": {"path_with_namespace": repo, "id": _repository_id(repo)},
         "object_attributes": {
             "iid": number,
             "action": "open",
@@ -118,8 +125,8 @@ def _gitlab_merge_request(
             "draft": False,
             "source_branch": branch,
             "target_branch": "main",
-            "source_project_id": 1,
-            "target_project_id": 1,
+            "source_project_id": _repository_id(repo),
+            "target_project_id": _repository_id(repo),
             "source": {"path_with_namespace": repo},
             "target": {"path_with_namespace": repo},
             "last_commit": {"id": sha, "message": "A sample commit", "author": author},

@@ -32,6 +32,9 @@ class Dialect(Protocol):
     name: ClassVar[str]
     """The word for it in relay.yaml, such as ``github``."""
 
+    keeps_delivery_id: ClassVar[bool]
+    """Whether a delivery that the server sends again has the id that it had before."""
+
     def __init__(
         self, secrets: Sequence[str], signing_tokens: Sequence[str] = (), tolerance: float = 300
     ) -> None:
@@ -56,7 +59,11 @@ class Dialect(Protocol):
         """
 
     def delivery_id(self, headers: Headers) -> str:
-        """The sender's own id of this delivery, equal on its retries; empty if it sent none."""
+        """Return the sender's own id of this delivery; empty if it sent none.
+
+        It is for headers that ``verify`` accepted with their body. Where the provider signs an id,
+        it is the signed one, and no other header takes its place.
+        """
 
     def parse(
         self, headers: Headers, body: bytes, reads_files: ReadsFiles = always

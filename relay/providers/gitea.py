@@ -13,7 +13,6 @@ import msgspec
 
 from relay.errors import Malformed, Unauthorized
 from relay.events.event import (
-    MAX_TIME,
     NO_COMMIT,
     Action,
     Event,
@@ -23,14 +22,19 @@ from relay.events.event import (
     PullRequest,
     Push,
 )
+from relay.events.timestamp import parse_timestamp
 from relay.providers.dialect import Headers, ReadsFiles, always
 from relay.providers.payloads import (
+    ABSENT,
     Commit,
     changed_files,
     decode,
     head_message,
     is_no_commit,
     person,
+    read_clock,
+    read_id,
+    read_time_text,
     unwrap,
 )
 from relay.providers.signatures import FINGERPRINT_LENGTH, HmacKeys, checked_secrets, from_hex
@@ -51,8 +55,14 @@ _DRAFT_PREFIXES = ("wip:", "[wip]", "draft:", "[draft]")
 """Titles that make a draft where the payload has no such field."""
 
 
-class _Repository(msgspec.Struct):
+class _Named(msgspec.Struct):
     full_name: str
+
+
+class _Repository(_Named):
+    id: msgspec.Raw = ABSENT
+    updated_at: msgspec.Raw = ABSENT
+    """When the repository was changed before this event, not when this event was."""
 
 
 class _User(msgspec.Struct):
@@ -88,21 +98,21 @@ class _Label(msgspec.Struct):
 class _Ref(msgspec.Struct):
     ref: str
     sha: str
-    repo: _Repository | None = None
+    repo: _Named | None = None
 
 
 class _PullRequest(msgspec.Struct):
     title: str | None = None
     draft: bool | None = None
     merged: bool | None = None
-    updated_at: str | None = None
+    updated_at: msgspec.Raw = ABSENT
     labels: list[_Label] | None = None
     user: _User | None = None
     head: _Ref | None = None
     base: _Ref | None = None
     head_branch: str | None = None
     base_branch: str | None = None
-    head_repo: _Repository | None = None
+    head_repo: _Named | None = None
 
 
 class _PullRequestEvent(msgspec.Struct):
@@ -122,6 +132,7 @@ class Gitea:
     """A bare hexadecimal HMAC-SHA256 in a header of the product's own name."""
 
     name: ClassVar[str] = "gitea"
+    keeps_delivery_id: ClassVar[bool] = False
     brands: ClassVar[tuple[str, ...]] = ("Gitea",)
     """Words in the header names, the preferred one first: ``X-<brand>-Signature``."""
 
@@ -202,6 +213,8 @@ def _translate_push(push: _Push, reads_files: ReadsFiles) -> Push | Ignored:
         # A deleted tag is announced twice, a deleted branch only by the delete event.
         return Ignored("deletions are taken from the delete event")
     repo = push.repository.full_name
+    # Gogs leaves the prefix off.
+    ref = push.ref if push.ref.startswith("refs/") else f"refs/heads/{push.ref}"
     commits = push.commits or []
     files, listed = changed_files(commits) if reads_files(repo) else ((), False)
     created = is_no_commit(push.before)
@@ -210,8 +223,7 @@ def _translate_push(push: _Push, reads_files: ReadsFiles) -> Push | Ignored:
     head = push.head_commit or next((commit for commit in commits if commit.id == push.after), None)
     return Push(
         repo=repo,
-        # Gogs leaves the prefix off.
-        ref=push.ref if push.ref.startswith("refs/") else f"refs/heads/{push.ref}",
+        ref=ref,
         before=push.before,
         after=push.after,
         created=created,
@@ -221,6 +233,10 @@ def _translate_push(push: _Push, reads_files: ReadsFiles) -> Push | Ignored:
         message=head_message(head),
         author=person(head.author) if head else Person(),
         sender=_login(push.sender),
+        repo_id=read_id(push.repository.id),
+        changed_at=read_clock(push.repository.updated_at),
+        # A moved tag is sent as a new one is, with zeros. A mirror sends where its tag stood.
+        before_told=bool(push.before) and not (created and ref.startswith("refs/tags/")),
     )
 
 
@@ -237,6 +253,9 @@ def _translate_delete(event: _Delete) -> Push | Ignored:
         deleted=True,
         files_complete=False,
         sender=_login(event.sender),
+        repo_id=read_id(event.repository.id),
+        changed_at=read_clock(event.repository.updated_at),
+        before_told=not is_no_commit(event.sha or ""),
     )
 
 
@@ -255,6 +274,7 @@ def _translate_pull_request(event: _PullRequestEvent) -> PullRequest | Ignored:
     if draft is None:
         draft = title.lower().startswith(_DRAFT_PREFIXES)
     user = pull.user or _User()
+    updated_at = read_time_text(pull.updated_at)
     return PullRequest(
         repo=repo,
         number=event.number,
@@ -270,7 +290,9 @@ def _translate_pull_request(event: _PullRequestEvent) -> PullRequest | Ignored:
         labels=tuple(label.name for label in pull.labels or () if label.name),
         author=Person(name=user.full_name or "", email=user.email or "", login=_login(user)),
         sender=_login(event.sender),
-        updated_at=(pull.updated_at or "")[:MAX_TIME],
+        updated_at=updated_at,
+        repo_id=read_id(event.repository.id),
+        changed_at=parse_timestamp(updated_at),
     )
 
 

@@ -13,16 +13,22 @@ from typing import ClassVar, cast, get_args
 import msgspec
 
 from relay.errors import Malformed, Unauthorized
-from relay.events.event import MAX_TIME, Action, Event, Ignored, Number, Person, PullRequest, Push
+from relay.events.event import Action, Event, Ignored, Number, Person, PullRequest, Push
+from relay.events.timestamp import parse_timestamp
 from relay.providers.dialect import Headers, ReadsFiles, always
 from relay.providers.payloads import (
+    ABSENT,
     Changes,
     Commit,
     changed_files,
+    commit_or_nothing,
     decode,
     head_message,
     is_no_commit,
     person,
+    read_clock,
+    read_id,
+    read_time_text,
     unwrap,
 )
 from relay.providers.signatures import FINGERPRINT_LENGTH, HmacKeys, checked_secrets, from_hex
@@ -34,11 +40,13 @@ https://docs.github.com/en/webhooks/webhook-events-and-payloads#push"""
 _ACTIONS = frozenset(get_args(Action))
 
 
-_NO_COMMITS = msgspec.Raw(b"null")
-
-
-class _Repository(msgspec.Struct):
+class _Named(msgspec.Struct):
     full_name: str
+
+
+class _Repository(_Named):
+    id: msgspec.Raw = ABSENT
+    pushed_at: msgspec.Raw = ABSENT
 
 
 class _User(msgspec.Struct):
@@ -53,7 +61,7 @@ class _Push(msgspec.Struct):
     created: bool | None = None
     deleted: bool | None = None
     forced: bool | None = None
-    commits: msgspec.Raw = _NO_COMMITS
+    commits: msgspec.Raw = ABSENT
     """Left as it is until somebody asks for it; it is most of a large push."""
     head_commit: Commit | None = None
     sender: _User | None = None
@@ -66,7 +74,7 @@ class _Label(msgspec.Struct):
 class _Ref(msgspec.Struct):
     ref: str
     sha: str
-    repo: _Repository | None = None
+    repo: _Named | None = None
 
 
 class _PullRequest(msgspec.Struct):
@@ -75,7 +83,7 @@ class _PullRequest(msgspec.Struct):
     title: str | None = None
     draft: bool | None = None
     merged: bool | None = None
-    updated_at: str | None = None
+    updated_at: msgspec.Raw = ABSENT
     labels: list[_Label] | None = None
     user: _User | None = None
 
@@ -85,6 +93,7 @@ class _PullRequestEvent(msgspec.Struct):
     number: Number
     pull_request: _PullRequest
     repository: _Repository
+    before: str | None = None
     sender: _User | None = None
 
 
@@ -97,6 +106,7 @@ class GitHub:
     """X-Hub-Signature-256 over the raw body; JSON or form bodies."""
 
     name: ClassVar[str] = "github"
+    keeps_delivery_id: ClassVar[bool] = True
 
     def __init__(
         self, secrets: Sequence[str], signing_tokens: Sequence[str] = (), tolerance: float = 300
@@ -176,6 +186,7 @@ def _translate_push(push: _Push, reads_files: ReadsFiles) -> Push:
         # and where none is listed, a ref was moved to a commit that is known elsewhere already.
         complete = listed and 0 < len(commits) < MAX_COMMITS and not (created or forced or deleted)
     head = push.head_commit
+    pushed_at = read_clock(push.repository.pushed_at)
     return Push(
         repo=repo,
         ref=push.ref,
@@ -189,6 +200,9 @@ def _translate_push(push: _Push, reads_files: ReadsFiles) -> Push:
         message=head_message(head),
         author=person(head.author) if head else Person(),
         sender=(push.sender.login if push.sender else None) or "",
+        repo_id=read_id(push.repository.id),
+        changed_at=pushed_at,
+        own_clock=pushed_at is not None,
     )
 
 
@@ -198,6 +212,7 @@ def _translate_pull_request(event: _PullRequestEvent) -> PullRequest | Ignored:
     pull = event.pull_request
     base_repo = event.repository.full_name
     head_repo = pull.head.repo.full_name if pull.head.repo else ""
+    updated_at = read_time_text(pull.updated_at)
     return PullRequest(
         repo=base_repo,
         number=event.number,
@@ -213,5 +228,8 @@ def _translate_pull_request(event: _PullRequestEvent) -> PullRequest | Ignored:
         labels=tuple(label.name for label in pull.labels or ()),
         author=Person(login=(pull.user.login if pull.user else None) or ""),
         sender=(event.sender.login if event.sender else None) or "",
-        updated_at=(pull.updated_at or "")[:MAX_TIME],
+        updated_at=updated_at,
+        repo_id=read_id(event.repository.id),
+        before_sha=commit_or_nothing(event.before) if event.action == "synchronize" else "",
+        changed_at=parse_timestamp(updated_at),
     )

@@ -14,4 +14,5 @@ class Gogs(Gitea):
     """X-Gogs-Signature."""
 
     name: ClassVar[str] = "gogs"
+    keeps_delivery_id: ClassVar[bool] = True
     brands: ClassVar[tuple[str, ...]] = ("Gogs",)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from itertools import accumulate
 from typing import TypeVar
@@ -10,11 +11,19 @@ from urllib.parse import parse_qs
 import msgspec
 
 from relay.errors import Malformed
-from relay.events.event import MAX_FILES, MAX_FILES_LENGTH, MAX_MESSAGE, Person
+from relay.events.event import MAX_FILES, MAX_FILES_LENGTH, MAX_MESSAGE, MAX_TIME, Person
+from relay.events.timestamp import parse_timestamp
 
 T = TypeVar("T")
 
 FORM = "application/x-www-form-urlencoded"
+
+ABSENT = msgspec.Raw(b"null")
+"""What a field has that is read only if its type fits: a value of another type is no error."""
+
+_TEXT_ID = re.compile(r"[A-Za-z0-9{}_.:-]{1,64}")
+
+_scalar: msgspec.json.Decoder[int | str | None] = msgspec.json.Decoder(int | str | None)
 
 
 class Author(msgspec.Struct):
@@ -60,6 +69,42 @@ def unwrap(content_type: str, body: bytes) -> bytes:
     if len(fields.get("payload", ())) != 1:
         raise Malformed("the form has no single field 'payload'")
     return fields["payload"][0].encode()
+
+
+def read_scalar(raw: msgspec.Raw) -> int | str | None:
+    """Return the whole number or the text that a value is; None for any other value."""
+    try:
+        return _scalar.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+
+
+def read_id(raw: msgspec.Raw) -> str:
+    """Return a repository's id as text; empty where the value is none.
+
+    An id is a positive integer below 2**63, or up to 64 letters, digits and ``{}_.:-``. Zero is
+    what servers written in Go send where no id is set; it would be the same for all repositories.
+    """
+    value = read_scalar(raw)
+    if isinstance(value, str):
+        return value if _TEXT_ID.fullmatch(value) else ""
+    return str(value) if value is not None and 0 < value < 2**63 else ""
+
+
+def read_clock(raw: msgspec.Raw) -> float | None:
+    """Return a time in seconds since the Unix epoch; None where the value is none."""
+    return parse_timestamp(read_scalar(raw))
+
+
+def read_time_text(raw: msgspec.Raw) -> str:
+    """Return a time as its sender writes it; empty where the value is no text."""
+    value = read_scalar(raw)
+    return value[:MAX_TIME] if isinstance(value, str) else ""
+
+
+def commit_or_nothing(sha: str | None) -> str:
+    """Return a commit's name; empty for zeros and for what is too long to be one."""
+    return sha if sha and len(sha) <= 64 and not is_no_commit(sha) else ""
 
 
 def is_no_commit(sha: str) -> bool:

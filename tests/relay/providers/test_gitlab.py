@@ -242,6 +242,23 @@ def test_the_delivery_id() -> None:
     assert gitlab.delivery_id(CIMultiDict()) == ""
 
 
+def test_the_delivery_id_of_a_signed_request_is_the_signed_one() -> None:
+    forged = signed(v1(), Idempotency_Key="forged")
+    both().verify(forged, BODY, NOW)
+    assert both().delivery_id(forged) == "id-1"
+    assert both().verify(forged, BODY, NOW) == both().verify(signed(v1()), BODY, NOW)
+    unsigned = CIMultiDict({"X-Gitlab-Token": SECRET, "Idempotency-Key": "a", "webhook-id": "b"})
+    assert both().delivery_id(unsigned) == "a"
+    assert GitLab([SECRET]).delivery_id(forged) == "forged"
+
+
+def test_a_signed_request_with_an_empty_id_has_no_id() -> None:
+    headers = signed(v1(sent_id=""), Idempotency_Key="forged")
+    headers["webhook-id"] = ""
+    both().verify(headers, BODY, NOW)
+    assert both().delivery_id(headers) == ""
+
+
 def test_a_push() -> None:
     assert push() == Push(
         repo="group/sub/web",
@@ -308,6 +325,7 @@ def test_a_merge_request() -> None:
         labels=("preview",),
         author=Person("Ada", "ada@example.com"),
         sender="bob",
+        repo_id="1",
     )
 
 

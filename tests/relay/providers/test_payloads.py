@@ -292,6 +292,18 @@ def real() -> list[Any]:
     return rows
 
 
+def sent_id(provider: str, fields: Any) -> str:
+    """The repository's id in a body, wherever the body has it."""
+    if provider != "gitlab":
+        return str(fields["repository"].get("id", ""))
+    places = (
+        fields.get("project", {}).get("id"),
+        fields.get("project_id"),
+        fields.get("object_attributes", {}).get("target_project_id"),
+    )
+    return str(next((place for place in places if place is not None), ""))
+
+
 @pytest.mark.parametrize(("provider", "event", "path"), real())
 def test_real_payloads_are_understood(provider: str, event: str, path: Path) -> None:
     body = path.read_bytes()
@@ -312,6 +324,12 @@ def test_real_payloads_are_understood(provider: str, event: str, path: Path) -> 
     assert "/" in parsed.repo
     assert parsed.ref.startswith("refs/")
     assert len(parsed.sha) in (40, 64)
+    assert parsed.repo_id == sent_id(provider, json.loads(body))
+    if provider == "github" or isinstance(parsed, PullRequest):
+        assert parsed.changed_at
+    if isinstance(parsed, Push):
+        assert parsed.own_clock == (provider == "github")
+        assert parsed.before_told or provider == "gitea"
 
 
 @pytest.mark.parametrize(("provider", "event", "path"), real())
