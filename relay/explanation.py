@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 from config.model import ProviderName
@@ -10,6 +11,7 @@ from relay.events.event import Event, Ignored, PullRequest
 from relay.notices import Messenger
 from relay.planning import Call, Recipe, masked
 from relay.providers import DIALECTS
+from relay.providers.payloads import is_no_commit
 from relay.providers.recognise import UNKNOWN, event_header
 from relay.routing import Decision, Router
 from relay.templates import PlanError
@@ -35,10 +37,14 @@ def explanation(
     event: Event,
     source: str,
     messengers: Sequence[Messenger] = (),
+    *,
+    provider: ProviderName | None,
 ) -> dict[str, Any]:
-    """The whole explanation as data."""
+    """Return the whole explanation as data. ``provider`` is the source's; None where relay.yaml
+    has no such source any more.
+    """
     return {
-        "event": _describe(event),
+        "event": _describe(event) | _describe_change(event, provider),
         "routes": [
             {
                 "route": decision.route.name,
@@ -56,9 +62,25 @@ def explanation(
     }
 
 
+def event_facts(described: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield the names and values of an explained event for people."""
+    shown = {"before", "after", "clock", "own_clock", "redelivery_keeps_id"}
+    for key, value in described.items():
+        if key not in shown:
+            yield key.replace("_", " "), value
+    before, clock = described["before"], described["clock"]
+    yield "before", "not told" if before is None else before or "none: the ref did not exist"
+    yield "after", described["after"] or "none: the ref is deleted"
+    which = "this event" if described["own_clock"] else "the repository's change before this event"
+    yield "clock", f"{clock}, the time of {which}" if clock else "none"
+    keeps = described["redelivery_keeps_id"]
+    if keeps is not None:
+        yield "redelivery", f"has {'the same' if keeps else 'a new'} delivery id"
+
+
 def as_text(explained: Mapping[str, Any]) -> str:
     """The explanation for people."""
-    lines = [f"{key + ':':<10}{value}" for key, value in explained["event"].items()]
+    lines = [f"{name + ':':<12}{value}" for name, value in event_facts(explained["event"])]
     for route in explained["routes"]:
         lines.append("")
         lines.append(f"{'✓' if route['matched'] else '✗'} {route['route']}: {route['reason']}")
@@ -97,6 +119,47 @@ def _describe(event: Event) -> dict[str, Any]:
         }
     complete = "" if event.files_complete else ", and perhaps more: the sender's list is incomplete"
     return described | {"files": f"{len(set(event.files))} changed{complete}"}
+
+
+def _describe_change(event: Event, provider: ProviderName | None) -> dict[str, Any]:
+    """Return what the history of a ref reads of an event.
+
+    ``before`` and ``after`` are empty where the ref does not exist; ``before`` is None where the
+    sender does not tell it.
+    """
+    clock = event.changed_at
+    return {
+        "repo_id": event.repo_id,
+        "before": _value_before(event),
+        "after": _value_after(event),
+        "clock": None
+        if clock is None
+        else f"{datetime.fromtimestamp(clock, UTC):%Y-%m-%dT%H:%M:%S}Z",
+        "own_clock": clock is not None and (isinstance(event, PullRequest) or event.own_clock),
+        "redelivery_keeps_id": DIALECTS[provider].keeps_delivery_id if provider else None,
+    }
+
+
+def _iso(seconds: float) -> str:
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}Z"
+
+
+def _value_before(event: Event) -> str | None:
+    if isinstance(event, PullRequest):
+        return event.before_sha or None
+    if not event.before_told:
+        return None
+    return "" if is_no_commit(event.before) else event.before
+
+
+def _value_after(event: Event) -> str:
+    if not isinstance(event, PullRequest):
+        return "" if is_no_commit(event.after) else event.after
+    if event.action == "closed":
+        return f"{event.head_sha} closed"
+    # A label or an edit may also be one of a closed pull request; the event does not say.
+    opened = event.action in ("opened", "reopened", "synchronize")
+    return f"{event.head_sha} open" if opened else event.head_sha
 
 
 def _calls(

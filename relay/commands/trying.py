@@ -82,8 +82,9 @@ def explain(
     settings = load_settings(config=config)
     loaded = load(settings.config, secrets_of=())
     name = _source(loaded, source)
+    provider = loaded.config.sources[name].provider
     parsed = understood(
-        loaded.config.sources[name].provider,
+        provider,
         payload.read(),
         event,
         hint="name its event header with --event",
@@ -93,7 +94,12 @@ def explain(
         click.echo(orjson.dumps(told) if as_json else f"ignored: {parsed.reason}")
         return
     told_all = explanation(
-        Router(loaded.config.routes), recipes(loaded), parsed, name, messengers(loaded)
+        Router(loaded.config.routes),
+        recipes(loaded),
+        parsed,
+        name,
+        messengers(loaded),
+        provider=provider,
     )
     click.echo(orjson.dumps(told_all, option=orjson.OPT_INDENT_2) if as_json else as_text(told_all))
 

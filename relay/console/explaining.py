@@ -13,6 +13,7 @@ from relay.console.planning import Explained, explained, explained_event, route_
 from relay.console.rendering import page
 from relay.errors import NoSuchThing, Refused, Rejected
 from relay.events.event import Delivery
+from relay.explanation import event_facts
 from relay.filtering import Filter
 from relay.reading import read_argument
 from relay.records import JOB_PREFIX, STRIPPED_FIELD
@@ -92,6 +93,7 @@ async def _page(
         mistake=mistake,
         told=None,
         explained=told,
+        facts=list(event_facts(told.event)) if told and told.event else [],
         known=await context.archive.read("delivery", found.ids),
         sources=list(config.sources),
         routes=[route_shown(route) for route in config.routes[:MOST_ROUTES]],

@@ -204,8 +204,17 @@ def explained(plan: Plan, source: str, payload: bytes, event: str | None) -> Exp
 
 def explained_event(plan: Plan, source: str, event: Event) -> Explained:
     """What an event would cause that was understood already."""
+    configured = plan.config.sources.get(source)
     told = msgspec.convert(
-        explanation(plan.router, plan.recipes, event, source, plan.messengers), Explained
+        explanation(
+            plan.router,
+            plan.recipes,
+            event,
+            source,
+            plan.messengers,
+            provider=configured.provider if configured else None,
+        ),
+        Explained,
     )
     return msgspec.structs.replace(
         told,

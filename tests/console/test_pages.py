@@ -509,6 +509,7 @@ async def test_what_would_happen_if(busy: Desk, relay: Relay) -> None:
         assert "GET &lt;env TEST_PRODUCTION_HOOK&gt;?commit=" in html
         assert "Authorization: ****" in html
         assert "elsewhere : repo acme/api does not match other/thing" in text
+        assert "redelivery has the same delivery id" in text
 
     for form, mistake in (
         ({"source": "github", "payload": "{"}, "The payload is not understood"),
