@@ -289,9 +289,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     write = sys.stdout.write
-    write(
-        f"wrong of {options.histories}      without   rule   asking   questions in 100 webhooks\n"
-    )
+    title = f"wrong of {options.histories}"
+    write(f"{title:22} without   rule   asking   asked of 100 webhooks\n")
     for kind in SENDERS:
         totals = simulate_many(kind, options.histories, options.seed)
         write(
