@@ -19,6 +19,9 @@ from relay.ledger.transaction import Row, Transaction
 REFS_REMEMBERED = 2_000
 """Refs whose states a process remembers; each has 200 states at most."""
 
+LET_GO_EACH = 16
+"""States of a ref between two looks at which of them need not be kept any more."""
+
 
 class Judged(NamedTuple):
     """A ref, and what an arrival is among its states."""
@@ -73,7 +76,7 @@ class RefStates:
         self._remembered.pop(ref, None)
         states.take(judgement)
         await tx.run_many("write_ref_state", [_columns(ref, state) for state in judgement.rows])
-        forgotten = states.let_go(arrival.seen_at)
+        forgotten = states.let_go(arrival.seen_at) if judgement.no % LET_GO_EACH == 0 else ()
         if forgotten:
             await tx.run_many(
                 "delete_ref_state", [{"ref": ref, "no": state.no} for state in forgotten]
