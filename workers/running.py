@@ -20,6 +20,14 @@ from workers.bookkeeping import ExcInfo, Outcome
 from workers.runtime import Runtime, shared
 
 
+class RelayJobTimeoutException(JobTimeoutException):
+    """RQ's exception with the message that it is given."""
+
+    def __init__(self, *args: object) -> None:
+        # RQ writes the message of the timeout that began last into its class, for every thread.
+        Exception.__init__(self, *args)
+
+
 @dataclass(eq=False, slots=True)
 class Flight:
     """A job that runs. ``fate`` is why it was cut off, if it was."""
@@ -72,7 +80,7 @@ async def perform(job: Job, runtime: Runtime) -> Any:
     except TimeoutError:
         if limit.expired():
             text = f"Task exceeded maximum timeout value ({seconds} seconds)"
-            raise JobTimeoutException(text) from None
+            raise RelayJobTimeoutException(text) from None
         raise
     finally:
         _current_job.reset(token)
@@ -80,7 +88,7 @@ async def perform(job: Job, runtime: Runtime) -> Any:
 
 def _perform_plainly(job: Job, seconds: float) -> Any:
     # RQ writes its message into the class that it is given, so each run has one of its own.
-    timeout = type("JobTimeoutException", (JobTimeoutException,), {})
+    timeout = type("JobTimeoutException", (RelayJobTimeoutException,), {})
     with TimerDeathPenalty(  # type: ignore[no-untyped-call]
         seconds, timeout, job_id=job.id
     ):
