@@ -86,7 +86,7 @@ CREATE INDEX delivery_guid ON delivery (source, guid) WHERE guid <> '';
 CREATE INDEX delivery_repo ON delivery (repo COLLATE NOCASE, id);
 CREATE INDEX delivery_sha ON delivery (sha, id);
 CREATE INDEX delivery_received ON delivery (received_at);
-CREATE INDEX delivery_ref ON delivery (ref, id);
+CREATE INDEX delivery_ref ON delivery (ref, state, id);
 CREATE INDEX delivery_branch ON delivery (branch, id);
 CREATE INDEX delivery_status ON delivery (status, id);
 
@@ -102,8 +102,9 @@ CREATE TABLE route_reason (
 CREATE TABLE payload (
   delivery INTEGER PRIMARY KEY REFERENCES delivery ON DELETE CASCADE,
   codec TEXT NOT NULL CHECK (codec IN ('zstd', 'file', 'none')),
-  body BLOB NOT NULL                              -- secrets redacted; of 'none' why it is not kept
+  body BLOB NOT NULL                              -- secrets redacted; a file's name; why there is none
 ) STRICT;
+CREATE INDEX payload_file ON payload (delivery) WHERE codec = 'file';
 
 CREATE VIRTUAL TABLE delivery_text USING fts5 (
   message, content = 'delivery', content_rowid = 'id', tokenize = 'unicode61', detail = 'none',

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from relay.answer import final_answer
-from relay.connections import OTHER_FILES, Bounds, Server
+from relay.http.connections import OTHER_FILES, Bounds, Server
+from relay.http.responses import final_answer
 from tests.harness import until
 
 Connected = tuple[asyncio.StreamReader, asyncio.StreamWriter]
@@ -262,7 +262,7 @@ def test_no_more_connections_than_the_system_has_files_for(
     soft: int, hard: int, wanted: int, granted: int, left: int
 ) -> None:
     code = (
-        "import resource; from relay.connections import most_connections as most;"
+        "import resource; from relay.http.connections import most_connections as most;"
         f"resource.setrlimit(resource.RLIMIT_NOFILE, ({soft}, {hard}));"
         f"print(most({wanted}), resource.getrlimit(resource.RLIMIT_NOFILE)[0])"
     )

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from relay.audit import MASK, Redactor
 from relay.errors import Malformed
-from relay.payload_masking import masked
+from relay.receive.redact_payload import redact_parsed
 
 KNOWN = 'k"no/wn\\sé<cr>et\x7f'
 PLACED = "not-known-by-value"
@@ -92,29 +92,29 @@ def test_all_stays_as_it_was_but_for_what_is_secret(
 ) -> None:
     before, after = pair
 
-    text = masked(write(before).encode(), REDACT)
+    text = redact_parsed(write(before).encode(), REDACT)
 
     assert json.loads(text) == after
     for secret in (PLACED, KNOWN, json.dumps(KNOWN)[1:-1]):
         assert secret not in text.decode()
 
 
-def test_the_webhooks_own_secret_of_gogs_is_masked() -> None:
+def test_the_webhooks_own_secret_of_gogs_is_redact_parsed() -> None:
     body = b'{"secret": "abc", "ref": "refs/heads/main", "hook": {"config": {"\\u0073ecret": "x"}}}'
 
-    assert json.loads(masked(body, Redactor())) == {
+    assert json.loads(redact_parsed(body, Redactor())) == {
         "secret": MASK,
         "ref": "refs/heads/main",
         "hook": {"config": {"secret": MASK}},
     }
 
 
-def test_a_known_secret_in_the_name_of_a_key_is_masked() -> None:
-    assert masked(json.dumps({KNOWN: 1}).encode(), REDACT) == b'{"****":1}'
+def test_a_known_secret_in_the_name_of_a_key_is_redact_parsed() -> None:
+    assert redact_parsed(json.dumps({KNOWN: 1}).encode(), REDACT) == b'{"****":1}'
 
 
 def test_what_is_no_text_is_kept_readable() -> None:
-    assert masked(b'{"a":"\xff\xfe","b":1}', REDACT) == '{"a":"\ufffd\ufffd","b":1}'.encode()
+    assert redact_parsed(b'{"a":"\xff\xfe","b":1}', REDACT) == '{"a":"\ufffd\ufffd","b":1}'.encode()
 
 
 @pytest.mark.parametrize(
@@ -132,7 +132,7 @@ def test_what_is_no_text_is_kept_readable() -> None:
 )
 def test_what_cannot_be_looked_through_is_malformed(body: bytes) -> None:
     with pytest.raises(Malformed):
-        masked(body, REDACT)
+        redact_parsed(body, REDACT)
 
 
 @pytest.mark.parametrize(
@@ -146,10 +146,10 @@ def test_what_cannot_be_looked_through_is_malformed(body: bytes) -> None:
         ("is token=abc it? a=b", "is token=abc it? a=b"),
     ],
 )
-def test_what_a_url_passes_as_a_secret_is_masked(text: str, shown: str) -> None:
+def test_what_a_url_passes_as_a_secret_is_redact_parsed(text: str, shown: str) -> None:
     body = json.dumps({"avatar_url": text, "list": [text]}).encode()
 
-    assert json.loads(masked(body, Redactor())) == {"avatar_url": shown, "list": [shown]}
+    assert json.loads(redact_parsed(body, Redactor())) == {"avatar_url": shown, "list": [shown]}
 
 
 @pytest.mark.parametrize(
@@ -157,4 +157,6 @@ def test_what_a_url_passes_as_a_secret_is_masked(text: str, shown: str) -> None:
 )
 def test_a_text_made_to_take_long_does_not(text: str) -> None:
     # Anything but linear would take hours and meet the test's own limit of time.
-    assert MASK.encode() in masked(json.dumps({"secret": "x", text: f"{text}@"}).encode(), REDACT)
+    assert MASK.encode() in redact_parsed(
+        json.dumps({"secret": "x", text: f"{text}@"}).encode(), REDACT
+    )

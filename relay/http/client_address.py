@@ -2,10 +2,45 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Sequence
 from ipaddress import IPv4Network, IPv6Network
+from typing import NamedTuple
 
 from config.networks import Address, is_within, parse_address
+
+PEERS_REMEMBERED = 4_096
+"""Addresses that are not parsed again: the same few servers send over and over."""
+
+
+class Client(NamedTuple):
+    """Who sent a request."""
+
+    address: Address | None
+    """None where nobody can tell."""
+    text: str
+    """The address as people read it; that of the connection where nobody can tell."""
+
+
+class ClientAddresses:
+    """The addresses of clients behind the same trusted proxies."""
+
+    def __init__(self, trusted: Sequence[IPv4Network | IPv6Network] = ()) -> None:
+        self._trusted = trusted
+        self._direct = functools.lru_cache(PEERS_REMEMBERED)(self._of_direct)
+
+    def client(self, peer: str, forwarded: Sequence[str]) -> Client:
+        """Return who sent a request; see ``client_address``."""
+        if not forwarded:
+            return self._direct(peer)
+        return _client(peer, client_address(peer, forwarded, self._trusted))
+
+    def _of_direct(self, peer: str) -> Client:
+        return _client(peer, client_address(peer, (), self._trusted))
+
+
+def _client(peer: str, address: Address | None) -> Client:
+    return Client(address, peer if address is None else str(address))
 
 
 def client_address(

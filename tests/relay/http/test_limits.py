@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.limits import FREE, ByteBudget, TokenBucket
+from relay.http.limits import FREE, ByteBudget, TokenBucket
 
 pauses = st.lists(st.floats(0, 3, allow_nan=False), max_size=200)
 
