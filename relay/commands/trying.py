@@ -27,7 +27,7 @@ from relay.planning import recipes
 from relay.routing import Router
 from relay.samples import sample
 from relay.sending import send as send_webhook
-from workers.destinations import literal_refusal
+from workers.platform.allowed_addresses import literal_refusal
 
 
 @click.command()

@@ -40,6 +40,9 @@ FAILURE_TTL = 3_600
 KEPT = 86_400
 """Seconds after which a job is forgotten that nobody took. The sweep makes it again."""
 
+MOST_ROWS = 4_096
+"""Rows of one job at most; more would be nobody's whom we know."""
+
 _ID = re.compile(r"(deliveries|deploy|notice)-([1-9][0-9]{0,17})(?:-([1-9][0-9]{0,17}))?")
 
 
@@ -63,9 +66,11 @@ def read_job_id(text: str) -> Wakeup | None:
     parts = _ID.fullmatch(text)
     if parts is None or (parts[1] == "deliveries") != (parts[3] is not None):
         return None
-    first = int(parts[2])
+    first, last = int(parts[2]), int(parts[3] or parts[2])
+    if not 0 <= last - first < MOST_ROWS:
+        return None
     kinds: dict[str, JobKind] = {"deliveries": "deliveries", "deploy": "deploy", "notice": "notice"}
-    return Wakeup(kinds[parts[1]], first, int(parts[3] or first))
+    return Wakeup(kinds[parts[1]], first, last)
 
 
 def job_hash(wakeup: Wakeup, queue: str, now: str) -> dict[str, str | int]:
