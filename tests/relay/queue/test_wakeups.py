@@ -16,8 +16,7 @@ from rq.serializers import JSONSerializer
 
 from relay.queue.rq_job import Wakeup, read_job_id
 from relay.queue.wakeups import MOST_WAITING, Wakeups
-from tests.harness import PATIENCE
-from tests.waiting import until
+from tests.harness import PATIENCE, until
 
 
 @pytest.fixture
