@@ -51,6 +51,7 @@ class Wakeups:
         self._waiting: dict[Wakeup, None] = {}
         self._has_some = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._is_ending = False
 
     def start(self) -> None:
         """Begin to write, in the running event loop."""
@@ -58,14 +59,13 @@ class Wakeups:
 
     async def stop(self) -> None:
         """Write what waits, within LAST_WORDS seconds, and close the connection."""
+        self._is_ending = True
+        self._has_some.set()
         if self._task is not None:
+            await asyncio.wait([self._task], timeout=LAST_WORDS)
             self._task.cancel()
             with suppress(asyncio.CancelledError):
                 await self._task
-        with suppress(TimeoutError):
-            async with asyncio.timeout(LAST_WORDS):
-                while self._waiting:
-                    await self._write()
         with suppress(RedisError, OSError):
             await self._redis.aclose()
 
@@ -89,7 +89,7 @@ class Wakeups:
             self._has_some.set()
 
     async def _run(self) -> None:
-        while True:
+        while self._waiting or not self._is_ending:
             await self._has_some.wait()
             # What the same turn of the event loop wakes goes into one round trip.
             await asyncio.sleep(0)
