@@ -1,11 +1,11 @@
-"""Listens to RQ's commands: stop a job or one run of it, shut down."""
+"""Listens to RQ's commands: stop a job, shut down."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 from redis.asyncio import Redis
@@ -13,7 +13,8 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 from rq.command import parse_payload
 
-from workers.running import Flight
+from relay.events.ids import row_number
+from workers.flights import Flights
 
 QUIET = 30
 """Seconds without a message after which the connection is looked at."""
@@ -32,7 +33,7 @@ class Commands:
         redis: Redis,
         channel: str,
         *,
-        flights: Iterable[Flight],
+        flights: Flights,
         shut_down: Callable[[], None],
     ) -> None:
         self._redis = redis
@@ -74,17 +75,13 @@ class Commands:
         if command == "shutdown":
             self._shut_down()
         elif command == "stop-job":
-            self._stop(lambda flight: flight.job.id == payload.get("job_id"))
-        elif command == "stop-execution":
-            self._stop(lambda flight: flight.execution.id == payload.get("execution_id"))
+            self._stop(str(payload.get("job_id")))
         else:
             _logger.warning(
                 "command %r is ignored: jobs here have no process of their own", command
             )
 
-    def _stop(self, meant: Callable[[Flight], bool]) -> None:
-        found = [flight for flight in self._flights if meant(flight)]
-        for flight in found:
-            flight.cut_off("stopped")
-        if not found:
-            _logger.warning("a job that is to be stopped does not run here")
+    def _stop(self, job: str) -> None:
+        deploy = row_number("deploy", job)
+        if deploy is None or not self._flights.cut_off("stopped", deploy):
+            _logger.warning("a job that is to be stopped makes no call here")

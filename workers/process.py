@@ -1,15 +1,13 @@
-"""How the worker process starts: it waits for a Redis that is on its way, and for nothing else."""
+"""How the worker process starts. It does not need Redis for that."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import ssl
-from contextlib import suppress
 from uuid import uuid4
 
 import uvloop
-from redis.asyncio import Redis
 from redis.exceptions import (
     AuthenticationError,
     AuthorizationError,
@@ -20,15 +18,15 @@ from redis.exceptions import (
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from rq import Queue
+from rq.serializers import JSONSerializer
 
 from config.settings import Settings
 from relay.audit import log
 from relay.errors import NoConnection, StoreUnavailable
 from relay.scraping import counted
 from relay.signals import on_signals
-from relay.store import connect, unavailable
+from relay.store import connect, connect_async, unavailable
 from relay.tracing import traced
-from workers.bookkeeping import LONGEST_PAUSE
 from workers.runtime import open_runtime, project
 from workers.targets import standings
 from workers.worker import RelayWorker
@@ -55,13 +53,14 @@ async def _work(settings: Settings) -> None:
         counted(settings, "worker", lambda: runtime.reloading.current.targets, standings),
     ):
         on_signals(stop=stopping.set, reload=runtime.reloading.hurry)
-        if not await _redis_answers(runtime.redis, name, settings.whose_redis, stopping):
+        await _look_at_redis(settings, name)
+        if stopping.is_set():
             log.info("worker.stopped", worker=name)
             return
         # No pause from here until its signals are the worker's, or one could get lost.
         connection = connect(settings.redis_address())
         worker = RelayWorker(
-            [Queue(settings.queue, connection=connection)],
+            Queue(settings.queue, connection=connection, serializer=JSONSerializer),
             name,
             connection=connection,
             jobs_in_flight=settings.jobs_in_flight,
@@ -75,32 +74,25 @@ async def _work(settings: Settings) -> None:
             watching.cancel()
 
 
-async def _redis_answers(redis: Redis, worker: str, whose: str, stopping: asyncio.Event) -> bool:
-    """Return true once Redis answers, false if the worker is to stop before.
+async def _look_at_redis(settings: Settings, worker: str) -> None:
+    """Say so where Redis does not answer yet; the worker takes what is due from the ledger then.
 
-    Redis may not listen yet, still load its file, or be about to get another master. ``whose`` it
-    is belongs to a reason. Raises StoreUnavailable for what waiting does not change.
+    Raises StoreUnavailable for what waiting does not change.
     """
-    pause = 0.0
-    while not stopping.is_set():
-        try:
-            # A server that loads its file answers some commands, but none that reads a key.
-            await redis.exists(f"{RelayWorker.redis_worker_namespace_prefix}{worker}")
-            break
-        except (RedisError, OSError) as error:
-            cause = _cause(error)
-            reason = _lasting(cause)
-            if reason:
-                raise StoreUnavailable(reason) from None
-            if not pause:
-                told = unavailable(cause)
-                reason = f"{told}{whose if isinstance(told, NoConnection) else ''}"
-                log.warning("worker.waiting", worker=worker, reason=reason)
-            pause = min(2 * pause or 0.1, LONGEST_PAUSE)
-        with suppress(TimeoutError):
-            async with asyncio.timeout(pause):
-                await stopping.wait()
-    return not stopping.is_set()
+    redis = connect_async(settings.redis_address(), timeout=settings.store_timeout, repeats=False)
+    try:
+        # A server that loads its file answers some commands, but none that reads a key.
+        await redis.exists(f"{RelayWorker.redis_worker_namespace_prefix}{worker}")
+    except (RedisError, OSError) as error:
+        cause = _cause(error)
+        reason = _lasting(cause)
+        if reason:
+            raise StoreUnavailable(reason) from None
+        told = unavailable(cause)
+        whose = settings.whose_redis if isinstance(told, NoConnection) else ""
+        log.warning("worker.waiting", worker=worker, reason=f"{told}{whose}")
+    finally:
+        await redis.aclose()
 
 
 def _cause(error: Exception) -> Exception:

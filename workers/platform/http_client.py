@@ -17,9 +17,9 @@ from yarl import URL
 from config.networks import parse_address
 from relay import __version__
 from relay.planning import Call
-from workers.destinations import refusal
 from workers.errors import CallFailed, DeployFailed
-from workers.verdict import Answer
+from workers.platform.allowed_addresses import refusal
+from workers.platform.response import Answer
 
 USER_AGENT = f"deploy-relay/{__version__}"
 
