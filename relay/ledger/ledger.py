@@ -134,20 +134,27 @@ class Ledger:
             except Exception as error:
                 if len(batch) == 1:
                     return [_Result(None, error)]
-            # One of them cannot be done. Nothing was kept, so each is done for itself.
-            return [await self._run_alone(item) for item in batch]
         except LedgerUnavailable as error:
-            self._failed_at, self._failure = time.monotonic(), error
+            self._fail(error)
             raise
+        # One of them cannot be done. Nothing was kept, so each is done for itself.
+        return [await self._run_alone(item) for item in batch]
 
     async def _run_alone(self, item: _Item) -> _Result:
+        if item.since <= self._failed_at and self._failure is not None:
+            return _Result(None, self._failure)
         try:
             [value] = await self._run([item])
-        except LedgerUnavailable:
-            raise
+        except LedgerUnavailable as error:
+            # Others of its group may have been kept: it is not raised for all of them.
+            self._fail(error)
+            return _Result(None, error)
         except Exception as error:
             return _Result(None, error)
         return _Result(value)
+
+    def _fail(self, error: LedgerUnavailable) -> None:
+        self._failed_at, self._failure = time.monotonic(), error
 
     async def _run(self, batch: Sequence[_Item]) -> list[Any]:
         """Do all of a batch in one transaction."""
