@@ -87,10 +87,10 @@ def is_locked_by(file: int, pid: int) -> bool:
         for line in Path("/proc/locks").read_text(encoding="ascii").splitlines():
             # 1: FLOCK  ADVISORY  WRITE 1234 fe:00:5678 0 EOF; a waiting one has -> behind 1:
             words = line.split()
-            if words[1] == "FLOCK" and int(words[4]) == pid:
-                # Some file systems show another device here than stat(2) does.
-                if int(words[5].rpartition(":")[2]) == inode:
-                    return True
+            # Some file systems show another device here than stat(2) does.
+            file_of_lock = int(words[5].rpartition(":")[2])
+            if (words[1], int(words[4]), file_of_lock) == ("FLOCK", pid, inode):
+                return True
     return False
 
 

@@ -126,7 +126,7 @@ class WriteLock:
         file, now = self._blocked_by, time.monotonic()
         holder = read_holder(file)
         if holder is None or self._looked_at is None or self._looked_at[0] != holder:
-            self._looked_at = holder and (holder, now)
+            self._looked_at = None if holder is None else (holder, now)
             self.stuck = None
             return
         seconds = now - self._looked_at[1]

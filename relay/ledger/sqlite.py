@@ -14,12 +14,12 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal, TypeGuard, cast
 
 from relay.errors import LedgerUnavailable, LedgerUnusable
 from relay.ledger.lock import WriteLock
 from relay.ledger.migrations import migrations
-from relay.ledger.queries import named_queries
+from relay.ledger.queries import growing_queries, named_queries
 from relay.ledger.transaction import NO_PARAMS, Params, Row
 
 FILE = "ledger.db"
@@ -68,11 +68,9 @@ def unavailable(error: sqlite3.Error) -> LedgerUnavailable:
     return LedgerUnavailable(f"the ledger takes nothing: {_reason(error)}")
 
 
-def is_database_error(error: BaseException) -> bool:
+def is_database_error(error: BaseException) -> TypeGuard[sqlite3.Error]:
     """Return whether the database or its disk is the cause, and not the work that was done."""
-    if not isinstance(error, sqlite3.Error):
-        return False
-    return _code(error) in _UNAVAILABLE
+    return isinstance(error, sqlite3.Error) and _code(error) in _UNAVAILABLE
 
 
 class SQLiteReader:
@@ -95,12 +93,28 @@ class SQLiteReader:
 class SQLiteTransaction(SQLiteReader):
     """Named queries and statements; see relay.ledger.transaction.Transaction."""
 
+    def __init__(self, connection: sqlite3.Connection, clock: Clock) -> None:
+        super().__init__(connection, clock)
+        self._growing = growing_queries()
+        self.has_grown = False
+        self.is_behind = False
+
+    async def row(self, query: str, params: Params = NO_PARAMS) -> Row | None:
+        """Return the first row of a named query, if any."""
+        if query in self._growing:
+            self.has_grown = True
+        return await super().row(query, params)
+
     async def run(self, query: str, params: Params = NO_PARAMS) -> int:
         """Run a named statement and return how many rows it changed."""
+        if query in self._growing:
+            self.has_grown = True
         return self._connection.execute(self._queries[query], params).rowcount
 
     async def run_many(self, query: str, params: Iterable[Params]) -> None:
         """Run a named statement once for each of ``params``."""
+        if query in self._growing:
+            self.has_grown = True
         self._connection.executemany(self._queries[query], params)
 
 
@@ -291,6 +305,9 @@ def _code(error: sqlite3.Error) -> int:
 
 
 def _reason(error: sqlite3.Error) -> str:
+    if getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_IOERR_SHMSIZE:
+        # The file of the shared memory could not grow.
+        return _UNAVAILABLE[sqlite3.SQLITE_FULL]
     return _UNAVAILABLE.get(_code(error), str(error))
 
 

@@ -20,10 +20,10 @@ exec "$@"
 """
 
 
-def on_small_disk(folder: Path, *command: str) -> list[str]:
+def on_small_disk(folder: Path, *command: str, room: int = ROOM, filler: int = FILLER) -> list[str]:
     """A command that sees a small disk at a folder, as nobody else does. Skips the test where the
     kernel lets this user mount nothing."""
-    script = ["sh", "-c", _ON_SMALL_DISK, "sh", str(ROOM), str(folder), str(FILLER)]
+    script = ["sh", "-c", _ON_SMALL_DISK, "sh", str(room), str(folder), str(filler)]
     errors = []
     for namespace in (["unshare", "-rm"], ["unshare", "-m"]):
         try:

@@ -1,7 +1,7 @@
 """A process that uses the ledger's lock: ``python -m tests.relay.ledger.lock_user DEED FOLDER``.
 
-``hold`` keeps the lock until standard input says more, ``transaction`` keeps it within a transaction
-that has written, ``turn`` keeps only the turn, and ``once`` writes a letter while it has the lock.
+``hold`` keeps the lock until standard input says more, ``transaction`` keeps it and has written,
+``turn`` keeps only the turn, and ``once`` writes a letter while it has the lock.
 """
 
 from __future__ import annotations

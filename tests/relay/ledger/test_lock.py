@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -28,13 +29,17 @@ def lock(folder: Path) -> Iterator[WriteLock]:
 
 async def is_in_line(pid: int, file: Path) -> None:
     """Return once the kernel says that a process waits for a lock file."""
-    end = f":{file.stat().st_ino} "
-    async with asyncio.timeout(PATIENCE):
-        while not any(
-            "->" in line and f" {pid} " in line and end in line
-            for line in Path("/proc/locks").read_text(encoding="ascii").splitlines()
-        ):
-            await asyncio.sleep(0)
+    await asyncio.to_thread(_wait_until_in_line, pid, file)
+
+
+def _wait_until_in_line(pid: int, file: Path) -> None:
+    end, deadline = f":{file.stat().st_ino} ", time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        locks = Path("/proc/locks").read_text(encoding="ascii").splitlines()
+        if any("->" in line and f" {pid} " in line and end in line for line in locks):
+            return
+        time.sleep(0.001)
+    raise AssertionError(f"process {pid} does not wait for {file}")
 
 
 async def test_who_waits_is_next_however_eager_the_holder_is(
@@ -129,9 +134,7 @@ async def test_patience_that_ends_in_the_moment_of_the_lock_keeps_it(
     other.close()
 
 
-async def test_a_thread_that_outlives_its_loop_keeps_nothing(
-    start: LockUser, folder: Path
-) -> None:
+async def test_a_thread_that_outlives_its_loop_keeps_nothing(start: LockUser, folder: Path) -> None:
     holder = start("hold")
 
     async def give_up() -> None:
