@@ -18,9 +18,9 @@ INSERT INTO target (name) VALUES (:name) ON CONFLICT (name) DO NOTHING
 
 -- name: insert_deploy
 -- Queue a deploy unless the same one exists: one target, state, turn and call.
-INSERT INTO deploy (delivery, target, ref, state, pos, turn, call_key, route, status, next_at,
+INSERT INTO deploy (delivery, target, ref, state, pos, turn, call_key, replay, route, status, next_at,
   created_at, line_at, replay_of, requested_by, is_forced, trace)
-VALUES (:delivery, :target, :ref, :state, :pos, :turn, :call_key, :route, 'waiting', :now,
+VALUES (:delivery, :target, :ref, :state, :pos, :turn, :call_key, :replay, :route, 'waiting', :now,
   :now, :line_at, :replay_of, :requested_by, :is_forced, :trace)
 ON CONFLICT DO NOTHING
 RETURNING id
@@ -28,6 +28,15 @@ RETURNING id
 -- name: same_deploy
 -- The deploy that an insert met.
 SELECT id, status FROM deploy
+WHERE target = :target AND ref = :ref AND state = :state AND turn = :turn AND call_key = :call_key
+  AND replay = :replay
+
+-- name: next_replay
+-- The number of the next replay of a call, and the place behind all deploys of its target and ref.
+SELECT coalesce(max(replay) + 1, 0) AS replay,
+  (SELECT max(n.pos) FROM deploy n INDEXED BY deploy_ref
+    WHERE n.ref = :ref AND n.target = :target) AS last_pos
+FROM deploy
 WHERE target = :target AND ref = :ref AND state = :state AND turn = :turn AND call_key = :call_key
 
 -- name: newer_deploy
@@ -37,11 +46,14 @@ WHERE ref = :ref AND target = :target AND pos > :pos AND status <> 'cancelled'
 ORDER BY pos DESC, id DESC LIMIT 1
 
 -- name: older_waiting
--- Deploys of a target and ref that wait and come before a place in the line, the oldest first.
-SELECT id, line_at, attempt FROM deploy INDEXED BY deploy_open
-WHERE target = :target AND ref = :ref AND status IN ('waiting', 'calling') AND status = 'waiting'
-  AND (pos < :pos OR (pos = :pos AND id < :deploy))
-ORDER BY pos, id
+-- Deploys of a target and ref that wait and are older than this one, the oldest first.
+-- Other calls of the same state are not older: they are deploys of their own.
+SELECT o.id, o.line_at, o.attempt FROM deploy n CROSS JOIN deploy o INDEXED BY deploy_open
+WHERE n.id = :deploy AND o.target = n.target AND o.ref = n.ref
+  AND o.status IN ('waiting', 'calling') AND o.status = 'waiting'
+  AND (o.pos < n.pos OR (o.pos = n.pos AND o.id < n.id
+    AND (o.state <> n.state OR o.call_key = n.call_key)))
+ORDER BY o.pos, o.id
 
 -- name: waiting_of_ended_ref
 -- Deploys that wait for an older state of a ref that has ended.
@@ -60,24 +72,26 @@ WHERE id = :deploy AND status = 'waiting'
 UPDATE deploy SET line_at = min(line_at, :line_at) WHERE id = :deploy
 
 -- name: wake_next_in_order
--- Make the next deploy due that waits for an older one of its target and ref.
-UPDATE deploy SET next_at = :now, waits = '', waits_until = NULL
+-- Make the next deploy due that waits for an older one of its target and ref. What it waits for
+-- stays written, so that waiting for the same thing again is no news; what is due already is not
+-- woken twice.
+UPDATE deploy SET next_at = :now
 WHERE id = (SELECT id FROM deploy INDEXED BY deploy_open
   WHERE target = :target AND ref = :ref AND status IN ('waiting', 'calling') AND status = 'waiting'
-    AND waits = 'order'
+    AND waits = 'order' AND next_at > :now
   ORDER BY pos, id LIMIT 1)
 RETURNING id
 
 -- name: wake_next_for_slot
 -- Make the deploy due that has waited longest for a slot, or for the probe, of its target.
-UPDATE deploy SET next_at = :now, waits = '', waits_until = NULL
+UPDATE deploy SET next_at = :now
 WHERE id = (SELECT id FROM deploy INDEXED BY deploy_line
-  WHERE target = :target AND status = 'waiting' AND waits = :waits
+  WHERE target = :target AND status = 'waiting' AND waits = :waits AND next_at > :now
   ORDER BY line_at, id LIMIT 1)
 RETURNING id
 
 -- name: wake_all_that_wait_for
 -- Make all deploys of a target due that wait for one reason.
-UPDATE deploy SET next_at = :now, waits = '', waits_until = NULL
-WHERE target = :target AND status = 'waiting' AND waits = :waits
+UPDATE deploy SET next_at = :now
+WHERE target = :target AND status = 'waiting' AND waits = :waits AND next_at > :now
 RETURNING id
