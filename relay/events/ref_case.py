@@ -75,16 +75,17 @@ class Case:
         return state.copies < self.usual
 
     def equal_moves(self) -> list[State]:
-        """Return the kept states with the event's start and end, newest first, without those that
-        another clock tells apart: all webhooks of one change have one clock."""
+        """Return the kept states with the event's start, end and clock, newest first."""
         origin, value = self.change.origin, self.change.value
         return [
             state
             for state in reversed(self.states)
-            if state.value == value and state.origin == origin and self._may_have_clock_of(state)
+            if state.value == value and state.origin == origin and self.may_have_clock_of(state)
         ]
 
-    def _may_have_clock_of(self, state: State) -> bool:
+    def may_have_clock_of(self, state: State) -> bool:
+        """Return whether the event may be of one change with a state as far as the clock tells: all
+        webhooks of a change have one clock. Where one has none, they may be."""
         at = self.change.at
         if at is None or state.at is None:
             return True
@@ -129,9 +130,18 @@ class Case:
             newest_no=newest_no,
         )
 
-    def same(self, rule: str, state: State, doubt: str = "") -> Judgement:
-        """Return that this is another request about a state."""
+    def same(
+        self, rule: str, state: State, doubt: str = "", *, takes_clock: bool = False
+    ) -> Judgement:
+        """Return that this is another request about a state, whose clock may be later."""
         uncertain = _in_words(doubt)
+        row = self._repeated(state, uncertain)
+        if (
+            takes_clock
+            and self.change.at is not None
+            and (row.at is None or row.at < self.change.at)
+        ):
+            row = msgspec.structs.replace(row, at=self.change.at)
         return Judgement(
             verdict="same",
             no=state.no,
@@ -139,7 +149,7 @@ class Case:
             is_newest=state is self.newest,
             rule=rule,
             uncertain=uncertain,
-            rows=(self._repeated(state, uncertain),),
+            rows=(row,),
             stood_at=self._stood_at(),
             newest_no=self.newest.no,
         )
@@ -202,13 +212,9 @@ class Case:
         change = self.change
         fills_in = state.touched and not change.touch
         has_own_id = self.known_body is None
-        at = state.at
-        if fills_in and change.at is not None:
-            at = change.at if at is None else max(at, change.at)
         return msgspec.structs.replace(
             state,
             origin=change.origin if fills_in else state.origin,
-            at=at,
             touched=state.touched and not fills_in,
             copies=state.copies + (has_own_id and not change.touch and not fills_in),
             last_seen=max(state.last_seen, self.seen_at),

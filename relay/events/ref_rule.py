@@ -60,9 +60,9 @@ def rule_1_repeat(case: Case) -> Judgement | None:
 
 
 def _is_copy(case: Case, state: State, equal_body: bool) -> bool:
-    """1. The reasons: it is S; the event starts elsewhere than at S.to; a copy is expected; a minute
-    has passed since its last webhook (equal move only: and own clock); S is later than the event
-    by an own clock, and an event cannot have happened before a state and after it."""
+    """1. The reasons: it is S; the event starts elsewhere than at S.to; a copy is expected; a
+    minute has passed since its last webhook (equal move only: and own clock); S is later than the
+    event by an own clock, and an event cannot have happened before a state and after it."""
     change, newest = case.change, case.newest
     quiet = case.seen_at - state.last_seen >= COPY_WAIT
     return (
@@ -86,6 +86,18 @@ def rule_1_near_repeat(case: Case) -> Judgement | None:
     return None
 
 
+def rule_1_sent_twice(case: Case) -> Judgement | None:
+    """1. Gitea and Forgejo send a branch that is restored on the web page twice, the second time
+    with the clock of the first: the move of S again, within a minute, is same as S."""
+    newest = case.newest
+    if case.change.own_clock or case.change.at is None or not case.starts_elsewhere:
+        return None
+    is_move_of_newest = (newest.origin, newest.value) == (case.change.origin, case.change.value)
+    if is_move_of_newest and case.seen_at - newest.last_seen < COPY_WAIT:
+        return case.same("1 twice", newest, takes_clock=True)
+    return None
+
+
 def rule_2_touch(case: Case) -> Judgement | None:
     """2. A touch that names S.to is same as S."""
     if case.change.touch and case.change.value == case.newest.value:
@@ -98,7 +110,7 @@ def rule_2_move_after_touch(case: Case) -> Judgement | None:
     starts."""
     newest, change = case.newest, case.change
     if newest.touched and not change.touch and change.value == newest.value:
-        return case.same("2 move", newest)
+        return case.same("2 move", newest, takes_clock=True)
     return None
 
 
@@ -161,7 +173,8 @@ def rule_4_untold_start(case: Case) -> Judgement | None:
         doubt = "" if newest.origin else "the newest state does not tell where it starts"
         return case.late("4 untold", last, doubt)
     for state in reversed(case.states):
-        if state.value == change.value and case.expects_copy(state):
+        is_value = state.value == change.value and case.may_have_clock_of(state)
+        if is_value and case.expects_copy(state):
             return case.same("4 untold", state)
     return case.new("4 untold", "it does not tell where it starts" if change.value else "")
 
@@ -228,6 +241,7 @@ RULES: tuple[Callable[[Case], Judgement | None], ...] = (
     first_event,
     rule_1_repeat,
     rule_1_near_repeat,
+    rule_1_sent_twice,
     rule_2_touch,
     rule_2_move_after_touch,
     rule_3_links,
