@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -21,6 +20,7 @@ from relay.ledger.records import (
 )
 from relay.ledger.rows import microseconds
 from relay.ledger.transaction import Reader, Row
+from relay.ledger.zstd import unpack
 
 MOST_EXCHANGE = 262_144
 """Bytes that are unpacked of what is kept of one attempt; ours are shorter."""
@@ -249,9 +249,10 @@ def _action_row(action: ActionRecord, deploy: Record | None = None) -> TimelineR
 
 
 def _unpacked(exchange: bytes | None) -> AttemptRecord | None:
-    """Return what was exchanged, JSON that zlib has compressed."""
+    """Return what was exchanged, as an AttemptRecord in compressed JSON."""
+    if exchange is None:
+        return None
     try:
-        text = zlib.decompressobj().decompress(exchange or b"", MOST_EXCHANGE)
-        return msgspec.json.decode(text, type=AttemptRecord)
-    except (zlib.error, msgspec.DecodeError, UnicodeDecodeError):
+        return msgspec.json.decode(unpack(exchange, MOST_EXCHANGE), type=AttemptRecord)
+    except (ValueError, msgspec.DecodeError):
         return None
