@@ -171,13 +171,13 @@ class Target(Strict):
     retry: RetryPolicy = RetryPolicy()
     on_uncertain: OnUncertain | None = None
     """After a call that was sent and not answered: make it again, or hold the deploy until somebody
-    decides. Left out: again only where the preset says that calling twice does no harm."""
-    window: Duration = 259_200
-    """Seconds in which the same commit is deployed here once, whichever webhook brings it."""
+    decides. Left out: again where its state is still the newest of its ref, as a spare deploy of a
+    commit is better than none, and where the preset says that calling twice does no harm."""
     concurrency: Annotated[int, Field(ge=1)] = 50
     """Calls to this target at any one time, over all workers. Only 1 keeps them in order."""
-    supersede: bool = False
-    """Of several commits of one branch that wait, only the newest is deployed."""
+    supersede: bool | None = None
+    """Of several commits of one branch that wait, only the newest is deployed. Left out: what the
+    preset says, which is yes for platforms and no for http."""
     debounce: MaybeDebounce = None
     """A duration, or quiet and cap. Only the newest is deployed, as with supersede."""
     breaker: Breaker | None = Breaker()
@@ -194,7 +194,7 @@ class Target(Strict):
     @property
     def newest_only(self) -> bool:
         """Whether an older deploy of a branch, tag or pull request gives way to a newer one."""
-        return self.supersede or self.debounce is not None
+        return bool(self.supersede) or self.debounce is not None
 
     @model_validator(mode="after")
     def _one_body(self) -> Target:

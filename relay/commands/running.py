@@ -15,7 +15,7 @@ from relay.commands.options import CONFIG, HOST, PORT
 from relay.commands.preparing import configure_audit, ready
 from relay.processes import run_all, run_receivers
 from relay.receive.process import serve as receive
-from workers.starting import work
+from workers.process import work
 from workers.targets import standings
 
 

@@ -27,7 +27,7 @@ from relay.receive.sources import ready_sources
 from relay.routing import Router
 from relay.samples import sample
 from relay.sending import send as send_webhook
-from workers.destinations import literal_refusal
+from workers.platform.allowed_addresses import literal_refusal
 
 
 @click.command()

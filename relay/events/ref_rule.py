@@ -108,9 +108,9 @@ def rule_2_touch(case: Case) -> Judgement | None:
 
 def rule_2_move_after_touch(case: Case) -> Judgement | None:
     """2. The move that led to S, if S is known from a touch only, is same as S and fills in where S
-    starts."""
+    starts. (Touches have ended in the part before.)"""
     newest, change = case.newest, case.change
-    if newest.touched and not change.touch and change.value == newest.value:
+    if newest.touched and change.value == newest.value:
         return case.same("2 move", newest, takes_clock=True)
     return None
 
