@@ -102,20 +102,11 @@ class SQLiteTransaction(SQLiteReader):
 
     def __init__(self, connection: sqlite3.Connection, clock: Clock) -> None:
         super().__init__(connection, clock)
-        self._growing = growing_queries()
         self.has_grown = False
         self.is_behind = False
 
-    async def row(self, query: str, params: Params = NO_PARAMS) -> Row | None:
-        """Return the first row of a named query, if any."""
-        if query in self._growing:
-            self.has_grown = True
-        return await super().row(query, params)
-
     async def run(self, query: str, params: Params = NO_PARAMS) -> int:
         """Run a named statement and return how many rows it changed."""
-        if query in self._growing:
-            self.has_grown = True
         return self._execute(query, params).rowcount
 
     async def insert(self, query: str, params: Params = NO_PARAMS) -> int:
@@ -124,19 +115,26 @@ class SQLiteTransaction(SQLiteReader):
 
     async def run_many(self, query: str, params: Iterable[Params]) -> None:
         """Run a named statement once for each of ``params``."""
-        if query in self._growing:
-            self.has_grown = True
         statement = self._statements[query]
+        self.has_grown = self.has_grown or statement.grows
         self._connection.executemany(statement.sql, map(statement.values, params))
 
+    def _execute(self, query: str, params: Params) -> sqlite3.Cursor:
+        statement = self._statements[query]
+        if statement.grows:
+            self.has_grown = True
+        return self._connection.execute(statement.sql, statement.values(params))
 
-class _Statement(NamedTuple):
+
+class Statement(NamedTuple):
     """A named query as SQLite is given it: parameters by number, which are bound several times as
     fast as parameters by name."""
 
     sql: str
     values: Callable[[Params], Sequence[Any]]
     """Returns the parameters in the order of their numbers."""
+    grows: bool = False
+    """The ledger's generation grows with it; see relay.ledger.queries.growing_queries."""
 
 
 _PARAMETER = re.compile(r"(?<![:\w]):([a-z_]\w*)")
@@ -145,23 +143,24 @@ _RETURNING = re.compile(r"\s+RETURNING id\Z")
 
 
 @functools.cache
-def _statements_by_name() -> Mapping[str, _Statement]:
+def _statements_by_name() -> Mapping[str, Statement]:
     """Return all named queries, and those that return the id of a row without it, too: SQLite tells
     it anyway, and would make a table of the answer, which costs a fifth of an insert."""
     statements = {}
     for name, query in named_queries().items():
-        statements[name] = _statement(query)
+        grows = name in growing_queries()
+        statements[name] = _statement(query, grows)
         if _RETURNING.search(query):
-            statements[f"{name} without RETURNING"] = _statement(_RETURNING.sub("", query))
+            statements[f"{name} without RETURNING"] = _statement(_RETURNING.sub("", query), grows)
     return statements
 
 
-def _statement(query: str) -> _Statement:
+def _statement(query: str, grows: bool) -> Statement:
     names = list(dict.fromkeys(_PARAMETER.findall(query)))
     sql = _PARAMETER.sub(lambda match: f"?{names.index(match[1]) + 1}", query)
     if len(names) > 1:
-        return _Statement(sql, itemgetter(*names))
-    return _Statement(sql, lambda params: [params[name] for name in names])
+        return Statement(sql, itemgetter(*names), grows)
+    return Statement(sql, lambda params: [params[name] for name in names], grows)
 
 
 class SQLiteWriter:
