@@ -130,6 +130,9 @@ class Source(Strict):
     """GitLab only: ``whsec_…`` tokens."""
     tolerance: Duration = 300
     """Seconds a signed timestamp may be away from now."""
+    server: Annotated[str, Field(pattern=r"^[A-Za-z0-9._:-]{1,253}$")] | None = None
+    """Name of the git server, equal in all sources of one server: their webhooks about a repository
+    are then one history. The source's own name if left out."""
     repos: PathPatterns = ("**",)
     """Repositories this source may speak for; events of others are ignored."""
     networks: Annotated[
