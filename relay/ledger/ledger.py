@@ -47,6 +47,9 @@ MARK_SECONDS = 1.0
 READ_SECONDS = 5.0
 """Seconds after which a read is broken off."""
 
+LEAST_SECONDS = 0.3
+"""Seconds that a commit gets at least, however long its work has waited for those before it."""
+
 MOST_OF_A_RECEIVER = 256
 MOST_OF_A_WORKER = 64
 """Pieces of work in one transaction at most; larger groups keep other processes waiting."""
@@ -96,13 +99,15 @@ class Ledger:
         self._idle = [connect(folder / FILE, mode="ro")]
         self._glance = connect(folder / FILE, mode="ro")
 
-    async def commit(self, work: Work[T]) -> T:
+    async def commit(self, work: Work[T], since: float | None = None) -> T:
         """Return what ``work`` returns, once it is on the disk.
 
+        ``since`` is when the work began to wait, by time.monotonic(), if not now.
         Raises LedgerUnavailable where nothing may have been kept, and what ``work`` raises; then
         nothing of it was kept, and others in the same transaction are not concerned.
         """
-        result = await self._group.submit(_Item(time.monotonic(), work))
+        began = time.monotonic() if since is None else since
+        result = await self._group.submit(_Item(began, work))
         if result.error is not None:
             raise result.error
         return cast(T, result.value)
@@ -197,8 +202,9 @@ class Ledger:
 
     async def _run(self, batch: Sequence[_Item]) -> list[Any]:
         """Do all of a batch in one transaction."""
-        deadline = time.monotonic() + self._timeout
-        transaction = await self._writer.begin(self._timeout)
+        now = time.monotonic()
+        deadline = max(batch[0].since + self._timeout, now + LEAST_SECONDS)
+        transaction = await self._writer.begin(deadline - now)
         try:
             behind = await read_behind(transaction)
             transaction.is_behind = behind is not None
@@ -210,7 +216,7 @@ class Ledger:
             if is_database_error(error):
                 raise _told(error) from None
             raise
-        await self._writer.commit(max(0.1, deadline - time.monotonic()))
+        await self._writer.commit(max(LEAST_SECONDS, deadline - time.monotonic()))
         self._failure = None
         self.behind = behind
         self._has_grown = self._has_grown or transaction.has_grown

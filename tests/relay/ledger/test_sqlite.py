@@ -41,7 +41,7 @@ def user(deed: str, folder: Path) -> list[str]:
 
 
 def test_a_full_disk_is_said_and_loses_nothing_that_was_kept(tmp_path: Path) -> None:
-    command = on_small_disk(tmp_path, *user("full", tmp_path), room=1_200_000, filler=300_000)
+    command = on_small_disk(tmp_path, *user("full", tmp_path), free=900_000, filler=300_000)
     told = run(*command)
     assert told["reasons"] == ["the ledger takes nothing: the disk is full"]
     assert told["seconds"] < 4
@@ -61,7 +61,7 @@ def test_a_disk_that_is_read_only_is_one_sentence_at_the_start(tmp_path: Path) -
 
 
 def test_a_disk_that_is_full_at_the_start_is_one_sentence(tmp_path: Path) -> None:
-    command = on_small_disk(tmp_path, *user("prepare", tmp_path), room=100_000, filler=90_000)
+    command = on_small_disk(tmp_path, *user("prepare", tmp_path), free=10_000, filler=90_000)
     [reason] = run(*command)["reasons"]
     assert reason.startswith(f"the ledger {tmp_path / FILE} cannot be ")
     assert reason.endswith("the disk is full")

@@ -89,9 +89,12 @@ CREATE INDEX delivery_guid ON delivery (source, guid) WHERE guid <> '';
 CREATE INDEX delivery_repo ON delivery (repo COLLATE NOCASE, id);
 CREATE INDEX delivery_sha ON delivery (sha, id);
 CREATE INDEX delivery_received ON delivery (received_at);
-CREATE INDEX delivery_ref ON delivery (ref, id);
+CREATE INDEX delivery_ref ON delivery (ref, state, id);
 CREATE INDEX delivery_branch ON delivery (branch, id);
 CREATE INDEX delivery_status ON delivery (status, id);
+CREATE INDEX delivery_source ON delivery (source, id);
+CREATE INDEX delivery_author ON delivery (author, id);
+CREATE INDEX delivery_verdict ON delivery (verdict, id) WHERE verdict <> 'new';
 CREATE INDEX delivery_replay ON delivery (replay_of, id) WHERE replay_of IS NOT NULL;
 
 -- Of an ignored delivery, what each route said.
@@ -106,8 +109,9 @@ CREATE TABLE route_reason (
 CREATE TABLE payload (
   delivery INTEGER PRIMARY KEY REFERENCES delivery ON DELETE CASCADE,
   codec TEXT NOT NULL CHECK (codec IN ('zstd', 'file', 'none')),
-  body BLOB NOT NULL                              -- secrets redacted; of 'none' why it is not kept
+  body BLOB NOT NULL                              -- secrets redacted; a file's name; why there is none
 ) STRICT;
+CREATE INDEX payload_file ON payload (delivery) WHERE codec = 'file';
 
 CREATE VIRTUAL TABLE delivery_text USING fts5 (
   message, content = 'delivery', content_rowid = 'id', tokenize = 'unicode61', detail = 'none',
@@ -150,6 +154,8 @@ CREATE TABLE deploy (
   delivery INTEGER NOT NULL REFERENCES delivery,
   target INTEGER NOT NULL REFERENCES target,
   ref INTEGER NOT NULL REFERENCES ref,
+  repo TEXT NOT NULL,                             -- its delivery's, for lists in the order of ids
+  branch TEXT NOT NULL,                           -- the same
   state INTEGER NOT NULL,
   pos INTEGER NOT NULL,                           -- place of that state when the deploy was queued
   turn INTEGER NOT NULL,
@@ -198,7 +204,11 @@ CREATE INDEX deploy_target ON deploy (target, id);
 CREATE INDEX deploy_target_status ON deploy (target, status, id);
 CREATE INDEX deploy_status ON deploy (status, id);
 CREATE INDEX deploy_delivery ON deploy (delivery);
-CREATE INDEX deploy_ended ON deploy (ended_at) WHERE ended_at IS NOT NULL;
+CREATE INDEX deploy_ended ON deploy (ended_at, status) WHERE ended_at IS NOT NULL;
+CREATE INDEX deploy_created ON deploy (created_at);
+CREATE INDEX deploy_repo ON deploy (repo COLLATE NOCASE, id);
+CREATE INDEX deploy_branch ON deploy (branch, id);
+CREATE INDEX deploy_route ON deploy (route, id);
 CREATE INDEX deploy_attention ON deploy (target, ref, pos, id)
   WHERE status IN ('failed', 'uncertain') AND overtaken = 0 AND replayed_by IS NULL;
 
