@@ -101,26 +101,28 @@ class SQLiteTransaction(SQLiteReader):
         self.has_grown = False
         self.is_behind = False
 
-    async def row(self, query: str, params: Params = NO_PARAMS) -> Row | None:
-        """Return the first row of a named query, if any."""
+    def _note(self, query: str) -> None:
         if query in self._growing:
             self.has_grown = True
+
+    async def row(self, query: str, params: Params = NO_PARAMS) -> Row | None:
+        """Return the first row of a named query, if any."""
+        self._note(query)
         return await super().row(query, params)
 
     async def run(self, query: str, params: Params = NO_PARAMS) -> int:
         """Run a named statement and return how many rows it changed."""
-        if query in self._growing:
-            self.has_grown = True
+        self._note(query)
         return self._connection.execute(self._queries[query], params).rowcount
 
     async def insert(self, query: str, params: Params = NO_PARAMS) -> int:
         """Run a named INSERT of one row and return its id."""
+        self._note(query)
         return cast(int, self._connection.execute(_inserts()[query], params).lastrowid)
 
     async def run_many(self, query: str, params: Iterable[Params]) -> None:
         """Run a named statement once for each of ``params``."""
-        if query in self._growing:
-            self.has_grown = True
+        self._note(query)
         self._connection.executemany(self._queries[query], params)
 
 

@@ -57,11 +57,14 @@ async def add_delivery(ledger: Ledger, word: str, ref: str = "main") -> int:
 
 async def add_deploy(ledger: Ledger, word: str, ref: str = "main") -> int:
     """Store a push and route it to one target; return the deploy's number."""
-    delivery = await add_delivery(ledger, word, ref)
+    return await route(ledger, await add_delivery(ledger, word, ref))
+
+
+async def route(ledger: Ledger, delivery: int) -> int:
+    """Route a delivery to one target; return the deploy's number, or 0 where it is not routed."""
     wanted = [WantedDeploy(target="production", route="production")]
     routed: Routed | None = await ledger.commit(lambda tx: route_delivery(tx, delivery, wanted))
-    assert routed is not None
-    return routed.deploys[0].id
+    return routed.deploys[0].id if routed is not None else 0
 
 
 async def ask(ledger: Ledger, deploy: int, name: str = "claim") -> Asked | None:

@@ -36,7 +36,7 @@ from relay.ledger.sqlite import FILE
 from relay.ledger.sqlite_file import back_up
 from relay.ledger.transaction import Transaction
 from relay.ledger_marks import check_marks, check_redis_mark, mark_for_redis
-from tests.relay.ledger.rows import add_delivery, add_deploy, ask, sql, statuses
+from tests.relay.ledger.rows import add_delivery, add_deploy, ask, route, sql, statuses
 
 
 def lines(audited: io.BytesIO, event: str) -> list[dict[str, Any]]:
@@ -278,9 +278,10 @@ async def test_what_arrived_while_it_was_behind_goes_on(site: Site) -> None:
     back_up(site.folder, site.backup)
     await add_deploy(site.ledger, "b")
     assert await site.restore()
-    deploy = await add_deploy(site.ledger, "c", "topic")
-    assert await ask(site.ledger, deploy) is None
+    delivery = await add_delivery(site.ledger, "c", "topic")
+    assert await route(site.ledger, delivery) == 0
     await site.accept()
+    deploy = await route(site.ledger, delivery)
     assert await ask(site.ledger, deploy) is not None
 
 
