@@ -6,6 +6,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +19,6 @@ from rq.worker_registration import WORKERS_BY_QUEUE_KEY
 
 from config.settings import Settings
 from relay.errors import CannotSpool
-from relay.gauges import spooled
 from relay.records import JOB_PREFIX, QUEUE_PREFIX, WAITING_FIELD
 
 MOST_LATER = 20_000
@@ -26,6 +26,9 @@ MOST_LATER = 20_000
 
 PAGE = 1_000
 """Of them so many in one round trip."""
+
+SUFFIX = ".spool"
+"""How the names of the files end in which the release before kept deliveries."""
 
 RETRY = "retry"
 """Why those wait that ``deploy.waiting`` does not tell of: for another attempt."""
@@ -99,6 +102,18 @@ async def read_left(redis: Redis, settings: Settings) -> Left:
     )
     queued, limited, running, later, workers = numbers
     return Left(queued, limited, running, later, workers, bytes_spooled)
+
+
+def spooled(folder: Path) -> int:
+    """Bytes in the spool of this machine."""
+    size = 0
+    # Receivers remove their files at any moment.
+    with suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.endswith(SUFFIX):
+                with suppress(FileNotFoundError):
+                    size += entry.stat().st_size
+    return size
 
 
 def _check_readable(folder: Path) -> None:

@@ -6,11 +6,9 @@ only, as said where it is. Blocking.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from redis import Redis
@@ -25,7 +23,6 @@ from relay.errors import StoreUnavailable
 from relay.overview import Standing
 from relay.reading import epoch, read_end
 from relay.records import JOB_PREFIX, QUEUE_PREFIX, REPLAYED_BY_FIELD
-from relay.spool import SUFFIX
 from relay.store import connect
 
 FIRST = 500
@@ -53,7 +50,6 @@ def read(
     settings: Settings, targets: Mapping[str, Target], read_targets: ReadTargets
 ) -> Iterator[Gauge]:
     """Everything that could be read; of a Redis that does not answer only that it does not."""
-    yield _one("spool_bytes", "Bytes in the spool of this machine.", spooled(settings.spool_folder))
     known: list[Gauge] = []
     # The client's errors may name what it was told; that they came is all that is handed out.
     with (
@@ -133,18 +129,6 @@ def _targets(targets: Sequence[Standing]) -> list[Gauge]:
         gauge("calls_in_flight", "Deploys that hold one of its slots.", lambda one: one.calling),
         gauge("waiting_deploys", "Deploys that wait for it.", lambda one: one.waiting),
     ]
-
-
-def spooled(folder: Path) -> int:
-    """Bytes in the spool of this machine."""
-    size = 0
-    # Receivers remove their files at any moment.
-    with suppress(OSError), os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.name.endswith(SUFFIX):
-                with suppress(FileNotFoundError):
-                    size += entry.stat().st_size
-    return size
 
 
 def _one(name: str, text: str, value: float) -> Gauge:

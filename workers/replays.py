@@ -135,7 +135,7 @@ async def _replay(
             *keys,
             *(JOB_PREFIX, RATE_PREFIX, time.time(), wish.id),
             *(int(wish.forced), int(wish.named), wish.by, f"{deploy.target}--{identity}"),
-            *(transition(deploy.event), arrival(deploy.event)[1], max(1, int(target.window))),
+            *(transition(deploy.event), arrival(deploy.event)[1], max(1, int(259_200))),
             *(limit, target.concurrency, int(wish.dry)),
             *(int(target.newest_only), changed_at(deploy.event) or ""),
             *deploy_fields(deploy, target, settings.queue, int(settings.dead_letter_ttl)),

@@ -8,7 +8,6 @@ from aiohttp import web
 
 from config.loading import Loaded
 from config.settings import Settings
-from relay.app import listen
 from relay.archive import Archive
 from relay.audit import log
 from relay.console import api, faults, history_pages, login, pages, scrapes
@@ -18,6 +17,7 @@ from relay.console.history import History
 from relay.console.listening import Runner
 from relay.console.powers import Powers
 from relay.console.sessions import Sessions
+from relay.http.listen import listen
 from relay.reloading import Reloading
 from relay.signals import on_signals
 from relay.store import connect_async

@@ -19,7 +19,7 @@ from redis.asyncio import Redis
 
 from relay import tokens
 from relay.errors import TooManyLogins, Unauthenticated
-from relay.limits import TokenBucket
+from relay.http.limits import TokenBucket
 from relay.tokens import Token
 
 COOKIE = "relay_session"

@@ -21,7 +21,7 @@ from relay import finding
 from relay.console import asking
 from relay.console.api import ENDPOINTS
 from relay.console.endpoints import PREFIX, Endpoint
-from relay.payloads_kept import MOST_BODY, TOO_LARGE, UNCLEAR, payload_key
+from relay.payload_reading import MOST_BODY, TOO_LARGE, UNCLEAR, payload_key
 from relay.tokens import Role
 from tests.console.desk import Answer, Desk
 from tests.harness import RELAY_YAML, github_push, sha_of
