@@ -9,12 +9,6 @@ SELECT status, count(*) AS number FROM deploy
 WHERE ended_at IS NOT NULL AND ended_at >= :begin AND ended_at < :end
 GROUP BY status
 
--- name: count_queued_deliveries
-SELECT count(*) AS number FROM delivery WHERE next_at IS NOT NULL
-
--- name: count_calling
-SELECT count(*) AS number FROM deploy WHERE status = 'calling'
-
 -- name: waits
 -- How many deploys wait for what.
 SELECT waits, count(*) AS number FROM deploy WHERE status = 'waiting' GROUP BY waits
