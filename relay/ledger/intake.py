@@ -83,6 +83,9 @@ class StoredDelivery(msgspec.Struct, frozen=True, kw_only=True):
     superseded_because: str = ENDED
 
 
+MOST_OF_GUID = 20
+"""Deliveries with one id that are looked at; git servers give an id to one."""
+
 MOST_REASONS_TOLD = 5
 """Routes whose reasons stand in the answer and the audit; the ledger has all of them."""
 
@@ -94,18 +97,19 @@ CANCELLED = "a person cancelled a delivery of the same state of its ref"
 async def store_delivery(tx: Transaction, states: RefStates, new: NewDelivery) -> StoredDelivery:
     """Keep a delivery, unless it is known, and return what it is."""
     of_guid = await _first_of_guid(tx, new)
-    arrival = Arrival(new.change, new.guid, new.body_hash, new.received_at)
-    known_body = bytes(of_guid["body"]) if of_guid is not None else None
-    ref, judgement = await states.judge(tx, new.repository, arrival, known_body)
-    if judgement.verdict == "known" and of_guid is not None:
+    known_body = of_guid["body"] if of_guid is not None else None
+    if of_guid is not None and known_body == new.body_hash:
+        # Rule 0 of relay/events/ref_rule.py; it needs no state.
         await tx.run("count_redelivery", {"delivery": of_guid["id"]})
         return StoredDelivery(
             id=of_guid["id"],
             verdict="known",
             status=of_guid["status"],
-            rule=judgement.rule,
+            rule="0",
             first=of_guid["id"],
         )
+    arrival = Arrival(new.change, new.guid, new.body_hash, new.received_at)
+    ref, judgement = await states.judge(tx, new.repository, arrival, known_body)
     superseded: list[DeployLine] = []
     if new.change.ends and judgement.verdict in ("new", "late"):
         superseded = await end_ref(tx, ref, judgement.pos, ENDED)
@@ -125,17 +129,21 @@ async def store_delivery(tx: Transaction, states: RefStates, new: NewDelivery) -
         uncertain=judgement.uncertain,
         rule=judgement.rule,
         first=first,
-        other_body=known_body is not None and known_body != new.body_hash,
+        other_body=known_body is not None,
         superseded=superseded,
     )
 
 
 async def _first_of_guid(tx: Transaction, new: NewDelivery) -> Row | None:
+    """Return the delivery that came before with this id, rather one with the same body."""
     if not new.guid:
         return None
-    return await tx.row(
-        "delivery_of_guid", {"source": new.source, "guid": new.guid, "body": new.body_hash}
+    rows = await tx.rows(
+        "deliveries_of_guid", {"source": new.source, "guid": new.guid, "most": MOST_OF_GUID}
     )
+    if not rows:
+        return None
+    return next((row for row in rows if row["body"] == new.body_hash), rows[0])
 
 
 async def _first_of_state(tx: Transaction, ref: int, state: int) -> int:
@@ -189,7 +197,7 @@ async def _insert(
 ) -> int:
     event = new.event
     message = event.title if isinstance(event, PullRequest) else event.message
-    row = await tx.row(
+    number = await tx.insert(
         "insert_delivery",
         {
             "source": new.source,
@@ -221,9 +229,6 @@ async def _insert(
             "next_at": tx.now if status == "queued" else None,
         },
     )
-    if row is None:
-        raise RuntimeError("an insert returned no row")
-    number = int(row["id"])
     if message:
         await tx.run("insert_delivery_text", {"delivery": number, "message": message})
     if new.payload is not None:

@@ -38,19 +38,17 @@ class RefStates:
     async def judge(
         self, tx: Transaction, repository: str, arrival: Arrival, known_body: bytes | None
     ) -> Judged:
-        """Judge an arrival and write what changes in the states of its ref."""
+        """Judge an arrival that is not known and write what changes in the states of its ref.
+        ``known_body`` is that of another request with its id, if there is one."""
         name = arrival.change.name
         row = await tx.row("ref_by_name", {"repository": repository, "name": name})
         if row is None:
-            made = await tx.row("insert_ref", {"repository": repository, "name": name})
-            if made is None:
-                raise RuntimeError("an insert returned no row")
-            ref, states = int(made["id"]), StateList()
+            ref = await tx.insert("insert_ref", {"repository": repository, "name": name})
+            states = StateList()
         else:
             ref, states = int(row["id"]), await self._states(tx, row)
         judgement = judge(arrival, states, known_body)
-        if judgement.verdict != "known":
-            await self._write(tx, ref, states, judgement, arrival)
+        await self._write(tx, ref, states, judgement, arrival)
         return Judged(ref, judgement)
 
     async def _states(self, tx: Transaction, row: Row) -> StateList:
@@ -59,7 +57,9 @@ class RefStates:
         if remembered is not None and remembered[0] == version:
             self._remembered.move_to_end(ref)
             return remembered[1]
-        return StateList([_state(row) for row in await tx.rows("ref_states", {"ref": ref})])
+        states = StateList([_state(row) for row in await tx.rows("ref_states", {"ref": ref})])
+        self._remember(ref, version, states)
+        return states
 
     async def _write(
         self,
@@ -92,6 +92,9 @@ class RefStates:
                 "version": version,
             },
         )
+        self._remember(ref, version, states)
+
+    def _remember(self, ref: int, version: int, states: StateList) -> None:
         self._remembered[ref] = (version, states)
         if len(self._remembered) > REFS_REMEMBERED:
             self._remembered.popitem(last=False)

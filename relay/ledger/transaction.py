@@ -43,5 +43,8 @@ class Transaction(Reader, Protocol):
     async def run(self, query: str, params: Params = NO_PARAMS) -> int:
         """Run a named statement and return how many rows it changed."""
 
+    async def insert(self, query: str, params: Params = NO_PARAMS) -> int:
+        """Run a named INSERT of one row that ends with ``RETURNING id``, and return its id."""
+
     async def run_many(self, query: str, params: Iterable[Params]) -> None:
         """Run a named statement once for each of ``params``."""

@@ -17,12 +17,11 @@ exec "$@"
 """
 
 
-def on_small_disk(
-    folder: Path, *command: str, free: int = FREE, filler: int = FREE
-) -> list[str]:
+def on_small_disk(folder: Path, *command: str, free: int = FREE, filler: int = FREE) -> list[str]:
     """Return a command line that runs a command with a small disk mounted at a folder.
 
-    ``free`` is the bytes that are free, ``filler`` those that the test can free later. Skips the test where the kernel does not
+    ``free`` is the bytes that are free, ``filler`` those that the test can free later.
+    Skips the test where the kernel does not
     let this user mount.
     """
     script = ["sh", "-c", _ON_SMALL_DISK, "sh", str(free + filler), str(folder), str(filler)]

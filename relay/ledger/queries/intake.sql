@@ -1,10 +1,9 @@
 -- Intake: deliveries and the history of their refs.
 
--- name: delivery_of_guid
--- The delivery that came first with this id, one with an equal body before others.
-SELECT id, body, status, verdict, state FROM delivery INDEXED BY delivery_guid
-WHERE source = :source AND guid = :guid AND guid <> ''
-ORDER BY body = :body DESC, id DESC LIMIT 1
+-- name: deliveries_of_guid
+-- The deliveries with this id, newest first. More than one are webhooks that differ.
+SELECT id, body, status FROM delivery INDEXED BY delivery_guid
+WHERE source = :source AND guid = :guid AND guid <> '' ORDER BY id DESC LIMIT :most
 
 -- name: count_redelivery
 UPDATE delivery SET redeliveries = redeliveries + 1 WHERE id = :delivery
