@@ -7,6 +7,7 @@ from typing import Any
 from relay.audit import event_fields
 from relay.events.event import Event
 from relay.events.ids import public_id
+from relay.ledger.actions import ActionLine, DeliveryLine
 from relay.ledger.rows import DeployLine
 
 
@@ -50,3 +51,20 @@ def deploy_fields(line: DeployLine) -> dict[str, Any]:
         "attempt": line.attempt,
         "live": public_id("deploy", line.live) if line.live else "",
     }
+
+
+def action_fields(line: ActionLine) -> dict[str, Any]:
+    """Return all fields of a line that follows from what a person did."""
+    subject = line.subject
+    if isinstance(subject, DeployLine):
+        return {**deploy_fields(subject), **line.fields}
+    if isinstance(subject, DeliveryLine):
+        of_delivery = delivery_line(
+            subject.id,
+            subject.source,
+            subject.event,
+            remote=subject.remote,
+            config=subject.config,
+        )
+        return {**of_delivery, **line.fields}
+    return dict(line.fields)

@@ -120,6 +120,7 @@ TRANSITIONS: tuple[Transition, ...] = (
     Transition("waiting", Step.SUPERSEDE, "superseded", "receiver", "its ref ended"),
     Transition("waiting", Step.SUPERSEDE, "superseded", "routing", "a newer state of its ref came"),
     Transition("waiting", Step.SUPERSEDE, "superseded", "worker", "a newer state went live"),
+    Transition("waiting", Step.SUPERSEDE, "superseded", "person", "it was approved as a new one"),
     Transition("calling", Step.SUCCEED, "succeeded", "worker", "the platform took the call"),
     Transition("calling", Step.ACCEPT, "accepted", "worker", "it did, and the deploy is followed"),
     Transition("calling", Step.FAIL, "failed", "worker", "the platform refused, or no try is left"),

@@ -40,13 +40,9 @@ async def supersede(
     return lines
 
 
-async def supersede_older(
-    tx: Transaction, target: int, ref: int, pos: int, deploy: int, reason: str
-) -> list[DeployLine]:
-    """End each deploy of a target and ref that waits and comes before this one."""
-    rows = await tx.rows(
-        "older_waiting", {"target": target, "ref": ref, "pos": pos, "deploy": deploy}
-    )
+async def supersede_older(tx: Transaction, deploy: int, reason: str) -> list[DeployLine]:
+    """End each deploy of the same target and ref that waits and is older than this one."""
+    rows = await tx.rows("older_waiting", {"deploy": deploy})
     return await supersede(tx, [int(row["id"]) for row in rows], by=deploy, reason=reason)
 
 

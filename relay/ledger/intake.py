@@ -80,6 +80,7 @@ class StoredDelivery(msgspec.Struct, frozen=True, kw_only=True):
 
 LATE = "late: its ref has moved on since"
 SAME = "another webhook about a state of its ref that is not the newest any more"
+CANCELLED = "a person cancelled a delivery of the same state of its ref"
 
 
 async def store_delivery(tx: Transaction, states: RefStates, new: NewDelivery) -> StoredDelivery:
@@ -98,6 +99,10 @@ async def store_delivery(tx: Transaction, states: RefStates, new: NewDelivery) -
         superseded = await end_ref(tx, ref, judgement.pos, ENDED)
     status, reason = _status(new, judgement)
     turns = await _turns(tx, ref, new) if judgement.is_newest else {}
+    if status == "queued" and judgement.verdict == "same":
+        state = {"ref": ref, "state": judgement.no, "turns": _encode_turns(turns)}
+        if await tx.row("cancelled_delivery", state) is not None:
+            status, reason = "duplicate", CANCELLED
     number = await _insert(tx, new, ref, judgement, status, reason, turns)
     return StoredDelivery(
         id=number,
@@ -181,7 +186,7 @@ async def _insert(
             "remote": new.remote,
             "message": message,
             "event": encode_event(event),
-            "turns": msgspec.json.encode(turns).decode() if turns else "",
+            "turns": _encode_turns(turns),
             "config": new.config,
             "verdict": judgement.verdict,
             "status": status,
@@ -210,6 +215,10 @@ async def _insert(
             ],
         )
     return number
+
+
+def _encode_turns(turns: Mapping[str, int]) -> str:
+    return msgspec.json.encode(turns).decode() if turns else ""
 
 
 def short_name(event: Event) -> str:

@@ -123,10 +123,12 @@ async def _succeed(tx: Transaction, deploy: int, place: Row) -> list[DeployLine]
         "ref": place["ref"],
         "deploy": deploy,
         "pos": place["pos"],
+        "state": place["state"],
+        "call_key": place["call_key"],
     }
     await tx.run("write_live", here)
     await tx.run("overtake_failures", here)
-    return await supersede_older(tx, place["target"], place["ref"], place["pos"], deploy, OVERTAKEN)
+    return await supersede_older(tx, deploy, OVERTAKEN)
 
 
 async def _learn(tx: Transaction, outcome: Outcome, place: Row) -> Learnt | None:

@@ -125,10 +125,10 @@ async def _queue(tx: Transaction, row: Row, wanted: WantedDeploy, trace: str) ->
         "target": target,
         "ref": row["ref"],
         "state": row["state"],
-        # A person wished a replay: it stands behind all that is there.
-        "pos": row["newest_pos"] if is_replay else row["pos"],
+        "pos": row["pos"],
         "turn": turns.get(wanted.target, 0),
-        "call_key": _call_key(row, wanted),
+        "call_key": wanted.call_key,
+        "replay": 0,
         "route": wanted.route,
         "now": tx.now,
         "line_at": tx.now,
@@ -137,7 +137,13 @@ async def _queue(tx: Transaction, row: Row, wanted: WantedDeploy, trace: str) ->
         "is_forced": int(is_replay),
         "trace": trace,
     }
-    existing = await tx.row("open_deploy_of_state", place) if is_replay else None
+    existing = None
+    if is_replay:
+        existing = await tx.row("open_deploy_of_call", place)
+        last = cast(Row, await tx.row("next_replay", place))
+        # A person asked for it: it stands behind all that is there.
+        place["replay"] = last["replay"]
+        place["pos"] = max(row["newest_pos"], last["last_pos"] or 0)
     made = None if existing else await tx.row("insert_deploy", place)
     if made is None:
         same = existing or await tx.row("same_deploy", place)
@@ -147,7 +153,7 @@ async def _queue(tx: Transaction, row: Row, wanted: WantedDeploy, trace: str) ->
     number = int(made["id"])
     superseded: list[DeployLine] = []
     if wanted.newest_only:
-        superseded = await replace_older(tx, target, row["ref"], place["pos"], number)
+        superseded = await replace_older(tx, number)
     return RoutedDeploy(
         id=number,
         target=wanted.target,
@@ -157,21 +163,12 @@ async def _queue(tx: Transaction, row: Row, wanted: WantedDeploy, trace: str) ->
     )
 
 
-async def replace_older(
-    tx: Transaction, target: int, ref: int, pos: int, deploy: int
-) -> list[DeployLine]:
-    """End the older deploys of a target and ref that wait. The newer one inherits the place in the
-    line of those that were never called: else a busy branch would wait for ever."""
-    rows = await tx.rows(
-        "older_waiting", {"target": target, "ref": ref, "pos": pos, "deploy": deploy}
-    )
+async def replace_older(tx: Transaction, deploy: int) -> list[DeployLine]:
+    """End the deploys of the same target and ref that wait and are older than this one. It inherits
+    the place in the line of those that were never called: else a busy branch would wait for ever.
+    """
+    rows = await tx.rows("older_waiting", {"deploy": deploy})
     uncalled = [row["line_at"] for row in rows if not row["attempt"]]
     if uncalled:
         await tx.run("inherit_place", {"deploy": deploy, "line_at": min(uncalled)})
     return await supersede(tx, [int(row["id"]) for row in rows], by=deploy, reason=REPLACED)
-
-
-def _call_key(row: Row, wanted: WantedDeploy) -> str:
-    if row["replay_of"] is None:
-        return wanted.call_key
-    return f"{wanted.call_key}/replay-{row['id']}"

@@ -18,9 +18,9 @@ INSERT INTO target (name) VALUES (:name) ON CONFLICT (name) DO NOTHING
 
 -- name: insert_deploy
 -- Queue a deploy unless the same one exists: one target, state, turn and call.
-INSERT INTO deploy (delivery, target, ref, state, pos, turn, call_key, route, status, next_at,
+INSERT INTO deploy (delivery, target, ref, state, pos, turn, call_key, replay, route, status, next_at,
   created_at, line_at, replay_of, requested_by, is_forced, trace)
-VALUES (:delivery, :target, :ref, :state, :pos, :turn, :call_key, :route, 'waiting', :now,
+VALUES (:delivery, :target, :ref, :state, :pos, :turn, :call_key, :replay, :route, 'waiting', :now,
   :now, :line_at, :replay_of, :requested_by, :is_forced, :trace)
 ON CONFLICT DO NOTHING
 RETURNING id
@@ -28,6 +28,15 @@ RETURNING id
 -- name: same_deploy
 -- The deploy that an insert met.
 SELECT id, status FROM deploy
+WHERE target = :target AND ref = :ref AND state = :state AND turn = :turn AND call_key = :call_key
+  AND replay = :replay
+
+-- name: next_replay
+-- The number of the next replay of a call, and the place behind all deploys of its target and ref.
+SELECT coalesce(max(replay) + 1, 0) AS replay,
+  (SELECT max(n.pos) FROM deploy n INDEXED BY deploy_ref
+    WHERE n.ref = :ref AND n.target = :target) AS last_pos
+FROM deploy
 WHERE target = :target AND ref = :ref AND state = :state AND turn = :turn AND call_key = :call_key
 
 -- name: newer_deploy
@@ -37,11 +46,14 @@ WHERE ref = :ref AND target = :target AND pos > :pos AND status <> 'cancelled'
 ORDER BY pos DESC, id DESC LIMIT 1
 
 -- name: older_waiting
--- Deploys of a target and ref that wait and come before a place in the line, the oldest first.
-SELECT id, line_at, attempt FROM deploy INDEXED BY deploy_open
-WHERE target = :target AND ref = :ref AND status IN ('waiting', 'calling') AND status = 'waiting'
-  AND (pos < :pos OR (pos = :pos AND id < :deploy))
-ORDER BY pos, id
+-- Deploys of a target and ref that wait and are older than this one, the oldest first.
+-- Other calls of the same state are not older: they are deploys of their own.
+SELECT o.id, o.line_at, o.attempt FROM deploy n CROSS JOIN deploy o INDEXED BY deploy_open
+WHERE n.id = :deploy AND o.target = n.target AND o.ref = n.ref
+  AND o.status IN ('waiting', 'calling') AND o.status = 'waiting'
+  AND (o.pos < n.pos OR (o.pos = n.pos AND o.id < n.id
+    AND (o.state <> n.state OR o.call_key = n.call_key)))
+ORDER BY o.pos, o.id
 
 -- name: waiting_of_ended_ref
 -- Deploys that wait for an older state of a ref that has ended.

@@ -12,8 +12,9 @@ ORDER BY v.id
 UPDATE delivery SET status = :status, reason = :reason, next_at = NULL
 WHERE id = :delivery AND status = 'queued'
 
--- name: open_deploy_of_state
--- A deploy of the same target and state that has not ended.
+-- name: open_deploy_of_call
+-- A deploy that makes the same call and has not ended.
 SELECT id FROM deploy INDEXED BY deploy_open
 WHERE target = :target AND ref = :ref AND status IN ('waiting', 'calling') AND state = :state
+  AND turn = :turn AND call_key = :call_key
 ORDER BY pos, id LIMIT 1

@@ -89,6 +89,7 @@ CREATE INDEX delivery_received ON delivery (received_at);
 CREATE INDEX delivery_ref ON delivery (ref, id);
 CREATE INDEX delivery_branch ON delivery (branch, id);
 CREATE INDEX delivery_status ON delivery (status, id);
+CREATE INDEX delivery_replay ON delivery (replay_of, id) WHERE replay_of IS NOT NULL;
 
 -- Of an ignored delivery, what each route said.
 CREATE TABLE route_reason (
@@ -150,6 +151,7 @@ CREATE TABLE deploy (
   pos INTEGER NOT NULL,                           -- place of that state when the deploy was queued
   turn INTEGER NOT NULL,
   call_key TEXT NOT NULL,                         -- tells calls of one state that differ
+  replay INTEGER NOT NULL DEFAULT 0,              -- how often a person had made this call again
   route TEXT NOT NULL,
   status TEXT NOT NULL CHECK (status IN ('waiting', 'calling', 'accepted', 'succeeded', 'failed',
     'uncertain', 'unknown', 'cancelled', 'superseded', 'dismissed')),
@@ -180,7 +182,7 @@ CREATE TABLE deploy (
   is_forced INTEGER NOT NULL DEFAULT 0,           -- a person wants it though a newer one exists
   overtaken INTEGER NOT NULL DEFAULT 0,           -- a newer success of its target and ref exists
   trace TEXT NOT NULL DEFAULT '',
-  UNIQUE (target, ref, state, turn, call_key),
+  UNIQUE (target, ref, state, turn, call_key, replay),
   CHECK ((status IN ('waiting', 'calling')) = (next_at IS NOT NULL)),
   CHECK ((status = 'calling') = (claim IS NOT NULL))
 ) STRICT;
@@ -249,7 +251,7 @@ CREATE TABLE action (
   id INTEGER PRIMARY KEY,
   at INTEGER NOT NULL,
   by TEXT NOT NULL,
-  what TEXT NOT NULL,                             -- replay, cancel, approve, dismiss, pause, resume, accept
+  what TEXT NOT NULL,                             -- replay, cancel, approve, dismiss, pause, resume, revoke, accept
   subject TEXT NOT NULL,                          -- delivery-1, deploy-1, the name of a target
   note TEXT NOT NULL
 ) STRICT;
