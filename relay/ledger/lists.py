@@ -9,7 +9,9 @@ import msgspec
 from relay.events.ids import public_id, row_number
 from relay.ledger.filters import Filter
 from relay.ledger.records import Record, RecordKind, read_records
+from relay.ledger.search import search
 from relay.ledger.transaction import Reader
+from relay.ledger.ways import LATEST
 
 MOST_COUNTED = 10_000
 """A count stops here."""
@@ -50,13 +52,10 @@ async def list_numbers(
     reader: Reader, kind: RecordKind, chosen: Filter, limit: int, before: str = ""
 ) -> list[int]:
     """Return the numbers alone, as ``list_records`` does."""
-    _ = chosen
-    start = row_number(kind, before) if before else 2**62
+    start = row_number(kind, before) if before else LATEST
     if start is None:
-        raise ValueError(f"{before!r} is no place in a list of {kind} ids")
-    query = "newest_deliveries" if kind == "delivery" else "newest_deploys"
-    rows = await reader.rows(query, {"before": start, "most": limit})
-    return [int(row["id"]) for row in rows]
+        raise ValueError(f"{before!r} is no {kind} after which a list goes on")
+    return await search(reader, kind, chosen, limit, start)
 
 
 async def count(reader: Reader, kind: RecordKind, chosen: Filter) -> Count:

@@ -67,8 +67,8 @@ class Overview(msgspec.Struct, frozen=True, kw_only=True):
     running: int
     """Deploys that are being called."""
     waits: Mapping[str, int]
-    """How many deploys wait for what (WaitReason of relay/events/deploy_life.py; empty: a worker); a
-    reason for which none does is left out."""
+    """How many deploys wait for what: a WaitReason of relay/events/deploy_life.py, or empty for
+    those that wait for a worker only. A reason for which none waits is left out."""
     oldest_at: float | None
     """Since when the oldest of ``queued`` and ``limited`` waits; None where none does."""
     workers: Sequence[WorkerSeen] | None

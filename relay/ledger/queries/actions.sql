@@ -57,9 +57,9 @@ ORDER BY id DESC LIMIT 1
 
 -- name: insert_replay_of_deploy
 -- The same call once more, behind all that is there for its target and ref.
-INSERT INTO deploy (delivery, target, ref, state, pos, turn, call_key, replay, route, status,
-  next_at, created_at, line_at, replay_of, requested_by, approved_by, is_forced, trace)
-SELECT d.delivery, d.target, d.ref, d.state,
+INSERT INTO deploy (delivery, target, ref, repo, branch, state, pos, turn, call_key, replay, route,
+  status, next_at, created_at, line_at, replay_of, requested_by, approved_by, is_forced, trace)
+SELECT d.delivery, d.target, d.ref, d.repo, d.branch, d.state,
   (SELECT max(p.pos) FROM (
     SELECT n.pos FROM deploy n INDEXED BY deploy_ref WHERE n.ref = d.ref AND n.target = d.target
     UNION ALL SELECT r.newest_pos FROM ref r WHERE r.id = d.ref) p),
@@ -73,7 +73,7 @@ RETURNING id
 -- name: link_replay
 UPDATE deploy SET replayed_by = :new WHERE id = :deploy
 
--- name: deploys_of_delivery
+-- name: replayable_deploys_of_delivery
 SELECT id, status, replayed_by FROM deploy INDEXED BY deploy_delivery
 WHERE delivery = :delivery ORDER BY id
 

@@ -18,10 +18,11 @@ INSERT INTO target (name) VALUES (:name) ON CONFLICT (name) DO NOTHING
 
 -- name: insert_deploy
 -- Queue a deploy unless the same one exists: one target, state, turn and call.
-INSERT INTO deploy (delivery, target, ref, state, pos, turn, call_key, replay, route, status, next_at,
-  created_at, line_at, replay_of, requested_by, is_forced, trace)
-VALUES (:delivery, :target, :ref, :state, :pos, :turn, :call_key, :replay, :route, 'waiting', :now,
-  :now, :line_at, :replay_of, :requested_by, :is_forced, :trace)
+INSERT INTO deploy (delivery, target, ref, repo, branch, state, pos, turn, call_key, replay, route,
+  status, next_at, created_at, line_at, replay_of, requested_by, is_forced, trace)
+SELECT v.id, :target, :ref, v.repo, v.branch, :state, :pos, :turn, :call_key, :replay, :route,
+  'waiting', :now, :now, :line_at, :replay_of, :requested_by, :is_forced, :trace
+FROM delivery v WHERE v.id = :delivery
 ON CONFLICT DO NOTHING
 RETURNING id
 

@@ -90,6 +90,9 @@ CREATE INDEX delivery_ref ON delivery (ref, id);
 CREATE INDEX delivery_branch ON delivery (branch, id);
 CREATE INDEX delivery_status ON delivery (status, id);
 CREATE INDEX delivery_replay ON delivery (replay_of, id) WHERE replay_of IS NOT NULL;
+CREATE INDEX delivery_source ON delivery (source, id);
+CREATE INDEX delivery_author ON delivery (author, id);
+CREATE INDEX delivery_verdict ON delivery (verdict, id) WHERE verdict <> 'new';
 
 -- Of an ignored delivery, what each route said.
 CREATE TABLE route_reason (
@@ -147,6 +150,8 @@ CREATE TABLE deploy (
   delivery INTEGER NOT NULL REFERENCES delivery,
   target INTEGER NOT NULL REFERENCES target,
   ref INTEGER NOT NULL REFERENCES ref,
+  repo TEXT NOT NULL,                             -- its delivery's, for lists in the order of ids
+  branch TEXT NOT NULL,                           -- the same
   state INTEGER NOT NULL,
   pos INTEGER NOT NULL,                           -- place of that state when the deploy was queued
   turn INTEGER NOT NULL,
@@ -195,7 +200,11 @@ CREATE INDEX deploy_target ON deploy (target, id);
 CREATE INDEX deploy_target_status ON deploy (target, status, id);
 CREATE INDEX deploy_status ON deploy (status, id);
 CREATE INDEX deploy_delivery ON deploy (delivery);
-CREATE INDEX deploy_ended ON deploy (ended_at) WHERE ended_at IS NOT NULL;
+CREATE INDEX deploy_ended ON deploy (ended_at, status) WHERE ended_at IS NOT NULL;
+CREATE INDEX deploy_created ON deploy (created_at);
+CREATE INDEX deploy_repo ON deploy (repo COLLATE NOCASE, id);
+CREATE INDEX deploy_branch ON deploy (branch, id);
+CREATE INDEX deploy_route ON deploy (route, id);
 CREATE INDEX deploy_attention ON deploy (target, ref, pos, id)
   WHERE status IN ('failed', 'uncertain') AND overtaken = 0 AND replayed_by IS NULL;
 
