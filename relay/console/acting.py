@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
@@ -185,8 +186,10 @@ async def act(
     wanted = list(dict.fromkeys(ids))
     results: list[Result] = []
     for start in range(0, len(wanted), AT_ONCE):
-        slice_ = wanted[start : start + AT_ONCE]
-        done = await context.ledger.commit(lambda tx, slice_=slice_: _all(tx, kind, slice_, action))
+        work = functools.partial(
+            _all, kind=kind, ids=wanted[start : start + AT_ONCE], action=action
+        )
+        done = await context.ledger.commit(work)
         if not dry:
             for one in done:
                 _write(caller, kind, verb, one)
@@ -215,13 +218,13 @@ def _action(
 
 
 async def _all(
-    tx: Transaction, kind: RecordKind, ids: Sequence[str], action: _Action
+    tx: Transaction, *, kind: RecordKind, ids: Sequence[str], action: _Action
 ) -> list[Done]:
     done = []
     for id_ in ids:
         number = row_number(kind, id_)
-        is_known = number is not None
-        done.append(await action(tx, number) if is_known else Done(id=id_, refusal="unknown"))
+        unknown = Done(id=id_, refusal="unknown")
+        done.append(unknown if number is None else await action(tx, number))
     return done
 
 

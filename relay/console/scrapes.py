@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from aiohttp import web
 
 from relay.console.context import CONTEXT
+from relay.ledger.overview import read_targets
 from relay.scraping import Pages, metrics_page
 
 
@@ -15,10 +18,10 @@ def setup(app: web.Application) -> None:
     async def scraped(request: web.Request) -> web.Response:
         context = request.app[CONTEXT]
         targets = context.plan().config.targets
+        seen = await context.ledger.read(lambda reader: read_targets(reader, targets))
+        standings: Any = seen
         return await pages.answer(
-            lambda: metrics_page(
-                context.settings, targets, lambda *_: context.powers.targets(targets)
-            )
+            lambda: metrics_page(context.settings, targets, lambda *_: standings)
         )
 
     app.router.add_get("/metrics", scraped)

@@ -88,7 +88,7 @@ def filter_of(kind: RecordKind, search: Search) -> Filter:
     )
 
 
-def is_in_list(kind: RecordKind, chosen: Filter, record: Record) -> bool:
+def is_in_list(chosen: Filter, record: Record) -> bool:
     """Return whether a list with this filter has the record, as far as a record tells: it does not
     tell all names of the author and all words of the message."""
     created_at = epoch(record.created_at)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from typing import Any
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
@@ -45,7 +46,7 @@ class Workers:
 
 
 async def _read(redis: Redis, queue: str) -> list[WorkerSeen]:
-    keys = await redis.smembers(WORKERS_BY_QUEUE_KEY % queue)
+    keys: Any = await redis.smembers(WORKERS_BY_QUEUE_KEY % queue)
     names = sorted(key.decode().rpartition(":")[2] for key in keys)
     # A worker that was killed stays a member until RQ's maintenance; its own key expires before.
     async with redis.pipeline(transaction=False) as pipe:

@@ -29,6 +29,7 @@ from relay.ledger.history_rows import (
     queued_row,
 )
 from relay.ledger.lists import list_numbers
+from relay.ledger.records import RecordKind
 from relay.ledger.rows import microseconds
 from relay.ledger.transaction import Reader, Row
 
@@ -149,7 +150,11 @@ async def _streams(reader: Reader, chosen: HistoryFilter, starts: Sequence[_Key]
             (ACTION_EVENTS, True),
         )
     ]
-    few = None if only_people else await _few(reader, chosen, ends_only=wanted == [False, False, True, False])
+    few = (
+        None
+        if only_people
+        else await _few(reader, chosen, ends_only=wanted == [False, False, True, False])
+    )
     if few is not None:
         kept = [
             _kept(events, start) if is_wanted else _nothing()
@@ -208,7 +213,8 @@ async def _kept(events: Sequence[_Event], start: _Key) -> _Stream:
 
 
 async def _nothing() -> _Stream:
-    for event in ():
+    none: Sequence[_Event] = ()
+    for event in none:
         yield event
 
 
@@ -255,7 +261,7 @@ async def _few(
             sha=chosen.sha,
             statuses=statuses,
         )
-        kind = "deploy" if by_deploy else "delivery"
+        kind: RecordKind = "deploy" if by_deploy else "delivery"
         numbers = await list_numbers(reader, kind, looked_for, FEW + 1)
         if len(numbers) > FEW:
             return None
