@@ -15,7 +15,7 @@ from relay.console.context import CONTEXT
 from relay.console.sessions import COOKIE, LIFETIME, is_form_key
 from relay.errors import Forbidden, Unauthenticated
 from relay.ledger.sessions import Session
-from relay.ledger.tokens import Role, Token
+from relay.tokens import Role, Token
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 H = TypeVar("H", bound=Handler)
@@ -121,10 +121,11 @@ async def _caller(request: web.Request) -> Caller:
     cookie = request.cookies.get(COOKIE)
     if cookie is None:
         raise Unauthenticated("a token is needed: Authorization: Bearer drt_...")
-    session = await context.sessions.find(cookie)
-    if session is None:
+    found = await context.sessions.find(cookie)
+    if found is None:
         raise Unauthenticated("the session has ended: log in again")
-    return Caller(session.token, session)
+    session, token = found
+    return Caller(token, session)
 
 
 async def _check_csrf(request: web.Request, session: Session) -> None:

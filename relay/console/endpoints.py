@@ -14,7 +14,7 @@ from aiohttp import web
 from relay.console.access import CALLER, Caller, needs
 from relay.console.context import CONTEXT, Context
 from relay.errors import BodyTooSlow, Refused
-from relay.ledger.tokens import Role
+from relay.tokens import Role
 
 PREFIX = "/api/v1"
 

@@ -10,11 +10,13 @@ import math
 import time
 from collections import OrderedDict
 
+from relay import tokens
 from relay.errors import TooManyLogins, Unauthenticated
 from relay.ledger.ledger import Ledger
 from relay.ledger.sessions import Session, close_session, find_session, open_session
-from relay.ledger.tokens import Token, verify_token
+from relay.ledger.transaction import Reader
 from relay.limits import TokenBucket
+from relay.tokens import Token
 
 COOKIE = "relay_session"
 
@@ -37,7 +39,7 @@ class Sessions:
 
     async def verify(self, text: str) -> Token | None:
         """Return the token that ``text`` is; None of any other text."""
-        return await self._ledger.glance(lambda reader: verify_token(reader, text))
+        return await self._ledger.glance(lambda reader: tokens.verify(reader, text))
 
     async def open(self, text: str, address: str) -> str:
         """Return the id of a new session. Raises Unauthenticated where ``text`` is no token, and
@@ -54,9 +56,15 @@ class Sessions:
             raise Unauthenticated("this is no token, or it was revoked")
         return await self._ledger.commit(lambda tx: open_session(tx, token.id, LIFETIME))
 
-    async def find(self, id_: str) -> Session | None:
-        """Return an open session; None of any other id."""
-        return await self._ledger.glance(lambda reader: find_session(reader, id_))
+    async def find(self, id_: str) -> tuple[Session, Token] | None:
+        """Return an open session and its token; None of any other id."""
+
+        async def find(reader: Reader) -> tuple[Session, Token] | None:
+            session = await find_session(reader, id_)
+            token = await tokens.find(reader, session.token) if session is not None else None
+            return (session, token) if session is not None and token is not None else None
+
+        return await self._ledger.glance(find)
 
     async def close(self, id_: str) -> None:
         """End a session."""

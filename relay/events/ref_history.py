@@ -173,7 +173,7 @@ def _settled(
         first,
         verdict=verdict,
         pos=rows[0].pos,
-        is_newest=False,
+        is_newest=first.no == newest_no,
         rule=f"asked, {verdict}",
         uncertain="",
         rows=rows,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -10,6 +9,7 @@ import msgspec
 
 from relay.attempts_kept import AttemptRecord
 from relay.events.ids import public_id, row_number
+from relay.ledger.actions import consequence_of
 from relay.ledger.records import (
     Record,
     RecordKind,
@@ -18,7 +18,9 @@ from relay.ledger.records import (
     read_delivery,
     read_deploy,
 )
+from relay.ledger.rows import microseconds
 from relay.ledger.transaction import Reader, Row
+from relay.ledger.zstd import unpack
 
 MOST_EXCHANGE = 262_144
 """Bytes that are unpacked of what is kept of one attempt; ours are shorter."""
@@ -51,8 +53,7 @@ class LiveRecord(msgspec.Struct, frozen=True, kw_only=True):
     at: str
     """When its deploy ended."""
     states_back: int
-    """How many states of the ref lie between the deploy and what is live; 0 where the deploy is at
-    least as new."""
+    """How many newer states of the ref were to be deployed there, its end included."""
 
 
 class Details(msgspec.Struct, frozen=True, kw_only=True):
@@ -188,14 +189,15 @@ async def _deploy(reader: Reader, number: int) -> Details | None:
 
 async def read_live(reader: Reader, deploy: int) -> LiveRecord | None:
     """Return what is live on the target and ref of a deploy; None where nothing is."""
-    row = await reader.row("live_beside_deploy", {"deploy": deploy})
-    if row is None:
+    consequence = await consequence_of(reader, deploy)
+    live = consequence.live
+    if live is None:
         return None
     return LiveRecord(
-        deploy=public_id("deploy", row["id"]),
-        sha=row["sha"],
-        at=iso(row["ended_at"]),
-        states_back=row["states_back"],
+        deploy=public_id("deploy", live.deploy),
+        sha=live.sha,
+        at=iso(microseconds(live.at)),
+        states_back=consequence.states_back,
     )
 
 
@@ -247,9 +249,10 @@ def _action_row(action: ActionRecord, deploy: Record | None = None) -> TimelineR
 
 
 def _unpacked(exchange: bytes | None) -> AttemptRecord | None:
-    """Return what was exchanged, JSON that zlib has compressed."""
+    """Return what was exchanged, as an AttemptRecord in compressed JSON."""
+    if exchange is None:
+        return None
     try:
-        text = zlib.decompressobj().decompress(exchange or b"", MOST_EXCHANGE)
-        return msgspec.json.decode(text, type=AttemptRecord)
-    except (zlib.error, msgspec.DecodeError, UnicodeDecodeError):
+        return msgspec.json.decode(unpack(exchange, MOST_EXCHANGE), type=AttemptRecord)
+    except (ValueError, msgspec.DecodeError):
         return None

@@ -117,7 +117,7 @@ async def read_delivery(reader: Reader, number: int) -> Record | None:
     row = await reader.row("delivery_record", {"delivery": number})
     if row is None:
         return None
-    deploys = await reader.rows("deploys_of_delivery", {"delivery": number})
+    deploys = await reader.rows("deploy_ends_of_delivery", {"delivery": number})
     return delivery_record(row, deploys)
 
 
@@ -128,7 +128,7 @@ async def read_deploy(reader: Reader, number: int) -> Record | None:
 
 
 def delivery_record(row: Row, deploys: Sequence[Row]) -> Record:
-    """Return a row of ``delivery_record`` with those of ``deploys_of_delivery``."""
+    """Return a row of ``delivery_record`` with those of ``deploy_ends_of_delivery``."""
     ends = [deploy["ended_at"] for deploy in deploys]
     ended_at = None if row["status"] == "queued" or None in ends else max(ends, default=None)
     return Record(

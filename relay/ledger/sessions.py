@@ -7,14 +7,14 @@ import secrets
 from typing import NamedTuple
 
 from relay.ledger.rows import MICROSECONDS
-from relay.ledger.tokens import Token, token_of
 from relay.ledger.transaction import Reader, Transaction
 
 
 class Session(NamedTuple):
     """A session that is open."""
 
-    token: Token
+    token: str
+    """The id of the token that it was opened with."""
     form_key: str
     """What forms bring along; another site cannot know it."""
 
@@ -38,7 +38,7 @@ async def open_session(tx: Transaction, token: str, seconds: int) -> str:
 async def find_session(reader: Reader, id_: str) -> Session | None:
     """Return a session that is open; None of any other id."""
     row = await reader.row("session", {"hash": _hashed(id_), "now": reader.now})
-    return None if row is None else Session(token_of(row), row["form_key"])
+    return None if row is None else Session(row["token"], row["form_key"])
 
 
 async def close_session(tx: Transaction, id_: str) -> None:

@@ -6,7 +6,7 @@ SELECT id, source, kind, action, repo, ref_name, branch, sha, sender, author, me
   reason, uncertain, redeliveries, replay_of, requested_by, cancelled_by, received_at
 FROM delivery WHERE id = :delivery
 
--- name: deploys_of_delivery
+-- name: deploy_ends_of_delivery
 -- How the deploys of a delivery stand, the oldest first.
 SELECT id, status, ended_at FROM deploy WHERE delivery = :delivery ORDER BY id
 
@@ -55,17 +55,6 @@ SELECT route, reason FROM route_reason WHERE delivery = :delivery ORDER BY place
 
 -- name: event_of_delivery
 SELECT event FROM delivery WHERE id = :delivery
-
--- name: live_beside_deploy
--- What is live on the target and ref of a deploy, and how many states newer that is.
-SELECT o.id, v.sha, o.ended_at,
-  (SELECT count(*) FROM ref_state s WHERE s.ref = d.ref AND s.pos > d.pos AND s.pos <= l.pos)
-    AS states_back
-FROM deploy d
-JOIN live l ON l.target = d.target AND l.ref = d.ref
-JOIN deploy o ON o.id = l.deploy
-JOIN delivery v ON v.id = o.delivery
-WHERE d.id = :deploy
 
 -- Places in a list: ids of one key, newest first. Each of these walks one index.
 

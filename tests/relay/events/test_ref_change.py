@@ -102,8 +102,8 @@ def test_pull_request(
 
 
 def test_a_label_on_a_closed_request_names_a_closed_one() -> None:
-    assert ref_change(request("labeled"), keeps_id=True, is_closed=True).value == f"{A} closed"
-    assert ref_change(request("reopened"), keeps_id=True, is_closed=True).value == f"{A} open"
+    assert ref_change(request("labeled", closed=True), keeps_id=True).value == f"{A} closed"
+    assert ref_change(request("reopened", closed=True), keeps_id=True).value == f"{A} open"
 
 
 @pytest.mark.parametrize(

@@ -89,10 +89,10 @@ CREATE INDEX delivery_received ON delivery (received_at);
 CREATE INDEX delivery_ref ON delivery (ref, id);
 CREATE INDEX delivery_branch ON delivery (branch, id);
 CREATE INDEX delivery_status ON delivery (status, id);
-CREATE INDEX delivery_replay ON delivery (replay_of, id) WHERE replay_of IS NOT NULL;
 CREATE INDEX delivery_source ON delivery (source, id);
 CREATE INDEX delivery_author ON delivery (author, id);
 CREATE INDEX delivery_verdict ON delivery (verdict, id) WHERE verdict <> 'new';
+CREATE INDEX delivery_replay ON delivery (replay_of, id) WHERE replay_of IS NOT NULL;
 
 -- Of an ignored delivery, what each route said.
 CREATE TABLE route_reason (
