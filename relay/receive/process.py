@@ -20,7 +20,6 @@ from relay import audit
 from relay.audit import log
 from relay.audit_fields import holder_fields
 from relay.errors import LedgerUnavailable
-from relay.gauges import ReadTargets
 from relay.http.body import BodyReader
 from relay.http.client_address import ClientAddresses
 from relay.http.connections import Bounds, most_connections
@@ -51,14 +50,13 @@ async def serve(
     settings: Settings,
     config: RelayConfig,
     origin: Origin,
-    read_targets: ReadTargets,
     *,
     share_port: bool = False,
 ) -> None:
     """Receive webhooks until SIGTERM or SIGINT; then finish what is in flight and return.
 
-    ``read_targets`` tells scrapes how targets stand. ``share_port`` lets other processes of the
-    same user listen on the same port. Raises LedgerUnusable, CannotListen and OSError.
+    ``share_port`` lets other processes of the same user listen on the same port. Raises
+    LedgerUnusable, CannotListen and OSError.
     """
     targets = config.targets
     async with receiving(settings, config, origin) as receiver:
@@ -87,7 +85,7 @@ async def serve(
         gc.freeze()
         async with (
             traced(settings, "receiver"),
-            counted(settings, "receiver", lambda: targets, read_targets),
+            counted(settings, "receiver", lambda: targets),
         ):
             site = web.SockSite(runner, listen(settings.host, settings.port, share=share_port))
             await site.start()
