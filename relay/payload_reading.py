@@ -14,9 +14,15 @@ from redis.asyncio import Redis
 from config.settings import Settings
 from relay.errors import NoSuchThing
 from relay.events.event import Delivery
-from relay.payloads_kept import MOST_BODY, TOO_LARGE, UNCLEAR, payload_key
 from relay.reading import Record, epoch, read_argument
 from relay.records import JOB_PREFIX
+
+MOST_BODY = 1_048_576
+"""Bytes of a payload in Redis at most."""
+
+TOO_LARGE = b"too large"
+UNCLEAR = b"unclear"
+"""What stands in Redis in place of a payload that is not kept, and says why."""
 
 _INSTEAD = {
     TOO_LARGE: f"the payload is not kept: it is larger than {MOST_BODY // 1_048_576} MiB",
@@ -35,6 +41,11 @@ _encoder = json.JSONEncoder(indent=2, ensure_ascii=False)
 
 _UNSEEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
 """What moves a terminal's cursor, or turns the direction of a text round."""
+
+
+def payload_key(delivery: str) -> str:
+    """Return where Redis has the payload of a delivery."""
+    return f"relay:payload:{delivery}"
 
 
 async def read_payload(redis: Redis, record: Record, settings: Settings) -> bytes:
@@ -68,8 +79,6 @@ def missing_because(record: Record, received_at: float, now: float, settings: Se
     queued_at = epoch(record.created_at)
     if record.replay_of:
         return f"a replay has no payload of its own; it came with {record.replay_of}"
-    if not settings.payloads_kept:
-        return "payloads are not kept: RELAY_PAYLOADS_KEPT is 0"
     if queued_at + settings.duplicate_window < now:
         return "the payload is not kept any longer: it is older than RELAY_DUPLICATE_WINDOW"
     if received_at and queued_at - received_at >= _LATE:

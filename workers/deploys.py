@@ -243,7 +243,7 @@ async def queue_deploys(
                 f"{deploy.target}--{identity}",
                 transition(deploy.event),
                 *arrival(deploy.event),
-                max(1, int(target.window)),
+                max(1, 259_200),
                 limit_key(deploy.target),
                 target.concurrency,
                 int(target.newest_only),
@@ -292,7 +292,7 @@ def deploy_fields(
         description=f"deploy: {deploy.target} {event.repo}@{event.sha[:12]}",
         lifetimes=Lifetimes(
             timeout=int(target.timeout) + BOOKKEEPING,
-            result=max(1, int(target.window)),
+            result=max(1, 259_200),
             failure=failure_ttl,
         ),
         status=JobStatus.RATE_LIMITED,

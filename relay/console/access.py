@@ -10,10 +10,10 @@ from aiohttp import hdrs, web
 
 from config.networks import is_within, parse_address
 from config.settings import Settings
-from relay.clients import client_address
 from relay.console.context import CONTEXT
 from relay.console.sessions import COOKIE, LIFETIME, is_form_key
 from relay.errors import Forbidden, Unauthenticated
+from relay.http.client_address import client_address
 from relay.ledger.sessions import Session
 from relay.tokens import Role, Token
 

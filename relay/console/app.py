@@ -8,17 +8,17 @@ from aiohttp import web
 
 from config.loading import Loaded
 from config.settings import Settings
-from relay.app import listen
 from relay.audit import log
 from relay.console import api, faults, history_pages, login, pages, scrapes
 from relay.console.access import admit
 from relay.console.context import CONTEXT, Context, planned
 from relay.console.listening import Runner
 from relay.console.sessions import Sessions
-from relay.console.workers import Workers
+from relay.http.listen import listen
 from relay.ledger.ledger import Ledger, prepare
 from relay.reloading import Reloading
 from relay.signals import on_signals
+from relay.worker_list import Workers
 
 MOST_BODY = 1_048_576
 """Bytes of a request's body, where a handler does not allow more."""

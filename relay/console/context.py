@@ -12,11 +12,11 @@ from config.loading import Loaded
 from config.model import RelayConfig
 from config.settings import Settings
 from relay.console.sessions import Sessions
-from relay.console.workers import Workers
 from relay.ledger.ledger import Ledger
 from relay.notices import Messenger, messengers
 from relay.planning import Recipe, recipes
 from relay.routing import Router
+from relay.worker_list import Workers
 
 
 class Plan(NamedTuple):

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from aiohttp import web
 
 from relay.console.context import CONTEXT
-from relay.ledger.overview import read_targets
 from relay.scraping import Pages, metrics_page
 
 
@@ -18,10 +15,6 @@ def setup(app: web.Application) -> None:
     async def scraped(request: web.Request) -> web.Response:
         context = request.app[CONTEXT]
         targets = context.plan().config.targets
-        seen = await context.ledger.read(lambda reader: read_targets(reader, targets))
-        standings: Any = seen
-        return await pages.answer(
-            lambda: metrics_page(context.settings, targets, lambda *_: standings)
-        )
+        return await pages.answer(lambda: metrics_page(context.settings, targets))
 
     app.router.add_get("/metrics", scraped)

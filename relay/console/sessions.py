@@ -12,10 +12,10 @@ from collections import OrderedDict
 
 from relay import tokens
 from relay.errors import TooManyLogins, Unauthenticated
+from relay.http.limits import TokenBucket
 from relay.ledger.ledger import Ledger
 from relay.ledger.sessions import Session, close_session, find_session, open_session
 from relay.ledger.transaction import Reader
-from relay.limits import TokenBucket
 from relay.tokens import Token
 
 COOKIE = "relay_session"

@@ -19,9 +19,10 @@ class Due(NamedTuple):
     notices: list[int]
 
 
-async def due(reader: Reader, most: int = MOST_DUE) -> Due:
-    """Return what is due now: to be routed, to be called or whose claim has run out, to be told."""
-    limits = {"now": reader.now, "most": most}
+async def due(reader: Reader, most: int = MOST_DUE, late: float = 0) -> Due:
+    """Return what is due since ``late`` seconds: to be routed, to be called or whose claim has run
+    out, to be told."""
+    limits = {"now": reader.now - round(late * MICROSECONDS), "most": most}
     return Due(
         *[
             [int(row["id"]) for row in await reader.rows(query, limits)]
@@ -47,6 +48,23 @@ async def take_duty(tx: Transaction, name: str, owner: str, lease: float, note: 
         "now": tx.now,
     }
     return await tx.run("take_duty", taken) == 1
+
+
+class Duty(NamedTuple):
+    """Who has a duty, and until when."""
+
+    owner: str
+    seconds_left: float
+    """Below 0 where it has run out."""
+    note: str
+
+
+async def read_duty(reader: Reader, name: str) -> Duty | None:
+    """Return who has a duty; None where nobody ever had it or it was given up."""
+    row = await reader.row("duty", {"name": name})
+    if row is None:
+        return None
+    return Duty(row["owner"], (row["until"] - reader.now) / MICROSECONDS, row["note"])
 
 
 async def give_up_duty(tx: Transaction, name: str, owner: str) -> None:

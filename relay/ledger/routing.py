@@ -11,7 +11,7 @@ from relay.events.event import Event
 from relay.events.gate import REPLACED
 from relay.ledger.endings import supersede
 from relay.ledger.intake import DeliveryStatus, RouteReason
-from relay.ledger.rows import DeployLine, decode_event, seconds
+from relay.ledger.rows import DeployLine, decode_event, microseconds, seconds
 from relay.ledger.targets import target_number
 from relay.ledger.transaction import Reader, Row, Transaction
 
@@ -114,6 +114,12 @@ async def route_delivery(
             ],
         )
     return Routed(status=status, deploys=deploys)
+
+
+async def postpone_delivery(tx: Transaction, delivery: int, seconds: float) -> None:
+    """Have a queued delivery routed in so many seconds."""
+    again_at = tx.now + microseconds(seconds)
+    await tx.run("postpone_delivery", {"delivery": delivery, "next_at": again_at})
 
 
 async def _queue(tx: Transaction, row: Row, wanted: WantedDeploy, trace: str) -> RoutedDeploy:

@@ -19,7 +19,7 @@ from config.settings import Settings
 from relay import finding
 from relay.console import live, pages
 from relay.console.payload_pages import MOST_PAYLOAD
-from relay.payloads_kept import TOO_LARGE, payload_key
+from relay.payload_reading import TOO_LARGE, payload_key
 from tests.console.desk import Desk
 from tests.harness import (
     GITHUB_SECRET,

@@ -13,7 +13,7 @@ from rq.registry import ScheduledJobRegistry
 from relay import looking
 from relay.attempts_kept import AttemptRecord, attempts_key
 from relay.identity import delivery_id, is_replay, may_be_deploy
-from relay.payloads_kept import payload_key
+from relay.payload_reading import payload_key
 from tests.harness import github_push, sha_of
 from tests.relay.yard import FAILED, HELD, QUEUE, Yard
 

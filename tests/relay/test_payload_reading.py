@@ -11,13 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from config.settings import Settings
-from relay.payload_reading import beginning, missing_because, whole
-from relay.payloads_kept import MOST_BODY
+from relay.payload_reading import MOST_BODY, beginning, missing_because, whole
 from relay.reading import Record, epoch
 
 AT = "2026-11-25T12:00:00.000000Z"
 KEPT = Settings(duplicate_window=60)
-OFF = Settings(payloads_kept=0)
 
 
 @pytest.mark.parametrize(
@@ -27,8 +25,7 @@ OFF = Settings(payloads_kept=0)
         ({}, None, 50, KEPT, "more arrived than is kept, or newer ones have taken its place"),
         ({}, -1.0, 50, KEPT, "Redis took the delivery late, and the spool keeps none"),
         ({}, -0.1, 61, KEPT, "older than RELAY_DUPLICATE_WINDOW"),
-        ({}, -0.1, 50, OFF, "RELAY_PAYLOADS_KEPT is 0"),
-        ({"replay_of": "github--1"}, -9, 50, OFF, "it came with github--1"),
+        ({"replay_of": "github--1"}, -9, 50, KEPT, "it came with github--1"),
     ],
 )
 def test_the_reason_is_told(

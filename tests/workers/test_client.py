@@ -17,9 +17,9 @@ from multidict import CIMultiDictProxy
 
 from relay.planning import Call
 from tests.harness import Target
-from workers.client import MAX_ANSWER, USER_AGENT, Client, open_client
 from workers.errors import CallFailed, DeployFailed
-from workers.verdict import Answer
+from workers.platform.http_client import MAX_ANSWER, USER_AGENT, Client, open_client
+from workers.platform.response import Answer
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from __future__ import annotations
 import pytest
 
 from relay.events.ref_history import Arrival
-from tests.relay.events.webhooks import Situation, github, verdicts_of
+from tests.relay.events.webhooks import Situation, gitea, github, verdicts_of
 
 SITUATIONS: list[Situation] = [
     (
@@ -98,6 +98,31 @@ SITUATIONS: list[Situation] = [
     ),
     ("first event: GitHub, 20 minutes old", [github("A", "B", 100, seen=1_300)], "new 1?"),
     ("first event: GitHub, in time", [github("A", "B", 100)], "new 1"),
+    (
+        "GitHub: there and back, then another hook of the first: it cannot be before and after",
+        [
+            github("", "A", 100),
+            github("A", "B", 200),
+            github("B", "A", 210),
+            github("A", "B", 200, id="2", body="installation", seen=215),
+        ],
+        "new 1, new 2, new 3, same 2",
+    ),
+    (
+        "GitHub: A-B made again in the second of B-A is no copy of an older A-B",
+        [
+            github("", "A", 50),
+            github("A", "B", 100),
+            github("B", "A", 200),
+            github("A", "B", 200),
+        ],
+        "new 1, new 2, new 3, new 4",
+    ),
+    (
+        "clocks of two kinds cannot be compared: the links tell",
+        [github("", "A", 1_000), gitea("A", "B", 500)],
+        "new 1, new 2",
+    ),
 ]
 
 

@@ -123,6 +123,74 @@ SITUATIONS: list[Situation] = [
         ],
         "new 1, same 1, new 2?, new 3?",
     ),
+    (
+        "Gitea: there and back in one second, then the first bytes again with a fresh id",
+        [
+            gitea("", "A", 100),
+            gitea("A", "B", 200),
+            gitea("B", "A", 200),
+            gitea("A", "B", 200, id="2"),
+        ],
+        "new 1, new 2, new 3, new 4?",
+    ),
+    (
+        "Gitea: the same a minute later is a redelivery",
+        [
+            gitea("", "A", 100),
+            gitea("A", "B", 200),
+            gitea("B", "A", 200),
+            gitea("A", "B", 200, id="2", seen=300),
+        ],
+        "new 1, new 2, new 3, same 2",
+    ),
+    (
+        "Gitea: the same a minute later with another body is not, for the clock stood still",
+        [
+            gitea("", "A", 100),
+            gitea("A", "B", 200),
+            gitea("B", "A", 200),
+            gitea("A", "B", 200, body="other", seen=300),
+        ],
+        "new 1, new 2, new 3, new 4?",
+    ),
+    (
+        "Gitea: the same with two hooks: it is the second one's",
+        [
+            gitea("", "A", 100),
+            gitea("", "A", 100, id="0b"),
+            gitea("A", "B", 200),
+            gitea("B", "A", 200),
+            gitea("A", "B", 200, id="1b"),
+        ],
+        "new 1, same 1, new 2, new 3, same 2",
+    ),
+    (
+        "Gitea: the same with three hooks: it is the third one's",
+        [
+            gitea("", "A", 100),
+            gitea("", "A", 100, id="0b"),
+            gitea("", "A", 100, id="0c"),
+            gitea("A", "B", 200),
+            gitea("A", "B", 200, id="1b"),
+            gitea("B", "A", 200),
+            gitea("A", "B", 200, id="1c"),
+        ],
+        "new 1, same 1, same 1, new 2, same 2, new 3, same 2",
+    ),
+    (
+        "Gitea: restored twice, and the deletion between is lost",
+        [gitea("", "A", 300), gitea("", "A", 999, seen=2_000)],
+        "new 1, new 2",
+    ),
+    (
+        "Gitea: Restore sends two pushes, and the deletion before it comes last",
+        [
+            gitea("", "A", 300, body="first", seen=1_000),
+            gitea("", "A", 999, body="second", seen=1_001),
+            gitea(None, "", 600, seen=1_010),
+        ],
+        "new 1, same 1, late 2",
+    ),
 ]
 
 

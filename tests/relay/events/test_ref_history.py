@@ -170,6 +170,19 @@ def test_without_an_id_a_repeat_is_the_same_and_not_known() -> None:
     assert [in_words(judgement) for judgement in judgements] == ["new 1", "same 1"]
 
 
+def test_an_empty_id_is_never_known() -> None:
+    push = github("", "A", 100, id="")
+    _, states = play([push])
+    assert in_words(judge(push, states, push.body)) == "same 1"
+
+
+def test_late_ones_of_one_second_are_placed_by_their_links() -> None:
+    _, states = play(
+        [github("", "A", 100), github("B", "C", 200), github("C", "D", 300), github("A", "B", 200)]
+    )
+    assert [state.value for state in states] == ["A", "B", "C", "D"]
+
+
 def test_the_answer_makes_a_late_one_of_what_seemed_new() -> None:
     arrivals = [gitlab("", "A", 100), gitlab("X", "Y", 200)]
     (_, first), states = play(arrivals)

@@ -109,6 +109,40 @@ SITUATIONS: list[Situation] = [
         [gitlab("A", "B", 100)],
         "new 1?",
     ),
+    (
+        "GitLab: it starts where the ref stands and ends where an older state begins",
+        [gitlab("", "A", 100), gitlab("X", "Y", 200), gitlab("Y", "X", 300)],
+        "new 1, new 2?, new 3?",
+    ),
+    (
+        "GitLab: with fewer than three states nothing is known of the usual copies",
+        [gitlab("", "A", 1), gitlab("A", "B", 2), gitlab("", "A", 9_000)],
+        "new 1, new 2, same 1",
+    ),
+    (
+        "GitLab: a second hook that is still expected, hours later",
+        [
+            gitlab("", "A", 1),
+            gitlab("", "A", 1, id="0b"),
+            gitlab("A", "B", 2),
+            gitlab("B", "C", 3),
+            gitlab("B", "C", 3, id="2b"),
+            gitlab("A", "B", 9_000),
+        ],
+        "new 1, same 1, new 2, new 3, same 3, same 2",
+    ),
+    (
+        "neither clock nor start: a known value that expects a copy",
+        [
+            gitlab(None, "A", 1),
+            gitlab(None, "A", 1, id="0b"),
+            gitlab(None, "B", 2),
+            gitlab(None, "C", 3),
+            gitlab(None, "B", 2, id="1b"),
+            gitlab(None, "A", 1, id="0c"),
+        ],
+        "new 1, same 1, new 2?, new 3?, same 2, new 4?",
+    ),
 ]
 
 

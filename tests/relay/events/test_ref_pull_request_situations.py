@@ -129,6 +129,15 @@ SITUATIONS: list[Situation] = [
         ],
         "new 1, same 1, new 2, same 1",
     ),
+    (
+        "a reopening arrives after the synchronize of its second, which begins there",
+        [
+            pull("", "A open", 100, opened=True),
+            pull("B open", "C open", 200, moves_head=True),
+            pull(None, "B open", 200),
+        ],
+        "new 1, new 2, late 3",
+    ),
 ]
 
 

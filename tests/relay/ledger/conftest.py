@@ -1,0 +1,52 @@
+"""Fixtures: a ledger of one test, and processes beside it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from relay.ledger.ledger import Ledger, prepare
+
+LockUser = Callable[[str], "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A data folder with an empty ledger."""
+    prepare(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+async def ledger(folder: Path) -> AsyncIterator[Ledger]:
+    opened = Ledger(folder)
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+def start(folder: Path) -> Iterator[LockUser]:
+    """Starts a process of tests/relay/ledger/lock_user.py; most say a line when they are ready."""
+    processes = []
+
+    def run(deed: str) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tests.relay.ledger.lock_user", deed, str(folder)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        processes.append(process)
+        if deed != "once":
+            assert process.stdout is not None
+            assert process.stdout.readline() == "taken\n"
+        return process
+
+    yield run
+    for process in processes:
+        process.kill()
+        process.communicate()
