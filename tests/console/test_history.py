@@ -13,6 +13,7 @@ from relay.console import history_pages
 from relay.console.history_pages import HistorySearch, filter_of
 from relay.events.event import Person
 from relay.ledger import history
+from relay.ledger.filters import since
 from relay.ledger.history import HistoryFilter, HistoryRow, read_history
 from relay.ledger.intake import RouteReason
 from tests.console.desk import Desk
@@ -124,7 +125,7 @@ async def test_it_is_searched(desk: Desk, few: int, monkeypatch: pytest.MonkeyPa
 async def test_it_is_bounded_by_times(desk: Desk) -> None:
     await busy_day(desk)
     times = [row.at for row in await events(desk)]
-    middle = history_pages.since(times[5])
+    middle = since(times[5])
 
     later = await events(desk, 2, since=middle)
     earlier = await events(desk, 2, until=middle)
