@@ -26,9 +26,11 @@ from relay.ledger.details import Details, read_details
 from relay.ledger.dismiss import dismiss_deploy
 from relay.ledger.filters import Filter
 from relay.ledger.lists import Listed, list_records
+from relay.ledger.payloads import read_payload
 from relay.ledger.records import RecordKind
 from relay.ledger.replay import replay_delivery, replay_deploy
 from relay.ledger.transaction import Reader
+from relay.payload_text import whole
 from relay.tables import coloured_table, sheet, table
 
 _DRY_RUN = click.option("--dry-run", is_flag=True, help="Only print what would be done.")
@@ -85,8 +87,11 @@ def _show(kind: RecordKind) -> click.Command:
     @click.command("show")
     @click.argument("id_", metavar="ID")
     @JSON
-    def run(id_: str, as_json: bool) -> None:
+    def run(id_: str, as_json: bool, payload: bool = False) -> None:
         """Print all that is known of one. It holds no secret and no URL."""
+        if payload:
+            click.echo(whole(asyncio.run(_payload(id_))))
+            return
 
         async def read() -> Details | None:
             async with open_ledger(load_settings()) as ledger:
@@ -97,7 +102,22 @@ def _show(kind: RecordKind) -> click.Command:
             raise click.ClickException(unknown(kind, id_))
         click.echo(msgspec.json.encode(as_builtins(details)) if as_json else sheet(details))
 
+    if kind == "delivery":
+        return click.option(
+            "--payload", is_flag=True, help="Print what the webhook said, its secrets redacted."
+        )(run)
     return run
+
+
+async def _payload(id_: str) -> bytes:
+    """Return the payload of a delivery. Raises ClickException where the ledger has none of this id,
+    NoSuchThing where it is not kept."""
+    number = row_number("delivery", id_)
+    if number is None:
+        raise click.ClickException(unknown("delivery", id_))
+    async with open_ledger(load_settings()) as ledger:
+        folder = ledger.folder
+        return await ledger.read(lambda reader: read_payload(reader, folder, number))
 
 
 def unknown(kind: RecordKind, id_: str) -> str:
