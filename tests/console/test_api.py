@@ -281,7 +281,7 @@ async def test_delivery_is_replayed_and_cancelled(desk: Desk, yard: Yard) -> Non
 async def test_approval(desk: Desk, yard: Yard) -> None:
     asks = await prepared(lambda: yard.match("a"))
     other = await prepared(lambda: yard.match("b", repo="acme/other"))
-    yard.store.hset(asks.key, "waiting", "approval 2030-01-01T00:00:00Z")
+    yard.store.hset(asks.key, "waiting", "approval 2999-01-01T00:00:00Z")
 
     answer = await desk.ask(
         "POST", f"{PREFIX}/deploys/approve", "operator", json={"ids": [asks.id, other.id]}

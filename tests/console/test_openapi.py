@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import orjson
+import pytest
 from rq.job import JobStatus
 
 from config.settings import Settings
@@ -17,6 +18,7 @@ from tests.harness import PATIENCE
 from tests.relay.yard import HELD, Yard
 
 
+@pytest.mark.slow
 async def test_answers_are_as_the_document_says(
     desk: Desk, settings: Settings, tmp_path: Path
 ) -> None:

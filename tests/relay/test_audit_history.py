@@ -198,6 +198,7 @@ def test_a_cursor_stays_valid_when_its_file_is_finished_and_others_are_begun(pat
     assert numbers(ask(path, EVERYTHING, 9)) == [8, 7, 6, 5, 4, 3, 2, 1, 0]
 
 
+@pytest.mark.slow
 def test_no_line_is_missed_or_met_twice_while_others_write_and_begin_new_files(path: Path) -> None:
     command = [sys.executable, "-m", "tests.relay.writer", str(path), "w", "20000", "400"]
     looks = 0

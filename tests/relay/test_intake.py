@@ -185,7 +185,7 @@ async def test_whoever_waited_behind_a_failure_does_not_wait_for_another_timeout
     server = await asyncio.start_server(swallow, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     connection = connect_async(f"redis://127.0.0.1:{port}", timeout=60)
-    intake = Intake(connection, queue="q", window=9, failure_ttl=9, timeout=0.5)
+    intake = Intake(connection, queue="q", window=9, failure_ttl=9, timeout=2)
     first = asyncio.create_task(keep(intake, delivery("github--first"), "first"))
     await asked.wait()
 
@@ -194,7 +194,7 @@ async def test_whoever_waited_behind_a_failure_does_not_wait_for_another_timeout
     answers = await asyncio.gather(first, *behind, return_exceptions=True)
 
     assert all(isinstance(answer, StoreUnavailable) for answer in answers)
-    assert time.monotonic() - started < 0.9  # one timeout, not four
+    assert time.monotonic() - started < 6  # one timeout, not four
     await connection.aclose()
     server.close()
 
