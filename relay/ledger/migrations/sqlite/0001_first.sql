@@ -45,6 +45,7 @@ CREATE TABLE ref_turn (
   target TEXT NOT NULL,
   turn INTEGER NOT NULL,
   holds INTEGER NOT NULL,
+  at REAL,                                        -- the sender's clock of the event that told it last
   PRIMARY KEY (ref, target)
 ) STRICT, WITHOUT ROWID;
 
@@ -82,6 +83,7 @@ CREATE TABLE delivery (
   CHECK ((status = 'queued') = (next_at IS NOT NULL))
 ) STRICT;
 CREATE INDEX delivery_due ON delivery (next_at) WHERE next_at IS NOT NULL;
+CREATE INDEX delivery_queued ON delivery (ref, id) WHERE next_at IS NOT NULL;
 CREATE INDEX delivery_guid ON delivery (source, guid) WHERE guid <> '';
 CREATE INDEX delivery_repo ON delivery (repo COLLATE NOCASE, id);
 CREATE INDEX delivery_sha ON delivery (sha, id);
