@@ -99,7 +99,7 @@ class Engine:
             return "retry"
         return "hold"
 
-    def claim_seconds(self, name: str) -> float:
+    def claim_seconds(self, name: str) -> float:  # noqa: ARG002
         return CLAIM_SECONDS
 
     # --- receiver

@@ -39,6 +39,9 @@ PUSHED = (
 )
 """Targets of pushes; each example has two of them."""
 
+SECOND = (*PUSHED, *[rules for rules in PUSHED if rules.expires] * 4)
+"""Those that wait for a person are the second one more often: most rules for people need them."""
+
 OTHERS = (
     Rules("preview", kinds=("preview",), newest_only=True),
     Rules("janitor", kinds=("delete", "close")),
@@ -71,12 +74,13 @@ class Example(RuleBasedStateMachine):
         self.calls: list[Call] = []
         self.statuses: dict[int, str] = {}
 
-    def begin(self, pushed: tuple[int, int], others: tuple[int, int], hooks: int) -> None:
+    def begin(self, chosen: Sequence[Rules], hooks: int) -> None:
         """Make the world: four refs and up to four targets."""
         number = Example.ended["begun"] = Example.ended["begun"] + 1
-        chosen = [PUSHED[one] for one in dict.fromkeys(pushed)]
-        chosen += [OTHERS[one] for one in dict.fromkeys(others)]
-        named = [Rules(**{**rules.__dict__, "name": f"{rules.name}-{number}"}) for rules in chosen]
+        named = [
+            Rules(**{**rules.__dict__, "name": f"{rules.name}-{number}"})
+            for rules in dict.fromkeys(chosen)
+        ]
         self.model = Model(named)
         self.engine.begin(named)
         self.git = GitServers(f"example{number}")

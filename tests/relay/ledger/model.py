@@ -283,10 +283,9 @@ class Model:
             if one.rules is rules and one.status == "calling" and one is not deploy
         ]
         assert len(calling) < rules.concurrency, "more calls than slots"
-        made = self.rate_calls.get(rules.name, [])
-        assert (
-            not rules.most or len([at for at in made if at > now - rules.interval + 0.001]) < rules.most
-        ), "more calls than the rate allows"
+        begun = self.rate_calls.get(rules.name, [])
+        recent = [at for at in begun if at > now - rules.interval + 0.001]
+        assert not rules.most or len(recent) < rules.most, "more calls than the rate allows"
         if rules.quiet and not deploy.calls:
             rested = min(deploy.created_at + rules.quiet, deploy.line_at + rules.cap)
             assert now >= rested, "called before its ref rested"

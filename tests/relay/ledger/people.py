@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hypothesis import strategies as st
-from hypothesis.stateful import precondition, rule
+from hypothesis.stateful import rule
 
 from relay.events.ids import row_number
 from relay.ledger.actions import Done, Wish
@@ -12,25 +12,24 @@ from relay.ledger.cancel import cancel_delivery, cancel_deploy
 from relay.ledger.dismiss import dismiss_deploy
 from relay.ledger.pause import pause_target, resume_target
 from relay.ledger.replay import replay_delivery, replay_deploy
-from tests.relay.ledger.example import Example, pick
+from tests.relay.ledger.answers import Answers
+from tests.relay.ledger.example import pick
+from tests.relay.ledger.git_servers import Ref
 from tests.relay.ledger.model import DISMISSABLE, OPEN, Delivery, Deploy
-
-NUMBER = st.integers(0, 11)
+from tests.relay.ledger.pushes import NUMBER
 
 ANN = Wish(by="ann")
 ANN_FORCES = Wish(by="ann", forced=True)
 
 
-class People(Example):
+class People(Answers):
     """The rules."""
 
     # --- targets
 
-    @precondition(lambda self: len(self.model.paused) < len(self.model.rules))
     @rule(number=NUMBER)
     def pause(self, number: int) -> None:
-        names = [one.name for one in self.model.rules if one.name not in self.model.paused]
-        self._pause(pick(names, number))
+        self._pause(pick(self.model.rules, number).name)
         self.count("pause")
 
     def _pause(self, name: str) -> None:
@@ -38,9 +37,11 @@ class People(Example):
         assert done.refusal == ("paused" if name in self.model.paused else "")
         self.model.paused.add(name)
 
-    @precondition(lambda self: self.model.paused)
     @rule(number=NUMBER)
     def resume(self, number: int) -> None:
+        if not self.model.paused:
+            self._pause(pick(self.model.rules, number).name)
+            self.work_once()
         self._resume(pick(sorted(self.model.paused), number))
         self.count("resume")
 
@@ -53,6 +54,8 @@ class People(Example):
         done = self.engine.commit(lambda tx: resume_target(tx, name, ANN))
         assert not done.refusal
         assert set(done.woken) == waiting, "resume wakes all that waited for it"
+        for number in waiting:
+            self.model.deploys[number].waits = ""
         self.model.paused.discard(name)
 
     def resume_all(self) -> None:
@@ -64,16 +67,24 @@ class People(Example):
     def _deploys(self, *statuses: str) -> list[Deploy]:
         return [one for one in self.model.deploys.values() if one.status in statuses]
 
-    @precondition(lambda self: self._deploys("waiting"))
-    @rule(number=NUMBER)
-    def cancel_waiting_deploy(self, number: int) -> None:
-        self._cancel(pick(self._deploys("waiting"), number))
-        self.count("cancel_waiting_deploy")
+    def _bring_deploys(self, number: int) -> list[Deploy]:
+        """Return all deploys; a push brings some where there are none."""
+        if not self.model.deploys:
+            self.push_to(pick(self.refs, number))
+            self.arrive_everything()
+            for delivery in self.engine.due_deliveries():
+                self.route(self.model.deliveries[delivery])
+        return list(self.model.deploys.values())
 
-    @precondition(lambda self: self.model.deploys)
+    @rule(number=NUMBER)
+    def cancel_a_deploy(self, number: int) -> None:
+        deploys = self._bring_deploys(number)
+        self._cancel(pick(self._deploys("waiting") or deploys, number))
+        self.count("cancel_a_deploy")
+
     @rule(number=NUMBER)
     def cancel_any_deploy(self, number: int) -> None:
-        self._cancel(pick(list(self.model.deploys.values()), number))
+        self._cancel(pick(self._bring_deploys(number), number))
         self.count("cancel_any_deploy")
 
     def _cancel(self, deploy: Deploy) -> None:
@@ -84,9 +95,14 @@ class People(Example):
             deploy.status = "cancelled"
         self.compare()
 
-    @precondition(lambda self: self._deploys(*DISMISSABLE))
     @rule(number=NUMBER)
     def dismiss(self, number: int) -> None:
+        if not self._deploys(*DISMISSABLE):
+            call = self.bring_call(number)
+            if call is not None:
+                self.refuse(call)
+        if not self._deploys(*DISMISSABLE):
+            return
         deploy = pick(self._deploys(*DISMISSABLE), number)
         assert self._dismiss(deploy, " ").refusal == "untold"
         assert not self._dismiss(deploy, "looked at it").refusal
@@ -101,30 +117,49 @@ class People(Example):
     def _asked(self) -> list[Deploy]:
         return [one for one in self._deploys("waiting") if one.waits == "approval"]
 
-    @precondition(lambda self: self._asked())
+    def _bring_asked(self, ref: Ref) -> list[Deploy]:
+        """Return deploys that wait for approval; a push brings some if a target asks for it."""
+        if not self._asked() and any(one.expires for one in self.model.rules):
+            self.push_to(ref)
+            self.arrive_everything()
+            self.work_once()
+        return self._asked()
+
     @rule(number=NUMBER)
     def approve(self, number: int) -> None:
-        deploy = pick(self._asked(), number)
-        self._approve(deploy, ANN_FORCES if self.model.is_late_approval(deploy) else ANN)
-        self.count("approve")
+        asked = self._bring_asked(self.refs[0])
+        if asked:
+            deploy = pick(asked, number)
+            self._approve(deploy, ANN_FORCES if self.model.is_late_approval(deploy) else ANN)
+            self.count("approve")
 
-    def _answered_late(self) -> list[Deploy]:
+    def _too_late(self) -> list[Deploy]:
         return [
             one
-            for one in self.model.deploys.values()
+            for one in self._deploys("superseded", "waiting")
             if one.asked_at
             and not one.is_approved
             and not one.replayed_by
-            and (one.status == "superseded" or one.waits == "approval" == one.waits)
-            and one.status in ("superseded", "waiting")
+            and (one.status == "superseded" or one.waits == "approval")
             and self.model.is_late_approval(one)
         ]
 
-    @precondition(lambda self: self._answered_late())
     @rule(number=NUMBER, forced=st.booleans())
     def approve_late(self, number: int, forced: bool) -> None:
-        self._approve(pick(self._answered_late(), number), ANN_FORCES if forced else ANN)
-        self.count("approve_late")
+        """A newer one was approved and called before."""
+        if not self._too_late() and self._bring_asked(self.refs[0]):
+            asked = pick(self._asked(), number)
+            if asked.ref is not self.pull:
+                self.push_to(asked.ref)
+            self.arrive_everything()
+            self.work_once()
+            newest = self._asked()[-1:]
+            if newest and not self.model.is_late_approval(newest[0]):
+                self._approve(newest[0], ANN)
+                self.work_once()
+        if self._too_late():
+            self._approve(pick(self._too_late(), number), ANN_FORCES if forced else ANN)
+            self.count("approve_late")
 
     def _approve(self, deploy: Deploy, wish: Wish) -> None:
         is_late = self.model.is_late_approval(deploy)
@@ -144,18 +179,17 @@ class People(Example):
             deploy.is_approved, deploy.waits = True, ""
         self.compare()
 
-    @precondition(lambda self: self._deploys("failed", "uncertain", "cancelled", "superseded"))
     @rule(number=NUMBER, forced=st.booleans())
-    def replay(self, number: int, forced: bool) -> None:
+    def replay_ended_deploy(self, number: int, forced: bool) -> None:
+        deploys = self._bring_deploys(number)
         ended = self._deploys("failed", "uncertain", "cancelled", "superseded")
-        self._replay(pick(ended, number), forced=forced)
-        self.count("replay")
+        self._replay(pick(ended or deploys, number), forced=forced)
+        self.count("replay_ended_deploy")
 
-    @precondition(lambda self: self.model.deploys)
     @rule(number=NUMBER, forced=st.booleans())
-    def replay_any(self, number: int, forced: bool) -> None:
-        self._replay(pick(list(self.model.deploys.values()), number), forced=forced)
-        self.count("replay_any")
+    def replay_any_deploy(self, number: int, forced: bool) -> None:
+        self._replay(pick(self._bring_deploys(number), number), forced=forced)
+        self.count("replay_any_deploy")
 
     def _replay(self, deploy: Deploy, *, forced: bool) -> None:
         model, wish = self.model, ANN_FORCES if forced else ANN
@@ -201,9 +235,9 @@ class People(Example):
         kept = self.model.deliveries.values()
         return [one for one in kept if (one.status == "queued") == queued]
 
-    @precondition(lambda self: self._deliveries(queued=True))
     @rule(number=NUMBER)
     def cancel_queued_delivery(self, number: int) -> None:
+        self.bring_deliveries()
         delivery = pick(self._deliveries(queued=True), number)
         done = self.engine.commit(lambda tx: cancel_delivery(tx, delivery.id, ANN))
         assert not done.refusal
@@ -213,9 +247,11 @@ class People(Example):
         assert again.refusal == "gone"
         self.count("cancel_queued_delivery")
 
-    @precondition(lambda self: self._deliveries(queued=False))
     @rule(number=NUMBER, forced=st.booleans())
     def replay_kept_delivery(self, number: int, forced: bool) -> None:
+        self._bring_deploys(number)
+        if not self._deliveries(queued=False):
+            return
         delivery = pick(self._deliveries(queued=False)[::-1], number)
         wish = ANN_FORCES if forced else ANN
         done = self.engine.commit(lambda tx: replay_delivery(tx, delivery.id, wish))
