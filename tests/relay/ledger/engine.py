@@ -6,13 +6,15 @@ and workers do around the ledger's transactions.
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import shutil
 import tempfile
 from collections.abc import Awaitable, Callable
+from concurrent.futures import Executor, Future
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
+
+import uvloop
 
 from config.model import OnUncertain, Target
 from relay.events.event import Event, PullRequest, Push
@@ -45,11 +47,13 @@ class Engine:
         parent = SHARED_MEMORY if SHARED_MEMORY.is_dir() else None
         self.folder = Path(tempfile.mkdtemp(prefix="relay-machine-", dir=parent))
         prepare(self.folder)
-        self.loop = asyncio.new_event_loop()
+        self.loop = uvloop.new_event_loop()
         self.now = START
         self.ledger = Ledger(
             self.folder, full_sync=False, timeout=60, clock=lambda: round(self.now * 1e6)
         )
+        # A COMMIT takes microseconds here; handing it to a thread takes longer.
+        self.ledger.writer._thread = cast(Any, _AtOnce())
         self.receivers = (RefStates(), RefStates())
         self.targets: dict[str, Target] = {}
         self._rules: dict[str, Rules] = {}
@@ -86,7 +90,15 @@ class Engine:
                 return list(await reader.rows(query, params))
             return list(reader._connection.execute(text, params))
 
-        return self.loop.run_until_complete(self.ledger.glance(rows))
+        return self._glance(rows)
+
+    def _glance(self, read: Callable[[Any], Awaitable[T]]) -> T:
+        """Return what a read returns; it never waits, so it needs no event loop."""
+        try:
+            self.ledger.glance(read).send(None)
+        except StopIteration as end:
+            return cast(T, end.value)
+        raise RuntimeError("a read waited")
 
     # --- what relay.yaml says (relay.ledger.claims.Policies)
 
@@ -134,13 +146,13 @@ class Engine:
 
     def next_due(self) -> float | None:
         """Return when the next deploy of this example is due."""
-        everything = self.loop.run_until_complete(self.ledger.glance(next_due))
+        everything = self._glance(next_due)
         row = self.read("next_due_of_example", deploy=self.first[1])[0]
         assert everything is not None or row[0] is None
         return None if row[0] is None else float(row[0]) / 1e6
 
     def _due(self) -> Any:
-        return self.loop.run_until_complete(self.ledger.glance(due))
+        return self._glance(due)
 
     def route(self, delivery: int, wanted: list[tuple[Rules, str]]) -> Routed | None:
         """Route a delivery."""
@@ -164,6 +176,18 @@ class Engine:
     def settle(self, outcome: Outcome) -> Settled:
         """Write what became of a call."""
         return self.commit(lambda tx: settle(tx, outcome))
+
+
+class _AtOnce(Executor):
+    """Runs what it is given before it returns."""
+
+    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+        done: Future[Any] = Future()
+        try:
+            done.set_result(fn(*args, **kwargs))
+        except BaseException as error:
+            done.set_exception(error)
+        return done
 
 
 _QUERIES = {

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any, ClassVar, TypeVar
 
-from hypothesis.stateful import RuleBasedStateMachine
+from hypothesis.stateful import RuleBasedStateMachine, invariant
 
 from relay.events.deploy_life import TRANSITIONS
 from relay.events.gate import Expired, Go, Superseded, Wait
@@ -39,7 +39,7 @@ PUSHED = (
 )
 """Targets of pushes; each example has two of them."""
 
-SECOND = (*PUSHED, *[rules for rules in PUSHED if rules.expires] * 4)
+SECOND = (*PUSHED, *[rules for rules in PUSHED if rules.expires] * 6)
 """Those that wait for a person are the second one more often: most rules for people need them."""
 
 OTHERS = (
@@ -93,8 +93,12 @@ class Example(RuleBasedStateMachine):
 
     def count(self, name: str) -> None:
         """Note that a rule did something."""
-        self.steps += 1
         Example.fired[name] += 1
+
+    @invariant()
+    def step(self) -> None:
+        """Count the steps; what must be true is compared after each commit."""
+        self.steps += 1
 
     # --- receiver
 
@@ -264,7 +268,7 @@ class Example(RuleBasedStateMachine):
         self._check_attempts()
         Example.ended["examples"] += 1
         Example.ended["steps"] += self.steps
-        Example.ended["long examples"] += self.steps >= 30
+        Example.ended["long examples"] += self.steps > 30
 
     def resume_all(self) -> None:
         raise NotImplementedError
