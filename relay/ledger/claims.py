@@ -120,7 +120,9 @@ class _Claim:
             return await self._end("failed", "nobody approved it in time", decision)
         if self.uncertain is not None:
             # The call that was cut off may have deployed, so a person has to look.
-            reason = f"{self.uncertain.reason}, and {decision.reason}: the platform may have deployed"
+            reason = (
+                f"{self.uncertain.reason}, and {decision.reason}: the platform may have deployed"
+            )
             return await self._end("uncertain", reason, decision)
         return await self._end("superseded", decision.reason, decision)
 

@@ -6,6 +6,7 @@ and workers do around the ledger's transactions.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import shutil
 import tempfile
@@ -13,8 +14,6 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor, Future
 from pathlib import Path
 from typing import Any, TypeVar, cast
-
-import uvloop
 
 from config.model import OnUncertain, Target
 from relay.events.event import Event, PullRequest, Push
@@ -47,7 +46,7 @@ class Engine:
         parent = SHARED_MEMORY if SHARED_MEMORY.is_dir() else None
         self.folder = Path(tempfile.mkdtemp(prefix="relay-machine-", dir=parent))
         prepare(self.folder)
-        self.loop = uvloop.new_event_loop()
+        self.loop = asyncio.new_event_loop()
         self.now = START
         self.ledger = Ledger(
             self.folder, full_sync=False, timeout=60, clock=lambda: round(self.now * 1e6)

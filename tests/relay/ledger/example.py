@@ -259,7 +259,7 @@ class Example(RuleBasedStateMachine):
         self.resume_all()
         for number in range(ROUNDS):
             # Those that wait for an older one look every minute; a night is not watched that way.
-            if not self.work_round(0.01 if number < 100 else 900) and not self._open():
+            if not self.work_round(0.01 if number < 30 else 900) and not self._open():
                 break
         else:
             raise AssertionError(f"still open: {self._open()}{self._lines(self._open())}")

@@ -8,7 +8,7 @@ from tests.relay.ledger.example import Example
 from tests.relay.ledger.running import run_machine
 
 EXAMPLES = 300
-MORE = 20
+MORE = 70
 """Examples beyond them: a few are shorter than 30 steps."""
 
 LEAST = 100
