@@ -201,7 +201,7 @@ CREATE INDEX deploy_due ON deploy (next_at) WHERE next_at IS NOT NULL;
 CREATE INDEX deploy_open ON deploy (target, ref, pos, id) WHERE status IN ('waiting', 'calling');
 CREATE INDEX deploy_ref ON deploy (ref, target, pos, id);
 CREATE INDEX deploy_line ON deploy (target, waits, line_at, id) WHERE status = 'waiting';
-CREATE INDEX deploy_calling ON deploy (target) WHERE status = 'calling';
+CREATE INDEX deploy_calling ON deploy (target, probe) WHERE status = 'calling';
 CREATE INDEX deploy_target ON deploy (target, id);
 CREATE INDEX deploy_target_status ON deploy (target, status, id);
 CREATE INDEX deploy_status ON deploy (status, id);
