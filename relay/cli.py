@@ -17,8 +17,6 @@ from relay.commands.targets import targets
 from relay.commands.tokens import token
 from relay.commands.top import top
 from relay.commands.trying import check, explain, schema, send
-from relay.replays import replay_deliveries
-from workers.replays import replay_deploys
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -46,7 +44,7 @@ for _command in (
 ):
     main.add_command(_command)
 
-for _group in (operating("delivery", replay_deliveries), operating("deploy", replay_deploys)):
+for _group in (operating("delivery"), operating("deploy")):
     for _command in _group.commands.values():
         if _command.callback is not None:
             _command.callback = exits(_command.callback)

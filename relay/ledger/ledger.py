@@ -266,6 +266,21 @@ def prepare(folder: Path) -> int:
         ) from None
 
 
+def read_blocking(folder: Path, read: Callable[[Reader], Awaitable[T]]) -> T:
+    """Return what ``read`` returns of the ledger of ``folder``, from a connection of its own.
+    Blocking, READ_SECONDS at most. Raises LedgerUnavailable and LedgerUnusable."""
+    connection = connect(folder / FILE, mode="ro")
+    try:
+        deadline = time.monotonic() + READ_SECONDS
+        connection.set_progress_handler(lambda: time.monotonic() > deadline, 10_000)
+        connection.execute("BEGIN")
+        return _drive(read(SQLiteReader(connection, system_clock)))
+    except Exception as error:
+        raise _told(error) from None
+    finally:
+        connection.close()
+
+
 def _drive(reading: Awaitable[T]) -> T:
     """Run a coroutine to its end that never waits, without an event loop."""
     steps = reading.__await__()
