@@ -7,7 +7,7 @@ import dataclasses
 import gc
 import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 
 from aiohttp import web
 from yarl import URL
@@ -144,7 +144,8 @@ async def receiving(
     payloads = PayloadPacker(PayloadRedactor(audit.redactor()), files)
     intake, refusals = Intake(ledger, wakeups), Refusals(ledger)
     refusals.start()
-    beside = [asyncio.create_task(task) for task in (sweep.run(), _remove_orphans(ledger, files))]
+    sweep.start()
+    removing = asyncio.create_task(_remove_orphans(ledger, files))
     try:
         yield Receiver(
             sources=ready_sources(config.sources),
@@ -167,11 +168,9 @@ async def receiving(
     finally:
         await intake.stop()
         await refusals.stop()
-        with suppress(LedgerUnavailable):
-            await sweep.give_up()
-        for task in beside:
-            task.cancel()
-        await asyncio.wait(beside)
+        await sweep.stop()
+        removing.cancel()
+        await asyncio.wait([removing])
         await wakeups.stop()
         await probe.close()
         payloads.close()
