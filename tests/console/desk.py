@@ -21,10 +21,10 @@ from relay.console.app import assemble
 from relay.console.context import Context, planned
 from relay.console.listening import Runner
 from relay.console.sessions import Sessions
-from relay.worker_list import Workers
 from relay.ledger.ledger import Ledger, prepare
 from relay.ledger.sqlite import FILE
 from relay.tokens import Role, create
+from relay.worker_list import Workers
 from tests.console.ledger_rows import LedgerRows
 from tests.harness import SECRETS
 
