@@ -171,9 +171,13 @@ class IntersectedCursor:
             cursor.skip(highest)
 
 
-async def take_chunk(cursor: IdCursor, most: int) -> list[int]:
-    """Return the next numbers; fewer than ``most`` only at the end."""
+async def take_chunk(cursor: IdCursor, most: int, lowest: int) -> list[int]:
+    """Return the next numbers that are not below ``lowest``; fewer than ``most`` only at their
+    end."""
     chunk: list[int] = []
-    while len(chunk) < most and await cursor.head() is not None:
+    while len(chunk) < most:
+        head = await cursor.head()
+        if head is None or head < lowest:
+            break
         chunk.append(cursor.take())
     return chunk

@@ -161,8 +161,8 @@ class _Search:
         judges = predicates(self._chosen, rest)
         compared, size = 0, self._bounds.slice if rest else self._limit
         while len(self._found) < self._limit and (not rest or most is None or compared < most):
-            numbers = await take_chunk(way.cursor, size)
-            is_over = len(numbers) < size or numbers[-1] < self._first
+            numbers = await take_chunk(way.cursor, size, self._first)
+            is_over = len(numbers) < size
             fitting_numbers = await self._compare(numbers, judges, rest) if rest else numbers
             self._found += fitting_numbers[: self._limit - len(self._found)]
             if is_over:

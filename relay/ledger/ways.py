@@ -32,13 +32,13 @@ class Bounds(NamedTuple):
     of_time: int = 5_000
     """Entries of a span of time that are gathered. Also those among which the first and the last
     one of a longer span are looked for: what came within one moment has no order."""
-    few_deliveries: int = 1_000
+    few_deliveries: int = 4_000
     """Deliveries whose deploys are gathered at once."""
     deliveries: int = 20_000
     """Deliveries whose deploys are gathered after that."""
     names: int = 3_000
     """Names whose numbers are merged. What fits more is frequent, and is met soon."""
-    slice: int = 512
+    slice: int = 128
     """Entries that are compared at first; each time after that twice as many."""
 
 
