@@ -66,8 +66,6 @@ class _Query(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     until: Moment = ""
     """The same."""
     limit: Annotated[int, Meta(ge=1, le=MOST)] = 50
-    cursor: Annotated[str, Meta(max_length=350)] = ""
-    """``next`` of the page before."""
 
 
 class DeliveryQuery(_Query, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -76,6 +74,8 @@ class DeliveryQuery(_Query, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     status: Annotated[tuple[DeliveryStatus, ...], Few] = ()
     verdict: Annotated[tuple[Verdict, ...], Few] = ()
     """What the history of the ref says of the delivery."""
+    cursor: Annotated[str, Meta(pattern="^(delivery-[1-9][0-9]{0,17})?$")] = ""
+    """``next`` of the page before."""
 
 
 class DeployQuery(_Query, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -87,6 +87,8 @@ class DeployQuery(_Query, frozen=True, kw_only=True, forbid_unknown_fields=True)
     attention: bool = False
     """Only deploys that failed or are uncertain, that no newer success has overtaken and that were
     not replayed."""
+    cursor: Annotated[str, Meta(pattern="^(deploy-[1-9][0-9]{0,17})?$")] = ""
+    """``next`` of the page before."""
 
 
 class Page(msgspec.Struct, frozen=True, kw_only=True):
@@ -123,7 +125,7 @@ class HistoryQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     delivery: Annotated[tuple[Id, ...], Few] = ()
     deploy: Annotated[tuple[Id, ...], Few] = ()
     limit: Annotated[int, Meta(ge=1, le=MOST)] = 100
-    cursor: Annotated[str, Meta(max_length=200)] = ""
+    cursor: Annotated[str, Meta(pattern=r"^([0-9]{1,18}(\.[0-9]{1,18}){4})?$")] = ""
     """``next`` of the page before."""
 
 
@@ -208,7 +210,9 @@ async def details_of(context: Context, kind: RecordKind, id_: str) -> Details:
     return details
 
 
-async def _page(context: Context, kind: RecordKind, query: _Query, own: Filter) -> Page:
+async def _page(
+    context: Context, kind: RecordKind, query: DeliveryQuery | DeployQuery, own: Filter
+) -> Page:
     try:
         chosen = msgspec.structs.replace(
             own,
