@@ -36,9 +36,14 @@ Branch = Annotated[str, Meta(max_length=100, pattern="^[A-Za-z0-9_.+~/*?#-]+$")]
 
 Sha = Annotated[str, Meta(pattern="^[0-9a-f]{0,64}$")]
 
+DAY = (
+    r"(20[0-9]{2}-((0[1-9]|1[0-2])-(0[1-9]|1[0-9]|2[0-8])|(0[13-9]|1[0-2])-(29|30)"
+    r"|(0[13578]|1[02])-31)|20([02468][048]|[13579][26])-02-29)"
+)
+"""A day of the calendar in this century."""
+
 SINCE = (
-    r"^(|[0-9]{1,9}(ms|s|m|h|d)?"
-    r"|20[0-9]{2}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])"
+    rf"^(|[0-9]{{1,9}}(ms|s|m|h|d)?|{DAY}"
     r"(T([01][0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9])?(Z|[+-](0[0-9]|1[0-3]):[0-5][0-9])?)?)$"
 )
 """What the document says of a time; ``relay.ledger.filters.since`` reads it."""
