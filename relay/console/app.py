@@ -15,7 +15,8 @@ from relay.console.context import CONTEXT, Context, planned
 from relay.console.listening import Runner
 from relay.console.sessions import Sessions
 from relay.http.listen import listen
-from relay.ledger.ledger import Ledger, prepare
+from relay.ledger_marks import check_marks
+from relay.ledger_start import open_ledger
 from relay.reloading import Reloading
 from relay.signals import on_signals
 from relay.worker_list import Workers
@@ -40,10 +41,10 @@ def assemble(context: Context) -> web.Application:
 
 
 async def serve(settings: Settings, loaded: Loaded) -> None:
-    """Serve the console until SIGTERM or SIGINT. Raises CannotListen, LedgerUnusable and
-    OSError."""
-    await asyncio.to_thread(prepare, settings.data_dir)
-    ledger = Ledger(settings.data_dir, timeout=settings.store_timeout)
+    """Serve the console until SIGTERM or SIGINT. Raises CannotListen, LedgerUnusable,
+    LedgerUnavailable and AuditUnreadable."""
+    ledger = await asyncio.to_thread(open_ledger, settings)
+    await check_marks(ledger, settings)
     workers = Workers(settings)
     reloading = Reloading(
         settings,
