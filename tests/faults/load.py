@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
+import random
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -12,8 +12,7 @@ from dataclasses import dataclass, field
 
 import aiohttp
 
-from tests.faults.rig import SETTLED, Rig
-from tests.harness import sha_of
+from tests.faults.rig import SETTLED, Pushes, Rig
 
 SENDERS = 16
 
@@ -43,12 +42,12 @@ class Load:
 
     def __init__(self, rig: Rig, *, rate: float, seed: int) -> None:
         """``rate`` is deliveries a second."""
-        self.acknowledged: set[str] = set()
         self.seen: dict[str, Seen] = {}
         """By phase."""
         self._rig = rig
         self._pause = SENDERS / rate
-        self._shas = (sha_of(f"{seed}-{number}") for number in itertools.count())
+        chance = random.Random(seed)  # noqa: S311
+        self._senders = [Pushes(f"{seed}-{number}", chance) for number in range(SENDERS)]
         self._over = False
         self._now = Seen()
 
@@ -64,7 +63,7 @@ class Load:
             tasks = [asyncio.create_task(self._probe(session))]
             try:
                 await self.until_ready()
-                tasks += [asyncio.create_task(self._send(session)) for _ in range(SENDERS)]
+                tasks += [asyncio.create_task(self._send(session, one)) for one in self._senders]
                 await self.until_acknowledged()
                 yield
                 self._over = True
@@ -74,7 +73,7 @@ class Load:
                     task.cancel()
 
     async def until_ready(self) -> None:
-        """Return once the receiver writes to Redis."""
+        """Return once the receiver says that all is well."""
         async with asyncio.timeout(SETTLED):
             while not self._now.ready["ready"]:  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
@@ -86,19 +85,18 @@ class Load:
             while self._now.acknowledged < enough:  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
 
-    async def _send(self, session: aiohttp.ClientSession) -> None:
+    async def _send(self, session: aiohttp.ClientSession, pushes: Pushes) -> None:
         while not self._over:
-            sha = next(self._shas)
+            push = pushes.next()
             while True:
                 seen, began = self._now, time.monotonic()
-                status = await self._rig.post(session, sha)
+                status = await self._rig.post(session, push)
                 seen.statuses[status] += 1
                 seen.longest = max(seen.longest, time.monotonic() - began)
                 if status in (200, 202):
                     break
                 await asyncio.sleep(0.05)
             seen.acknowledged += 1
-            self.acknowledged.add(sha)
             await asyncio.sleep(self._pause)
 
     async def _probe(self, session: aiohttp.ClientSession) -> None:
