@@ -20,8 +20,9 @@ from rq.job import JobStatus
 
 from relay.audit import log
 from relay.errors import LedgerUnavailable
-from relay.ledger.due import Due, due, give_up_duty, read_duty, take_duty
+from relay.ledger.due import Due, due, give_up_duty, note_rebuilt, read_duty, take_duty
 from relay.ledger.ledger import Ledger
+from relay.ledger.transaction import Transaction
 from relay.queue.rq_job import JOB_PREFIX, QUEUE_PREFIX, JobKind, Wakeup, read_job_id
 from relay.queue.wakeups import Wakeups
 from relay.store import connect_async, name_of
@@ -175,11 +176,13 @@ class Sweep:
         if was_emptied:
             self._mark = str(time.time_ns() // 1_000_000)
             await self._redis.set(self._mark_key, self._mark)
-            await self._ledger.commit(
-                lambda tx: take_duty(tx, DUTY, self._owner, self._lease, self._mark)
-            )
+            await self._ledger.commit(lambda tx: self._note_rebuilt(tx, made))
             self.rebuilt = Rebuilt(time.time(), made)
             log.warning("queue.rebuilt", jobs=made)
+
+    async def _note_rebuilt(self, tx: Transaction, made: int) -> None:
+        await take_duty(tx, DUTY, self._owner, self._lease, self._mark)
+        await note_rebuilt(tx, made)
 
     async def _listed(self) -> set[Row] | None:
         """Return the rows that have a job in the queue; None where it is too long to look."""
