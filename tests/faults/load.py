@@ -6,7 +6,7 @@ import asyncio
 import random
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -25,14 +25,23 @@ class Seen:
     """What senders and a probe of /readyz saw in one phase."""
 
     statuses: Counter[int] = field(default_factory=Counter)
-    acknowledged: int = 0
+    shas: set[str] = field(default_factory=set)
+    """Commits that were sent first, and acknowledged, in this phase."""
     longest: float = 0
     """Seconds that a sender waited at most for the answer to one request, begun in this phase."""
     ready: Counter[str] = field(default_factory=Counter)
+    called: int = 0
+    """How many of its commits had been deployed when it ended."""
+
+    @property
+    def acknowledged(self) -> int:
+        """How many commits were acknowledged."""
+        return len(self.shas)
 
     def __str__(self) -> str:
         return (
-            f"acknowledged {self.acknowledged:,}, statuses {dict(self.statuses)}, "
+            f"acknowledged {self.acknowledged:,}, {self.called:,} deployed meanwhile, "
+            f"statuses {dict(self.statuses)}, "
             f"longest wait {self.longest:.2f} s, readyz {dict(self.ready)}"
         )
 
@@ -51,9 +60,15 @@ class Load:
         self._over = False
         self._now = Seen()
 
-    def enter(self, phase: str) -> None:
-        """What is seen from now on belongs to another phase."""
+    def enter(self, phase: str) -> Seen:
+        """Return a new phase, to which belongs what is seen from now on."""
+        self._now.called = self.called(self._now)
         self._now = self.seen[phase] = Seen()
+        return self._now
+
+    def called(self, seen: Seen) -> int:
+        """How many commits of a phase have been deployed by now."""
+        return len(seen.shas.intersection(self._rig.calls))
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -74,20 +89,22 @@ class Load:
 
     async def until_ready(self) -> None:
         """Return once the receiver says that all is well."""
-        async with asyncio.timeout(SETTLED):
-            while not self._now.ready["ready"]:  # noqa: ASYNC110
-                await asyncio.sleep(0.05)
+        await self.until(lambda: self._now.ready["ready"])
 
     async def until_acknowledged(self) -> None:
         """Return once each sender is likely to have had an answer."""
+        enough = self._now.acknowledged + 2 * SENDERS
+        await self.until(lambda: self._now.acknowledged >= enough)
+
+    async def until(self, condition: Callable[[], object]) -> None:
+        """Return once something holds that nothing announces. Raises TimeoutError."""
         async with asyncio.timeout(SETTLED):
-            enough = self._now.acknowledged + 2 * SENDERS
-            while self._now.acknowledged < enough:  # noqa: ASYNC110
+            while not condition():  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
 
     async def _send(self, session: aiohttp.ClientSession, pushes: Pushes) -> None:
         while not self._over:
-            push = pushes.next()
+            push, began_in = pushes.next(), self._now
             while True:
                 seen, began = self._now, time.monotonic()
                 status = await self._rig.post(session, push)
@@ -96,7 +113,8 @@ class Load:
                 if status in (200, 202):
                     break
                 await asyncio.sleep(0.05)
-            seen.acknowledged += 1
+            if seen is began_in:
+                seen.shas.add(push.sha)
             await asyncio.sleep(self._pause)
 
     async def _probe(self, session: aiohttp.ClientSession) -> None:
