@@ -28,7 +28,6 @@ from relay.signals import on_signals
 from relay.store import connect, connect_async, unavailable
 from relay.tracing import traced
 from workers.runtime import open_runtime, project
-from workers.targets import standings
 from workers.worker import RelayWorker
 
 
@@ -50,7 +49,7 @@ async def _work(settings: Settings) -> None:
     async with (
         traced(settings, "worker"),
         open_runtime() as runtime,
-        counted(settings, "worker", lambda: runtime.reloading.current.targets, standings),
+        counted(settings, "worker", lambda: runtime.reloading.current.targets),
     ):
         on_signals(stop=stopping.set, reload=runtime.reloading.hurry)
         await _look_at_redis(settings, name)

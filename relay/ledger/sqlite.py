@@ -1,4 +1,5 @@
-"""The SQLite ledger: connections, transactions and errors. The one file that knows the database.
+"""The SQLite ledger: connections, transactions and errors. With sqlite_file.py
+the only file that knows the database.
 
 Statements run in the event loop's thread and take microseconds. Only COMMIT, which waits for the
 disk, runs in another one: a thread that ran statements would have to get the interpreter's lock
@@ -68,7 +69,7 @@ def system_clock() -> int:
 
 def unavailable(error: sqlite3.Error) -> LedgerUnavailable:
     """Return what is told of a database that refuses. It names no path."""
-    return LedgerUnavailable(f"the ledger takes nothing: {_reason(error)}")
+    return LedgerUnavailable(f"the ledger takes nothing: {reason_of(error)}")
 
 
 def is_database_error(error: BaseException) -> TypeGuard[sqlite3.Error]:
@@ -275,7 +276,7 @@ def connect(
             _patiently(connection, pragma)
         connection.execute(f"PRAGMA synchronous = {'FULL' if full_sync else 'NORMAL'}")
     except sqlite3.Error as error:
-        raise LedgerUnusable(f"the ledger {file} cannot be opened: {_reason(error)}") from None
+        raise LedgerUnusable(f"the ledger {file} cannot be opened: {reason_of(error)}") from None
     return connection
 
 
@@ -309,7 +310,7 @@ def migrate(file: Path) -> int:
         connection.execute("COMMIT")
         return len(steps) - version
     except sqlite3.Error as error:
-        raise LedgerUnusable(f"the ledger {file} cannot be migrated: {_reason(error)}") from None
+        raise LedgerUnusable(f"the ledger {file} cannot be migrated: {reason_of(error)}") from None
     finally:
         connection.close()
 
@@ -349,7 +350,8 @@ def _code(error: sqlite3.Error) -> int:
     return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
 
 
-def _reason(error: sqlite3.Error) -> str:
+def reason_of(error: sqlite3.Error) -> str:
+    """Return in a few words why the database refuses."""
     if getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_IOERR_SHMSIZE:
         # The file of the shared memory could not grow.
         return _UNAVAILABLE[sqlite3.SQLITE_FULL]

@@ -7,7 +7,7 @@ import dataclasses
 import gc
 import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 
 from aiohttp import web
 from yarl import URL
@@ -20,7 +20,6 @@ from relay import audit
 from relay.audit import log
 from relay.audit_fields import holder_fields
 from relay.errors import LedgerUnavailable
-from relay.gauges import ReadTargets
 from relay.http.body import BodyReader
 from relay.http.client_address import ClientAddresses
 from relay.http.connections import Bounds, most_connections
@@ -51,14 +50,13 @@ async def serve(
     settings: Settings,
     config: RelayConfig,
     origin: Origin,
-    read_targets: ReadTargets,
     *,
     share_port: bool = False,
 ) -> None:
     """Receive webhooks until SIGTERM or SIGINT; then finish what is in flight and return.
 
-    ``read_targets`` tells scrapes how targets stand. ``share_port`` lets other processes of the
-    same user listen on the same port. Raises LedgerUnusable, CannotListen and OSError.
+    ``share_port`` lets other processes of the same user listen on the same port. Raises
+    LedgerUnusable, CannotListen and OSError.
     """
     targets = config.targets
     async with receiving(settings, config, origin) as receiver:
@@ -87,7 +85,7 @@ async def serve(
         gc.freeze()
         async with (
             traced(settings, "receiver"),
-            counted(settings, "receiver", lambda: targets, read_targets),
+            counted(settings, "receiver", lambda: targets),
         ):
             site = web.SockSite(runner, listen(settings.host, settings.port, share=share_port))
             await site.start()
@@ -130,7 +128,8 @@ async def receiving(
     payloads = PayloadPacker(PayloadRedactor(audit.redactor()), files)
     intake, refusals = Intake(ledger, wakeups), Refusals(ledger)
     refusals.start()
-    beside = [asyncio.create_task(task) for task in (sweep.run(), _remove_orphans(ledger, files))]
+    sweep.start()
+    removing = asyncio.create_task(_remove_orphans(ledger, files))
     try:
         yield Receiver(
             sources=ready_sources(config.sources),
@@ -153,11 +152,9 @@ async def receiving(
     finally:
         await intake.stop()
         await refusals.stop()
-        with suppress(LedgerUnavailable):
-            await sweep.give_up()
-        for task in beside:
-            task.cancel()
-        await asyncio.wait(beside)
+        await sweep.stop()
+        removing.cancel()
+        await asyncio.wait([removing])
         await wakeups.stop()
         await probe.close()
         payloads.close()

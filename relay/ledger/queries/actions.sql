@@ -73,7 +73,7 @@ RETURNING id
 -- name: link_replay
 UPDATE deploy SET replayed_by = :new WHERE id = :deploy
 
--- name: deploys_of_delivery
+-- name: replayable_deploys_of_delivery
 SELECT id, status, replayed_by FROM deploy INDEXED BY deploy_delivery
 WHERE delivery = :delivery ORDER BY id
 

@@ -9,12 +9,6 @@ SELECT status, count(*) AS number FROM deploy
 WHERE ended_at IS NOT NULL AND ended_at >= :begin AND ended_at < :end
 GROUP BY status
 
--- name: count_queued_deliveries
-SELECT count(*) AS number FROM delivery WHERE next_at IS NOT NULL
-
--- name: count_calling
-SELECT count(*) AS number FROM deploy WHERE status = 'calling'
-
 -- name: waits
 -- How many deploys wait for what.
 SELECT waits, count(*) AS number FROM deploy WHERE status = 'waiting' GROUP BY waits
@@ -42,3 +36,17 @@ SELECT min(at) AS at FROM (
 
 -- name: target_rows
 SELECT t.*, t.name AS target_name FROM target t
+
+-- name: count_remaining
+-- What a worker is to do now, but for deploys that wait, and what it does.
+SELECT
+  (SELECT count(*) FROM delivery WHERE next_at IS NOT NULL)
+  + (SELECT count(*) FROM notice WHERE next_at IS NOT NULL AND next_at <= :now AND status = 'waiting')
+    AS queued,
+  (SELECT count(*) FROM deploy WHERE status = 'calling')
+  + (SELECT count(*) FROM notice WHERE next_at IS NOT NULL AND status = 'calling') AS running
+
+-- name: count_waiting
+-- How many deploys wait for what, and when the first of them is looked at.
+SELECT waits, next_at <= :now AS is_due, count(*) AS number, min(next_at) AS next_at
+FROM deploy WHERE status = 'waiting' GROUP BY waits, next_at <= :now
