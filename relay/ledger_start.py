@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from config.settings import Settings
 from relay.audit import log
+from relay.audit_fields import holder_fields
 from relay.ledger.acceptance import in_words
 from relay.ledger.holder import Stuck
 from relay.ledger.ledger import MOST_OF_A_WORKER, Ledger, prepare
 
 
-def open_ledger(settings: Settings, *, most: int = MOST_OF_A_WORKER) -> Ledger:
+def open_ledger(
+    settings: Settings, *, most: int = MOST_OF_A_WORKER, full_sync: bool = True
+) -> Ledger:
     """Return the ledger of RELAY_DATA_DIR. Blocking; ``most`` is the pieces of work in one
-    transaction at most. Raises LedgerUnusable.
+    transaction at most, ``full_sync`` whether a commit waits for the disk. Raises LedgerUnusable.
 
     ``relay.ledger_marks.check_marks`` follows before the first call or answer.
     """
@@ -20,6 +23,7 @@ def open_ledger(settings: Settings, *, most: int = MOST_OF_A_WORKER) -> Ledger:
         settings.data_dir,
         timeout=settings.store_timeout,
         most=most,
+        full_sync=full_sync,
         on_holder_killed=_say_killed,
     )
 
@@ -37,9 +41,4 @@ def ledger_troubles(ledger: Ledger) -> list[str]:
 
 
 def _say_killed(stuck: Stuck) -> None:
-    log.error(
-        "ledger.holder_killed",
-        pid=stuck.holder.pid,
-        reason=stuck.in_words(),
-        seconds=round(stuck.seconds, 1),
-    )
+    log.warning("ledger.holder_killed", **holder_fields(stuck))

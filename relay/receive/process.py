@@ -18,15 +18,15 @@ from config.origin import Origin
 from config.settings import Settings
 from relay import audit
 from relay.audit import log
-from relay.audit_fields import holder_fields
 from relay.errors import LedgerUnavailable
 from relay.http.body import BodyReader
 from relay.http.client_address import ClientAddresses
 from relay.http.connections import Bounds, most_connections
 from relay.http.limits import ByteBudget
 from relay.http.listen import listen
-from relay.ledger.ledger import Ledger, prepare
+from relay.ledger.ledger import MOST_OF_A_RECEIVER, Ledger
 from relay.ledger.payload_files import PayloadFiles, named_files
+from relay.ledger_start import open_ledger
 from relay.queue.probe import QueueProbe
 from relay.queue.sweep import Sweep
 from relay.queue.wakeups import Wakeups
@@ -112,12 +112,11 @@ async def receiving(
 ) -> AsyncIterator[Receiver]:
     """Yield a receiver on the ledger of ``settings``, which is made where there is none. What is in
     flight at the end of the block is committed. Raises LedgerUnusable and OSError."""
-    await asyncio.to_thread(prepare, settings.data_dir)
-    ledger = Ledger(
-        settings.data_dir,
-        timeout=settings.store_timeout,
+    ledger = await asyncio.to_thread(
+        open_ledger,
+        settings,
+        most=MOST_OF_A_RECEIVER,
         full_sync=settings.ledger_fsync == "full",
-        on_holder_killed=lambda stuck: log.warning("ledger.holder_killed", **holder_fields(stuck)),
     )
     url, queue = settings.redis_address(), settings.queue
     wakeups = Wakeups(url, queue, timeout=settings.store_timeout)

@@ -10,6 +10,7 @@ deploys called. Senders send each push until it is acknowledged, as GitLab does:
 from __future__ import annotations
 
 import asyncio
+import functools
 import random
 import signal
 import sys
@@ -51,24 +52,20 @@ class Outage:
         seconds: float,
         rate: float,
         seed: int,
-        store_timeout: str = "3s",
+        command_seconds: float,
         most_commands: int = 1_000,
     ) -> None:
-        """Each outage lasts ``seconds`` at least, but for refused commands, of which there are
-        ``most_commands``; ``rate`` is pushes a second."""
+        """Each outage lasts ``seconds`` at least; where a command is refused ``command_seconds``,
+        and of those there are up to ``most_commands``. ``rate`` is pushes a second."""
         self.events: Counter[str] = Counter()
         """Lines of all audits, by their event."""
         self.refused: list[str] = []
         """Commands that Redis refused, one after the other."""
         self._chance = random.Random(seed)  # noqa: S311
-        self._rig = Rig(
-            folder,
-            self._chance,
-            environ=lambda _: {"RELAY_STORE_TIMEOUT": store_timeout},
-            workers=2,
-        )
+        self._rig = Rig(folder, self._chance, workers=2)
         self.load = Load(self._rig, rate=rate, seed=seed)
         self._seconds = seconds
+        self._command_seconds = command_seconds
         self._most_commands = most_commands
         self._folder = folder
         self._user: str | None = None
@@ -91,14 +88,13 @@ class Outage:
                 await self._allow_us_all()
                 for command in await self._commands():
                     self.refused.append(command)
-                    await self._suffer(
-                        f"without {command.upper()}", lambda command=command: self._without(command)
-                    )
+                    fault = functools.partial(self._without, command)
+                    await self._suffer(f"without {command.upper()}", fault, self._command_seconds)
             await self._rig.settle()
         self.events = self._rig.events()
         return self._rig.balance()
 
-    async def _suffer(self, name: str, fault: Fault, seconds: float = 0) -> None:
+    async def _suffer(self, name: str, fault: Fault, seconds: float) -> None:
         """Have a fault until pushes that came meanwhile are deployed, and wait until it is over."""
         load = self.load
         seen = load.enter(name)
@@ -159,20 +155,21 @@ class Outage:
     @asynccontextmanager
     async def _without(self, command: str) -> AsyncIterator[None]:
         """Everybody else may not use a command."""
-        await self._ask(
-            lambda redis: redis.execute_command("ACL", "SETUSER", "default", f"-{command}")
-        )
+        await self._set_rules("default", f"-{command}")
         try:
             yield
         finally:
-            await self._ask(
-                lambda redis: redis.execute_command("ACL", "SETUSER", "default", f"+{command}")
-            )
+            await self._set_rules("default", f"+{command}")
 
     async def _allow_us_all(self) -> None:
-        rules = ("on", "nopass", "~*", "&*", "+@all")
-        await self._ask(lambda redis: redis.execute_command("ACL", "SETUSER", USER, *rules))
+        await self._set_rules(USER, "on", "nopass", "~*", "&*", "+@all")
         self._user = USER
+
+    async def _set_rules(self, user: str, *rules: str) -> None:
+        async def ask(redis: Any) -> None:
+            await redis.execute_command("ACL", "SETUSER", user, *rules)
+
+        await self._ask(ask)
 
     async def _commands(self) -> list[str]:
         """The commands that the relay uses: a worker that ends uses some of its own."""
@@ -180,10 +177,7 @@ class Outage:
         stats = await self._ask(lambda redis: redis.info("commandstats"))
         names = [name.removeprefix("cmdstat_") for name in stats]
         used = sorted(name for name in names if name.partition("|")[0] not in OURS)
-        return used if len(used) <= self._most_commands else self._sample(used)
-
-    def _sample(self, commands: list[str]) -> list[str]:
-        return self._chance.sample(commands, self._most_commands)
+        return self._chance.sample(used, min(len(used), self._most_commands))
 
     async def _ask(self, question: Callable[[Redis], Awaitable[Any]]) -> Any:
         path = str(self._folder / "redis.sock")
@@ -196,11 +190,18 @@ def main() -> None:
     """Run all outages; exit code 1 if anything was lost or doubled."""
     parser = options(__doc__)
     parser.add_argument("--seconds", type=float, default=20, help="of each outage")
+    parser.add_argument("--command-seconds", type=float, default=6, help="without each command")
     parser.add_argument("--rate", type=float, default=50, help="pushes a second")
     given = parser.parse_args()
 
     async def run(folder: Path) -> Balance:
-        outage = Outage(folder, seconds=given.seconds, rate=given.rate, seed=given.seed)
+        outage = Outage(
+            folder,
+            seconds=given.seconds,
+            command_seconds=given.command_seconds,
+            rate=given.rate,
+            seed=given.seed,
+        )
         result = await outage.run()
         for phase, seen in outage.load.seen.items():
             sys.stdout.write(f"{phase}: {seen}\n")
