@@ -228,9 +228,14 @@ def escape_some(text: str, numbers: set[int]) -> str:
 @pytest.mark.parametrize(
     "known", [[], ["plain-secret"], [KNOWN], ["a&b"], ["plain-secret", "\u00e9", "x\\u0026"]]
 )
-@settings(max_examples=300)
+@settings(max_examples=400)
 @given(
-    st.dictionaries(st.one_of(words, texts), trees, max_size=4),
+    # What is alone shows most: another secret would have the body parsed anyway.
+    st.one_of(
+        st.builds(lambda key, text: {key: text}, st.one_of(words, texts), texts),
+        st.builds(lambda text: {"a": text}, st.one_of(urls, texts)),
+        st.dictionaries(st.one_of(words, texts), trees, max_size=4),
+    ),
     st.sampled_from([*WRITERS, as_go_writes]),
     st.sets(st.integers(0, 120), max_size=4),
 )
@@ -244,6 +249,30 @@ def test_the_first_pass_keeps_nothing_that_the_second_would_redact(
 
     if PayloadRedactor(redact).is_clean(body):
         assert json.loads(redact_parsed(body, redact)) == value
+
+
+SECRETIVE = (
+    *("secret", "token", "passw", "passphrase", "pwd", "credential", "authorization", "cookie"),
+    *("private_key", "api-key", "accesskey", "signing_key", "a jwt"),
+)
+NOT_ASCII = [chr(code) for code in range(0x80, 0x11_0000) if re.fullmatch("[a-z]", chr(code), re.I)]
+"""What IGNORECASE takes for an ASCII letter."""
+
+
+@pytest.mark.parametrize("word", SECRETIVE)
+def test_the_first_pass_knows_each_word_however_it_is_written(word: str) -> None:
+    redactor = PayloadRedactor(Redactor())
+    written = [word, word.upper(), word.title()]
+    for place, letter in enumerate(word):
+        for other in NOT_ASCII:
+            if re.fullmatch(letter, other, re.I):
+                written.append(word[:place] + other + word[place + 1 :])
+
+    for name in written:
+        body = json.dumps({name: "x"}, ensure_ascii=False).encode()
+        assert json.loads(redact_parsed(body, Redactor())) == {name: MASK}
+        assert not redactor.is_clean(body)
+        assert not redactor.is_clean(json.dumps({name.lower(): "x"}).encode())
 
 
 def test_an_ordinary_push_is_not_parsed() -> None:
