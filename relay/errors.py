@@ -208,6 +208,14 @@ class LedgerUnusable(RelayError):
     """The ledger cannot be opened here, and waiting would not help."""
 
 
+class FormerRelease(RelayError):
+    """Deliveries of the release before wait, and this release does not read them."""
+
+
+class LedgerNotBehind(RelayError):
+    """There is nothing to accept: no mark is ahead of the ledger."""
+
+
 class RedisUnavailable(StoreUnavailable):
     """Redis is away, too slow, out of memory, or takes no writes."""
 

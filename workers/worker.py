@@ -27,9 +27,11 @@ from relay import audit
 from relay.audit import log
 from relay.errors import AuditUnavailable, LedgerUnavailable
 from relay.ledger.due import due
+from relay.ledger_marks import RedisMark
 from relay.queue.rq_job import Wakeup
 from relay.queue.sweep import Sweep
 from relay.store import CONNECT_TIMEOUT, connect_async
+from relay.tasks import end_tasks
 from workers.flights import Flights
 from workers.heartbeat import HEARTBEAT, Heartbeat
 from workers.job_marks import JobMarks
@@ -42,6 +44,9 @@ MOST = 64
 
 LAST_WORDS = 3
 """Seconds after the grace in which the outcome of calls must be written that were cut off."""
+
+GATHER = 0.002
+"""Seconds that a worker without room waits for more of it, once there is some."""
 
 SUSPENSION = 1
 """Seconds between two looks whether `rq resume` was called, as in RQ."""
@@ -112,6 +117,7 @@ class RelayWorker(BaseWorker):
                 queue=queue.name,
                 timeout=settings.store_timeout,
                 running=lambda: flights.running,
+                is_behind=RedisMark(rt.ledger, settings).exchange,
             )
             heart = Heartbeat(self, redis, lambda: self._state_of(flights), self._heartbeat_every)
             commands = Commands(
@@ -119,9 +125,9 @@ class RelayWorker(BaseWorker):
             )
             with shared(rt):
                 beside = [
-                    asyncio.create_task(task)
-                    for task in (heart.run(), commands.run(), marks.run(), sweep.run())
+                    asyncio.create_task(task) for task in (heart.run(), commands.run(), marks.run())
                 ]
+                sweep.start()
                 with suppress(TimeoutError):
                     async with asyncio.timeout(CONNECT_TIMEOUT if await _answers(redis) else 0):
                         await commands.listening.wait()
@@ -140,12 +146,11 @@ class RelayWorker(BaseWorker):
                 flights.is_open = False
                 flights.close()
                 beside.append(asyncio.create_task(heart.announce_end()))
-                await _cancel(taking)
+                await end_tasks(taking)
                 await self._land(flights)
                 await marks.write()
-                with suppress(LedgerUnavailable):
-                    await sweep.give_up()
-                await _cancel(beside)
+                await sweep.stop()
+                await end_tasks(beside)
             with suppress(RedisError, OSError):
                 await heart.die()
         log.info("worker.stopped", worker=self.name)
@@ -170,6 +175,8 @@ class RelayWorker(BaseWorker):
                 if not room:
                     flights.changed.clear()
                     await flights.changed.wait()
+                    # Where many end, their places are filled in one round trip.
+                    await asyncio.sleep(GATHER)
                     continue
                 # Of what the audit does not take nobody could tell later why it was done.
                 audit.flush()
@@ -238,7 +245,7 @@ class RelayWorker(BaseWorker):
         await asyncio.wait([landing], timeout=LAST_WORDS)
         if flights.running:
             _logger.warning("%d runs are left to be found", len(flights.running))
-        await _cancel([landing, hurry])
+        await end_tasks([landing, hurry])
 
 
 @asynccontextmanager
@@ -267,13 +274,3 @@ def _words(error: Exception) -> str:
     if isinstance(error, AuditUnavailable):
         return str(error)
     return f"Redis does not answer ({type(error).__name__})"
-
-
-async def _cancel(tasks: list[asyncio.Task[Any]]) -> None:
-    """End tasks. It may take more than once: redis-py loses a cancellation while it connects. For
-    the same reason none of them may be a group, which passes only the first one on."""
-    pending = set(tasks)
-    while pending:
-        for task in pending:
-            task.cancel()
-        _, pending = await asyncio.wait(pending, timeout=0.1)

@@ -16,7 +16,6 @@ from relay.commands.preparing import configure_audit, ready
 from relay.processes import run_all, run_receivers
 from relay.receive.process import serve as receive
 from workers.process import work
-from workers.targets import standings
 
 
 @click.command()
@@ -58,7 +57,7 @@ def serve(
     relay_config, _, origin = load(settings.config, secrets_of=["sources"])
     configure_audit(settings, relay_config)
     if settings.processes == 1:
-        uvloop.run(receive(settings, relay_config, origin, standings, share_port=share_port))
+        uvloop.run(receive(settings, relay_config, origin, share_port=share_port))
     else:
         uvloop.run(run_receivers(settings, _environ(settings)))
 

@@ -80,10 +80,13 @@ async def claim(tx: Transaction, number: int, name: str, policies: Policies) -> 
     """Decide on a deploy that is due, and note its call where it may be made.
 
     ``name`` is the claim, which nobody else uses. Return None for a wake-up too many: the deploy is
-    not due, or has ended.
+    not due, or has ended. It is None, too, while the ledger is behind.
     """
     row = await tx.row("claim_facts", {"deploy": number})
     if row is None or row["next_at"] is None or row["next_at"] > tx.now:
+        return None
+    if tx.is_behind:
+        # It may have been called in the time that the ledger has forgotten.
         return None
     return await _Claim(tx, row, name, policies).run()
 
@@ -118,6 +121,12 @@ class _Claim:
             return await self._wait(decision)
         if isinstance(decision, Expired):
             return await self._end("failed", "nobody approved it in time", decision)
+        if self.uncertain is not None:
+            # The call that was cut off may have deployed, so a person has to look.
+            reason = (
+                f"{self.uncertain.reason}, and {decision.reason}: the platform may have deployed"
+            )
+            return await self._end("uncertain", reason, decision)
         return await self._end("superseded", decision.reason, decision)
 
     async def _mark_cut_off(self, policy: Target | None) -> Asked | None:

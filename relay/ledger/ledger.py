@@ -94,6 +94,7 @@ class Ledger:
         self._failure: LedgerUnavailable | None = None
         self._marked_at = -MARK_SECONDS
         self._has_grown = False
+        self._is_closed = False
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="ledger-read")
         self._idle = [connect(folder / FILE, mode="ro")]
         self._glance = connect(folder / FILE, mode="ro")
@@ -130,6 +131,11 @@ class Ledger:
         """Why the last commit was refused; empty after one that was not."""
         return str(self._failure) if self._failure else ""
 
+    async def refresh(self) -> bool:
+        """Read again whether the ledger is behind, and return it. Raises LedgerUnavailable."""
+        self.behind = await self.glance(read_behind)
+        return self.is_behind
+
     @property
     def is_behind(self) -> bool:
         """Whether nothing may be called, because the ledger went back in time; as of the last
@@ -148,9 +154,11 @@ class Ledger:
 
     async def close(self) -> None:
         """Return once what waits is committed or refused, and all files are closed."""
+        if self._is_closed:
+            return
+        self._is_closed = True
         await self._group.drain()
-        if self._has_grown:
-            await self._write_mark()
+        await self._write_mark()
         self._writer.close()
         self._readers.shutdown(wait=True)
         for connection in (*self._idle, self._glance):
@@ -212,14 +220,14 @@ class Ledger:
         self._failure = None
         self.behind = behind
         self._has_grown = self._has_grown or transaction.has_grown
-        if self._has_grown and time.monotonic() - self._marked_at >= MARK_SECONDS:
+        if time.monotonic() - self._marked_at >= MARK_SECONDS:
             await self._write_mark()
         return values
 
     async def _write_mark(self) -> None:
         """Say beside the ledger how far it has come, unless a mark there is ahead of it."""
-        self._marked_at, self._has_grown = time.monotonic(), False
-        if self.behind is None:
+        if self._has_grown and self.behind is None:
+            self._marked_at, self._has_grown = time.monotonic(), False
             with suppress(OSError, LedgerUnavailable):
                 write_mark_file(self.folder, await self.glance(read_mark))
 
@@ -256,6 +264,21 @@ def prepare(folder: Path) -> int:
         raise LedgerUnusable(
             f"the ledger's folder {folder} cannot be used: {error.strerror}"
         ) from None
+
+
+def read_blocking(folder: Path, read: Callable[[Reader], Awaitable[T]]) -> T:
+    """Return what ``read`` returns of the ledger of ``folder``, from a connection of its own.
+    Blocking, READ_SECONDS at most. Raises LedgerUnavailable and LedgerUnusable."""
+    connection = connect(folder / FILE, mode="ro")
+    try:
+        deadline = time.monotonic() + READ_SECONDS
+        connection.set_progress_handler(lambda: time.monotonic() > deadline, 10_000)
+        connection.execute("BEGIN")
+        return _drive(read(SQLiteReader(connection, system_clock)))
+    except Exception as error:
+        raise _told(error) from None
+    finally:
+        connection.close()
 
 
 def _drive(reading: Awaitable[T]) -> T:

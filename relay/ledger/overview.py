@@ -13,6 +13,7 @@ from relay.ledger.filters import Filter
 from relay.ledger.lists import list_records
 from relay.ledger.pace import Minute, Pace
 from relay.ledger.records import Record, read_records
+from relay.ledger.remaining import read_remaining, read_waits
 from relay.ledger.rows import seconds, target_state
 from relay.ledger.transaction import Reader
 
@@ -52,6 +53,19 @@ class TargetSeen(msgspec.Struct, frozen=True, kw_only=True):
     is used up."""
 
 
+class Load(msgspec.Struct, frozen=True, kw_only=True):
+    """How much waits, is being called, and needs a person."""
+
+    queued: int
+    limited: int
+    scheduled: int
+    running: int
+    waits: Mapping[str, int]
+    oldest_at: float | None
+    attention: Mapping[str, int]
+    """How many deploys of each status need a person."""
+
+
 class Overview(msgspec.Struct, frozen=True, kw_only=True):
     """What an operator sees first. Times are seconds since the Unix epoch."""
 
@@ -59,13 +73,13 @@ class Overview(msgspec.Struct, frozen=True, kw_only=True):
     minutes: Sequence[Minute]
     """The last hour, the running minute last."""
     queued: int
-    """Deliveries that wait to be routed, and deploys that wait for a worker."""
+    """Deliveries, deploys and notices that wait for a worker."""
     limited: int
     """Deploys that wait for a slot at their target."""
     scheduled: int
     """Deploys that wait for anything else: a time, a person, another deploy."""
     running: int
-    """Deploys that are being called."""
+    """Deploys and notices that are being called."""
     waits: Mapping[str, int]
     """How many deploys wait for what: a WaitReason of relay/events/deploy_life.py, or empty for
     those that wait for a worker only. A reason for which none waits is left out."""
@@ -98,33 +112,46 @@ async def read_overview(
     pace: Pace,
 ) -> Overview:
     """Return how all stands. ``targets`` are those of relay.yaml; the caller keeps ``pace``."""
-    waits = {row["waits"]: int(row["number"]) for row in await reader.rows("waits")}
-    queued = await _number(reader, "count_queued_deliveries")
+    load = await read_load(reader)
     seen = await read_targets(reader, targets)
     troubled = await list_records(reader, "deploy", _ATTENTION, NEWEST)
     newest = await list_records(reader, "deploy", Filter(), NEWEST)
     asking = await reader.rows("deploys_that_ask", {"most": NEWEST})
-    trouble = {row["status"]: row["number"] for row in await reader.rows("count_attention")}
-    oldest = await reader.row("oldest_that_waits")
-    own, slot = waits.get("", 0), waits.get("slot", 0)
     return Overview(
         at=seconds(reader.now),
         minutes=await pace.read(reader),
-        queued=queued + own,
-        limited=slot,
-        scheduled=sum(waits.values()) - own - slot,
-        running=await _number(reader, "count_calling"),
-        waits=waits,
-        oldest_at=seconds(oldest["at"]) if oldest is not None and oldest["at"] else None,
+        queued=load.queued,
+        limited=load.limited,
+        scheduled=load.scheduled,
+        running=load.running,
+        waits=load.waits,
+        oldest_at=load.oldest_at,
         workers=workers,
         targets=seen,
-        failed=trouble.get("failed", 0),
-        uncertain=trouble.get("uncertain", 0),
-        approval=waits.get("approval", 0),
+        failed=load.attention.get("failed", 0),
+        uncertain=load.attention.get("uncertain", 0),
+        approval=load.waits.get("approval", 0),
         breakers=[one.name for one in seen if one.breaker in ("open", "half-open")],
         troubled=troubled.records,
         asking=await read_records(reader, "deploy", [int(row["id"]) for row in asking]),
         newest=newest.records,
+    )
+
+
+async def read_load(reader: Reader) -> Load:
+    """Return how much waits, is being called, and needs a person."""
+    left = await read_remaining(reader)
+    waits = await read_waits(reader)
+    trouble = {row["status"]: int(row["number"]) for row in await reader.rows("count_attention")}
+    oldest = await reader.row("oldest_that_waits")
+    return Load(
+        queued=left.queued,
+        limited=left.limited,
+        scheduled=sum(left.later.values()),
+        running=left.running,
+        waits=waits,
+        oldest_at=seconds(oldest["at"]) if oldest is not None and oldest["at"] else None,
+        attention=trouble,
     )
 
 
@@ -182,8 +209,3 @@ async def _room_at(reader: Reader, name: str, policy: Target) -> float:
         row = await reader.row("rate_call_before", {"subject": name, "skip": rate.most - 1})
         calls.append(seconds(row["at"]) if row is not None else 0.0)
     return turn_at(policy.rate, calls, 0)
-
-
-async def _number(reader: Reader, query: str) -> int:
-    row = await reader.row(query)
-    return int(row["number"]) if row is not None else 0

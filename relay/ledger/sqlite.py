@@ -1,4 +1,5 @@
-"""The SQLite ledger: connections, transactions and errors. The one file that knows the database.
+"""The SQLite ledger: connections, transactions and errors. With sqlite_file.py
+the only file that knows the database.
 
 Statements run in the event loop's thread and take microseconds. Only COMMIT, which waits for the
 disk, runs in another one: a thread that ran statements would have to get the interpreter's lock
@@ -29,6 +30,9 @@ FILE = "ledger.db"
 
 Clock = Callable[[], int]
 """Microseconds since the Unix epoch."""
+
+NARROW = 4
+"""Columns up to which sqlite3.Row finds one by its name fast enough."""
 
 BUSY_PAUSE = 0.02
 """Seconds between two tries where a program that does not know the lock, such as sqlite3,
@@ -68,12 +72,36 @@ def system_clock() -> int:
 
 def unavailable(error: sqlite3.Error) -> LedgerUnavailable:
     """Return what is told of a database that refuses. It names no path."""
-    return LedgerUnavailable(f"the ledger takes nothing: {_reason(error)}")
+    return LedgerUnavailable(f"the ledger takes nothing: {reason_of(error)}")
 
 
 def is_database_error(error: BaseException) -> TypeGuard[sqlite3.Error]:
     """Return whether the database or its disk is the cause, and not the work that was done."""
     return isinstance(error, sqlite3.Error) and _code(error) in _UNAVAILABLE
+
+
+class WideRow(dict[str | int, Any]):
+    """A row of many columns, by name or by place.
+
+    sqlite3.Row looks at one column after the other for each name, which for fifty columns costs
+    more than the query.
+    """
+
+    def __missing__(self, place: str | int) -> Any:
+        if isinstance(place, int):
+            return list(self.values())[place]
+        raise KeyError(place)
+
+
+_known_names: dict[str, tuple[str, ...]] = {}
+
+
+def _names(query: str, row: sqlite3.Row) -> tuple[str, ...]:
+    """Return the names of a query's columns, which never change."""
+    names = _known_names.get(query)
+    if names is None:
+        names = _known_names[query] = tuple(row.keys())
+    return names
 
 
 class SQLiteReader:
@@ -86,11 +114,18 @@ class SQLiteReader:
 
     async def rows(self, query: str, params: Params = NO_PARAMS) -> list[Row]:
         """Return all rows of a named query."""
-        return self._execute(query, params).fetchall()
+        rows = self._execute(query, params).fetchall()
+        if not rows or len(rows[0]) <= NARROW:
+            return rows
+        names = _names(query, rows[0])
+        return [WideRow(zip(names, row, strict=True)) for row in rows]
 
     async def row(self, query: str, params: Params = NO_PARAMS) -> Row | None:
         """Return the first row of a named query, if any."""
-        return cast(Row | None, self._execute(query, params).fetchone())
+        row = self._execute(query, params).fetchone()
+        if row is None or len(row) <= NARROW:
+            return cast(Row | None, row)
+        return WideRow(zip(_names(query, row), row, strict=True))
 
     def _execute(self, query: str, params: Params) -> sqlite3.Cursor:
         statement = self._statements[query]
@@ -275,7 +310,7 @@ def connect(
             _patiently(connection, pragma)
         connection.execute(f"PRAGMA synchronous = {'FULL' if full_sync else 'NORMAL'}")
     except sqlite3.Error as error:
-        raise LedgerUnusable(f"the ledger {file} cannot be opened: {_reason(error)}") from None
+        raise LedgerUnusable(f"the ledger {file} cannot be opened: {reason_of(error)}") from None
     return connection
 
 
@@ -309,7 +344,7 @@ def migrate(file: Path) -> int:
         connection.execute("COMMIT")
         return len(steps) - version
     except sqlite3.Error as error:
-        raise LedgerUnusable(f"the ledger {file} cannot be migrated: {_reason(error)}") from None
+        raise LedgerUnusable(f"the ledger {file} cannot be migrated: {reason_of(error)}") from None
     finally:
         connection.close()
 
@@ -349,7 +384,8 @@ def _code(error: sqlite3.Error) -> int:
     return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
 
 
-def _reason(error: sqlite3.Error) -> str:
+def reason_of(error: sqlite3.Error) -> str:
+    """Return in a few words why the database refuses."""
     if getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_IOERR_SHMSIZE:
         # The file of the shared memory could not grow.
         return _UNAVAILABLE[sqlite3.SQLITE_FULL]

@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 from uuid import uuid4
@@ -26,6 +27,7 @@ from relay.ledger.transaction import Transaction
 from relay.queue.rq_job import JOB_PREFIX, QUEUE_PREFIX, JobKind, Wakeup, read_job_id
 from relay.queue.wakeups import Wakeups
 from relay.store import connect_async, name_of
+from relay.tasks import end_tasks
 
 DUTY = "sweep"
 
@@ -82,11 +84,13 @@ class Sweep:
         queue: str,
         timeout: float = 3,
         running: Callable[[], Collection[Wakeup]] = tuple,
+        is_behind: Callable[[Redis], Awaitable[bool]] | None = None,
         period: float = PERIOD,
         lease: float = LEASE,
     ) -> None:
         """``url`` is Redis's, ``queue`` the name of the RQ queue, ``timeout`` the seconds of one
-        round trip. ``running`` returns what this process runs; it needs no job."""
+        round trip. ``running`` returns what this process runs; it needs no job. ``is_behind``
+        looks at the ledger's mark in Redis, and returns whether nothing may be called."""
         self.rebuilt: Rebuilt | None = None
         """When this process last found Redis emptied or put back."""
         self._ledger = ledger
@@ -95,6 +99,7 @@ class Sweep:
         self._queue_key = f"{QUEUE_PREFIX}{queue}"
         self._mark_key = f"relay:{queue}:mark"
         self._running = running
+        self._ask_behind = is_behind
         self._period = period
         self._lease = lease
         self._owner = uuid4().hex
@@ -102,26 +107,32 @@ class Sweep:
         self._made: dict[Row, _Made] = {}
         self._has_told_failed = False
         self._is_well = True
+        self._task: asyncio.Task[None] | None = None
 
-    async def run(self) -> None:
-        """Sweep until cancelled, whatever the ledger and Redis do."""
-        try:
-            while True:
-                try:
-                    if await self._has_duty():
-                        await self._sweep()
-                    self._is_well = True
-                except (LedgerUnavailable, RedisError, OSError) as error:
-                    self._say(error)
-                except Exception:
-                    _logger.exception("the sweep failed")
-                await asyncio.sleep(self._period)
-        finally:
+    def start(self) -> None:
+        """Sweep from now on, in the running event loop, whatever the ledger and Redis do."""
+        self._task = asyncio.get_running_loop().create_task(self._run())
+
+    async def stop(self) -> None:
+        """Let another process sweep, and close the connection."""
+        if self._task is not None:
+            await end_tasks([self._task])
+        with suppress(LedgerUnavailable):
+            await self._ledger.commit(lambda tx: give_up_duty(tx, DUTY, self._owner))
+        with suppress(RedisError, OSError):
             await self._redis.aclose()
 
-    async def give_up(self) -> None:
-        """Let another process sweep at once. Raises LedgerUnavailable."""
-        await self._ledger.commit(lambda tx: give_up_duty(tx, DUTY, self._owner))
+    async def _run(self) -> None:
+        while True:
+            try:
+                if await self._has_duty():
+                    await self._sweep()
+                self._is_well = True
+            except (LedgerUnavailable, RedisError, OSError) as error:
+                self._say(error)
+            except Exception:
+                _logger.exception("the sweep failed")
+            await asyncio.sleep(self._period)
 
     async def _has_duty(self) -> bool:
         duty = await self._ledger.glance(lambda reader: read_duty(reader, DUTY))
@@ -161,6 +172,8 @@ class Sweep:
         return not (found or b"").isdigit() or int(found) < int(self._mark)
 
     async def _sweep(self) -> None:
+        if self._ask_behind is not None and await self._ask_behind(self._redis):
+            return
         rows = await self._ledger.glance(due)
         was_emptied = await self._is_emptied()
         if was_emptied:
@@ -186,10 +199,11 @@ class Sweep:
 
     async def _listed(self) -> set[Row] | None:
         """Return the rows that have a job in the queue; None where it is too long to look."""
+        length: Any = self._redis.llen(self._queue_key)
+        if await length > MOST_LISTED:
+            return None
         ids: Any = self._redis.lrange(self._queue_key, 0, MOST_LISTED)
         jobs = [read_job_id(job.decode(errors="replace")) for job in await ids]
-        if len(jobs) > MOST_LISTED:
-            return None
         return _all_rows(job for job in jobs if job is not None)
 
     async def _to_make(self, missing: set[Row]) -> set[Row]:

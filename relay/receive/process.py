@@ -7,7 +7,7 @@ import dataclasses
 import gc
 import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 
 from aiohttp import web
 from yarl import URL
@@ -18,16 +18,17 @@ from config.origin import Origin
 from config.settings import Settings
 from relay import audit
 from relay.audit import log
-from relay.audit_fields import holder_fields
 from relay.errors import LedgerUnavailable
-from relay.gauges import ReadTargets
 from relay.http.body import BodyReader
 from relay.http.client_address import ClientAddresses
 from relay.http.connections import Bounds, most_connections
 from relay.http.limits import ByteBudget
 from relay.http.listen import listen
-from relay.ledger.ledger import Ledger, prepare
+from relay.ledger.ledger import MOST_OF_A_RECEIVER, Ledger
 from relay.ledger.payload_files import PayloadFiles, named_files
+from relay.ledger_marks import RedisMark, check_at_start
+from relay.ledger_start import open_ledger
+from relay.queue.former_release import refuse_former_release
 from relay.queue.probe import QueueProbe
 from relay.queue.sweep import Sweep
 from relay.queue.wakeups import Wakeups
@@ -51,14 +52,13 @@ async def serve(
     settings: Settings,
     config: RelayConfig,
     origin: Origin,
-    read_targets: ReadTargets,
     *,
     share_port: bool = False,
 ) -> None:
     """Receive webhooks until SIGTERM or SIGINT; then finish what is in flight and return.
 
-    ``read_targets`` tells scrapes how targets stand. ``share_port`` lets other processes of the
-    same user listen on the same port. Raises LedgerUnusable, CannotListen and OSError.
+    ``share_port`` lets other processes of the same user listen on the same port. Raises
+    LedgerUnusable, CannotListen and OSError.
     """
     targets = config.targets
     async with receiving(settings, config, origin) as receiver:
@@ -87,7 +87,7 @@ async def serve(
         gc.freeze()
         async with (
             traced(settings, "receiver"),
-            counted(settings, "receiver", lambda: targets, read_targets),
+            counted(settings, "receiver", lambda: targets),
         ):
             site = web.SockSite(runner, listen(settings.host, settings.port, share=share_port))
             await site.start()
@@ -113,24 +113,38 @@ async def receiving(
     settings: Settings, config: RelayConfig, origin: Origin
 ) -> AsyncIterator[Receiver]:
     """Yield a receiver on the ledger of ``settings``, which is made where there is none. What is in
-    flight at the end of the block is committed. Raises LedgerUnusable and OSError."""
-    await asyncio.to_thread(prepare, settings.data_dir)
-    ledger = Ledger(
-        settings.data_dir,
-        timeout=settings.store_timeout,
+    flight at the end of the block is committed. Raises FormerRelease, LedgerUnusable and OSError.
+    """
+    await refuse_former_release(settings)
+    ledger = await asyncio.to_thread(
+        open_ledger,
+        settings,
+        most=MOST_OF_A_RECEIVER,
         full_sync=settings.ledger_fsync == "full",
-        on_holder_killed=lambda stuck: log.warning("ledger.holder_killed", **holder_fields(stuck)),
     )
+    try:
+        await check_at_start(ledger, settings)
+    except BaseException:
+        await ledger.close()
+        raise
     url, queue = settings.redis_address(), settings.queue
     wakeups = Wakeups(url, queue, timeout=settings.store_timeout)
     probe = QueueProbe(url, queue)
-    sweep = Sweep(ledger, wakeups, url=url, queue=queue, timeout=settings.store_timeout)
+    sweep = Sweep(
+        ledger,
+        wakeups,
+        url=url,
+        queue=queue,
+        timeout=settings.store_timeout,
+        is_behind=RedisMark(ledger, settings).exchange,
+    )
     wakeups.start()
     files = PayloadFiles(settings.data_dir)
     payloads = PayloadPacker(PayloadRedactor(audit.redactor()), files)
     intake, refusals = Intake(ledger, wakeups), Refusals(ledger)
     refusals.start()
-    beside = [asyncio.create_task(task) for task in (sweep.run(), _remove_orphans(ledger, files))]
+    sweep.start()
+    removing = asyncio.create_task(_remove_orphans(ledger, files))
     try:
         yield Receiver(
             sources=ready_sources(config.sources),
@@ -153,11 +167,9 @@ async def receiving(
     finally:
         await intake.stop()
         await refusals.stop()
-        with suppress(LedgerUnavailable):
-            await sweep.give_up()
-        for task in beside:
-            task.cancel()
-        await asyncio.wait(beside)
+        await sweep.stop()
+        removing.cancel()
+        await asyncio.wait([removing])
         await wakeups.stop()
         await probe.close()
         payloads.close()
