@@ -27,6 +27,7 @@ from relay import audit
 from relay.audit import log
 from relay.errors import AuditUnavailable, LedgerUnavailable
 from relay.ledger.due import due
+from relay.ledger_marks import RedisMark
 from relay.queue.rq_job import Wakeup
 from relay.queue.sweep import Sweep
 from relay.store import CONNECT_TIMEOUT, connect_async
@@ -116,6 +117,7 @@ class RelayWorker(BaseWorker):
                 queue=queue.name,
                 timeout=settings.store_timeout,
                 running=lambda: flights.running,
+                is_behind=RedisMark(rt.ledger, settings).exchange,
             )
             heart = Heartbeat(self, redis, lambda: self._state_of(flights), self._heartbeat_every)
             commands = Commands(

@@ -166,10 +166,13 @@ async def test_a_platform_that_wants_a_pause_gets_it(desk: Desk, target: Target)
     assert late - early > 0.9
 
 
+TODAY = datetime.now(UTC).date()
+"""Read once, so that the tests agree on it also at midnight."""
+
+
 def closed_now() -> str:
     """A freeze of this day and the next one."""
-    today = datetime.now(UTC).date()
-    return f"{today - timedelta(1)} to {today + timedelta(1)}"
+    return f"{TODAY - timedelta(1)} to {TODAY + timedelta(1)}"
 
 
 HOURS = f"    hours: {{zone: UTC, freeze: {closed_now()}}}\n"
@@ -180,7 +183,7 @@ async def test_in_a_freeze_deploys_wait_and_say_until_when(
     desk: Desk, relay: Relay, target: Target, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gate, "HOURS_LOOK", 0.5)
-    over = datetime.now(UTC).date() + timedelta(2)
+    over = TODAY + timedelta(2)
     desk.crew.start()
 
     first = await desk.push("b")

@@ -42,8 +42,8 @@ WHERE excluded.pos > live.pos OR (excluded.pos = live.pos AND excluded.deploy > 
 -- A newer success makes older failures nobody's business any more.
 UPDATE deploy SET overtaken = 1
 WHERE target = :target AND ref = :ref AND status IN ('failed', 'uncertain') AND overtaken = 0
-  AND replayed_by IS NULL AND (pos < :pos
-    OR (pos = :pos AND id < :deploy AND (state <> :state OR call_key = :call_key)))
+  AND replayed_by IS NULL AND (pos < :pos OR (pos = :pos AND id < :deploy))
+  AND (state <> :state OR call_key = :call_key)
 
 -- name: write_target_state
 UPDATE target SET limited_until = :limited_until, failures = :failures, opened = :opened,
