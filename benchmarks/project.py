@@ -61,6 +61,7 @@ class Project:
         self.environ = {
             "RELAY_CONFIG": str(config),
             "RELAY_REDIS_URL": store.url,
+            "RELAY_DATA_DIR": str(folder / "data"),
             "RELAY_QUEUE": QUEUE,
             "RELAY_ALLOWED_NETWORKS": "127.0.0.0/8",
             "BENCHMARK_SECRET": SECRET,

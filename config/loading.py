@@ -122,7 +122,8 @@ def suggest(word: object, known: Iterable[str]) -> str:
 def _gather_options(
     document: dict[Any, Any], places: Places, problems: list[Problem]
 ) -> dict[Any, Any]:
-    """Move what a target's preset declares from beside its other keys to ``options``."""
+    """Move what a target's preset declares from beside its other keys to ``options``, and complete
+    what a preset decides where its target does not."""
     targets = document.get("targets")
     if not isinstance(targets, dict):
         return document
@@ -149,6 +150,8 @@ def _gather_options(
                     places.problem(("targets", name, key), f"must be {_WANTED[option.type]}")
                 )
         rest = {key: value for key, value in target.items() if key not in preset.options}
+        if rest.get("supersede") is None:
+            rest["supersede"] = preset.supersede
         moved[name] = {**rest, **({"options": options} if options else {})}
     return {**document, "targets": moved}
 

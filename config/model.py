@@ -130,6 +130,9 @@ class Source(Strict):
     """GitLab only: ``whsec_…`` tokens."""
     tolerance: Duration = 300
     """Seconds a signed timestamp may be away from now."""
+    server: Annotated[str, Field(pattern=r"^[A-Za-z0-9._:-]{1,253}$")] | None = None
+    """Name of the git server, equal in all sources of one server: their webhooks about a repository
+    are then one history. The source's own name if left out."""
     repos: PathPatterns = ("**",)
     """Repositories this source may speak for; events of others are ignored."""
     networks: Annotated[
@@ -168,13 +171,13 @@ class Target(Strict):
     retry: RetryPolicy = RetryPolicy()
     on_uncertain: OnUncertain | None = None
     """After a call that was sent and not answered: make it again, or hold the deploy until somebody
-    decides. Left out: again only where the preset says that calling twice does no harm."""
-    window: Duration = 259_200
-    """Seconds in which the same commit is deployed here once, whichever webhook brings it."""
+    decides. Left out: again where its state is still the newest of its ref, as a spare deploy of a
+    commit is better than none, and where the preset says that calling twice does no harm."""
     concurrency: Annotated[int, Field(ge=1)] = 50
     """Calls to this target at any one time, over all workers. Only 1 keeps them in order."""
-    supersede: bool = False
-    """Of several commits of one branch that wait, only the newest is deployed."""
+    supersede: bool | None = None
+    """Of several commits of one branch that wait, only the newest is deployed. Left out: what the
+    preset says, which is yes for platforms and no for http."""
     debounce: MaybeDebounce = None
     """A duration, or quiet and cap. Only the newest is deployed, as with supersede."""
     breaker: Breaker | None = Breaker()
@@ -191,7 +194,7 @@ class Target(Strict):
     @property
     def newest_only(self) -> bool:
         """Whether an older deploy of a branch, tag or pull request gives way to a newer one."""
-        return self.supersede or self.debounce is not None
+        return bool(self.supersede) or self.debounce is not None
 
     @model_validator(mode="after")
     def _one_body(self) -> Target:

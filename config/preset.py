@@ -45,6 +45,8 @@ class Preset(Strict):
     deployment_id: str | None = None
     idempotent: bool = False
     """Whether the platform documents that calling twice deploys no more than calling once."""
+    supersede: bool = True
+    """Whether the newest state of a branch is enough, where the target does not say."""
     options: dict[str, Option] = Field(default_factory=dict)
 
 

@@ -83,10 +83,14 @@ class Settings(BaseSettings):
     redis_replicas: Annotated[int, Field(ge=0, le=16)] = 0
     """Replicas that must have a delivery before it is acknowledged, a note before its call."""
     data_dir: Path = Path("relay-data")
-    """Where the embedded server keeps its socket and its append-only file, and receivers their
-    spool, and all what they have counted."""
+    """Where the ledger is, the embedded server's socket, and what the processes have counted; on a
+    local disk."""
     embedded_fsync: Literal["everysec", "always"] = "everysec"
     """When the embedded server syncs to disk: a power cut can cost the last second, or nothing."""
+    ledger_fsync: Literal["full", "normal"] = "full"
+    """When the receiver's commits are on the disk: full, before the sender is answered; normal,
+    with the next commit of a worker or the system's next sync, so that a power cut can cost
+    deliveries that were answered."""
     queue: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")] = "deploy-relay"
     """Name of the RQ queue."""
     jobs_in_flight: Annotated[int, Field(ge=1, le=10_000)] = 200
@@ -112,14 +116,9 @@ class Settings(BaseSettings):
     """Connections of one receiver process at most; fewer where the system allows fewer files."""
     trusted_proxies: Networks = ()
     """Networks of the proxies whose X-Forwarded-For is believed."""
-    store_timeout: Seconds = 5
-    """Seconds to wait for Redis before a delivery goes to the spool."""
-    spool_max_bytes: Annotated[int, Field(ge=0)] = 256 * _MEBIBYTE
-    """Bytes of the spool of all receivers that share data_dir; 0 switches it off, and senders are
-    answered 503 while Redis takes nothing."""
-    payloads_kept: Annotated[int, Field(ge=0)] = 64 * _MEBIBYTE
-    """Bytes in Redis of the latest payloads together, which are kept for people to look at, secrets
-    masked; 0 keeps none."""
+    store_timeout: Annotated[Seconds, Field(le=60)] = 3
+    """Seconds that a commit to the ledger may take before a sender is answered 503. Gitea and
+    Forgejo wait 5 for an answer."""
     shutdown_grace: Seconds = 30
     """Seconds that requests and calls in flight get to finish on SIGTERM."""
     allowed_networks: Networks = ()

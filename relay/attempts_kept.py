@@ -8,7 +8,7 @@ only the host is kept. By value: everything, as a platform may echo what it was 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from typing import NamedTuple
 
 import msgspec
@@ -18,9 +18,6 @@ from config.secret_values import MIN_SECRET_PART, url_parts, written_forms
 from relay.audit import MASK
 from relay.events.event import Event
 from relay.planning import Call
-
-MOST_ATTEMPTS = 20
-"""Attempts that are kept of one deploy, the latest."""
 
 MOST_BODY = 2_048
 """Bytes that are kept of a body."""
@@ -84,11 +81,6 @@ class Exchange(NamedTuple):
         return "Exchange"
 
 
-def attempts_key(deploy: str) -> str:
-    """Where the attempts of a deploy are kept, by its id: a list of JSON, the newest last."""
-    return f"relay:attempts:{deploy}"
-
-
 def recorded(
     exchange: Exchange,
     *,
@@ -136,17 +128,6 @@ def recorded(
         response_body=body(received.body) if received else "",
         ms=ms,
     )
-
-
-def read_attempts(entries: Sequence[bytes]) -> list[AttemptRecord]:
-    """What a list holds; an entry that cannot be read is left out."""
-    found = []
-    for entry in entries:
-        try:
-            found.append(msgspec.json.decode(entry, type=AttemptRecord))
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            continue
-    return found
 
 
 def _secrets_of(call: Call, shown: Call, event: Event) -> Collection[str]:

@@ -85,6 +85,8 @@ class Redactor:
         ordered = sorted(forms, key=len, reverse=True)
         self._written = tuple(orjson.dumps(secret)[1:-1] for secret in ordered)
         self._secrets = ordered
+        self.forms = frozenset(forms)
+        """How the secrets may be written; another object after each exchange."""
 
     def __call__(self, text: str) -> str:
         for secret in self._secrets:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from config.patterns import PatternSet, is_literal
-from relay.statuses import Kind
+from relay.ledger.records import RecordKind
 
 _FIRST = ("at", "level", "event")
 _CHAIN = ("seq", "prev")
@@ -89,7 +89,7 @@ class About(NamedTuple):
     """The lines of one delivery with those of its deploys, or of one deploy. Which deploys are a
     delivery's is known once its lines are: ``takes`` lets through more than ``told`` does."""
 
-    kind: Kind
+    kind: RecordKind
     id: str
 
     since: float = 0

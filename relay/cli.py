@@ -10,14 +10,13 @@ from relay.commands.console import console
 from relay.commands.demonstration import demonstrate
 from relay.commands.draining import drain
 from relay.commands.exits import exits
+from relay.commands.ledger import ledger
 from relay.commands.operating import operating
 from relay.commands.running import serve, up, worker
 from relay.commands.targets import targets
 from relay.commands.tokens import token
 from relay.commands.top import top
 from relay.commands.trying import check, explain, schema, send
-from relay.replays import replay_deliveries
-from workers.replays import replay_deploys
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -41,11 +40,11 @@ def main() -> None:
 for _command in (
     *(up, serve, worker, console, demonstrate),
     *(check, explain, send, schema),
-    *(targets, top, drain, token, audit, tail),
+    *(targets, top, drain, token, audit, tail, ledger),
 ):
     main.add_command(_command)
 
-for _group in (operating("delivery", replay_deliveries), operating("deploy", replay_deploys)):
+for _group in (operating("delivery"), operating("deploy")):
     for _command in _group.commands.values():
         if _command.callback is not None:
             _command.callback = exits(_command.callback)

@@ -9,9 +9,9 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from relay.overview import Overview, TargetSeen
-from relay.pace import Minute, success_rate
-from relay.reading import Record, epoch
+from relay.ledger.overview import Overview, TargetSeen
+from relay.ledger.pace import Minute, success_rate
+from relay.ledger.records import Record
 from relay.tables import clean, coloured, columns, state, waiting
 
 _BARS = " ▁▂▃▄▅▆▇█"
@@ -104,6 +104,8 @@ def _queue(seen: Overview) -> Text:
 
 
 def _workers(seen: Overview) -> Text:
+    if seen.workers is None:
+        return Text("Redis does not answer, so workers are not listed", "yellow")
     if not seen.workers:
         return Text("no worker is alive", "bold red")
     jobs = sum(worker.jobs for worker in seen.workers)
@@ -112,11 +114,10 @@ def _workers(seen: Overview) -> Text:
 
 
 def _attention(seen: Overview) -> Text:
-    broken = sum(one.breaker in ("open", "half-open") for one in seen.targets)
+    broken = len(seen.breakers)
     parts = [
         (seen.failed, "failed"),
-        (seen.held, "held"),
-        (seen.unmatched, "not matched"),
+        (seen.uncertain, "uncertain"),
         (seen.approval, "to be approved"),
         (broken, "open breakers" if broken != 1 else "open breaker"),
     ]
@@ -172,7 +173,7 @@ def _newest(records: Sequence[Record], now: float, width: int) -> Table:
 
 
 def _age_of(record: Record, now: float) -> str:
-    return age(now - epoch(record.created_at))
+    return age(now - datetime.fromisoformat(record.created_at).timestamp())
 
 
 def _is_well(one: TargetSeen) -> bool:

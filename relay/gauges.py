@@ -1,35 +1,25 @@
-"""What is read from Redis and the disk when somebody scrapes: how much waits, and for how long.
+"""What is read from the ledger when somebody scrapes: how much waits, for what, and for how long.
 
-Bounded however much waits: what has no number of its own in Redis is counted among the first few
-only, as said where it is. Blocking.
+Blocking. Each number is one count over what has not ended or needs a person, never over all.
 """
 
 from __future__ import annotations
 
-import os
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from redis import Redis
 from redis.exceptions import RedisError
-from rq.registry import FailedJobRegistry, ScheduledJobRegistry, StartedJobRegistry
 from rq.worker_registration import WORKERS_BY_QUEUE_KEY
 
 from config.model import Target
 from config.settings import Settings
-from relay.briefs import RESULTS_PREFIX
-from relay.errors import StoreUnavailable
-from relay.overview import Standing
-from relay.reading import epoch, read_end
-from relay.records import JOB_PREFIX, QUEUE_PREFIX, REPLAYED_BY_FIELD
-from relay.spool import SUFFIX
+from relay.errors import LedgerUnavailable, LedgerUnusable, StoreUnavailable
+from relay.events.deploy_life import ATTENTION
+from relay.ledger.ledger import read_blocking
+from relay.ledger.overview import Load, TargetSeen, read_load, read_targets
+from relay.ledger.transaction import Reader
 from relay.store import connect
-
-FIRST = 500
-"""Jobs at the front of the queue, and newest failed jobs, that are looked at."""
 
 
 class Gauge(NamedTuple):
@@ -41,84 +31,63 @@ class Gauge(NamedTuple):
     label: str = ""
 
 
-MOST_SCHEDULED = 20_000
-"""Jobs that run at a later time which a scrape counts by their target."""
+def read(settings: Settings, targets: Mapping[str, Target]) -> Iterator[Gauge]:
+    """Return everything that could be read; of a ledger or a Redis that does not answer only that
+    it does not."""
+    gauges: list[Gauge] = []
+
+    async def read_all(reader: Reader) -> tuple[Load, list[TargetSeen], float]:
+        return await read_load(reader), await read_targets(reader, targets), reader.now / 1e6
+
+    with suppress(LedgerUnavailable, LedgerUnusable):
+        load, seen, now = read_blocking(settings.data_dir, read_all)
+        gauges = [*_of_load(load, now), *_of_targets(seen)]
+    yield _one("ledger_up", "1 if the ledger could be read for this scrape.", bool(gauges))
+    workers = _workers(settings)
+    yield _one("redis_up", "1 if Redis answered this scrape.", workers is not None)
+    if workers is not None:
+        yield _one("workers", "Workers that take jobs.", workers)
+    yield from gauges
 
 
-ReadTargets = Callable[[Redis, Mapping[str, Target], str], Sequence[Standing]]
-"""How the targets stand, with the name of the queue; the roof hands it in."""
-
-
-def read(
-    settings: Settings, targets: Mapping[str, Target], read_targets: ReadTargets
-) -> Iterator[Gauge]:
-    """Everything that could be read; of a Redis that does not answer only that it does not."""
-    yield _one("spool_bytes", "Bytes in the spool of this machine.", spooled(settings.spool_folder))
-    known: list[Gauge] = []
+def _workers(settings: Settings) -> int | None:
     # The client's errors may name what it was told; that they came is all that is handed out.
     with (
         suppress(RedisError, OSError, StoreUnavailable),
         connect(settings.redis_address(), timeout=settings.store_timeout) as redis,
     ):
-        known += _jobs(redis, settings.queue, time.time())
-        known += _targets(read_targets(redis, targets, settings.queue))
-    yield _one("redis_up", "1 if Redis answered this scrape.", bool(known))
-    yield from known
+        return int(redis.scard(WORKERS_BY_QUEUE_KEY % settings.queue))
+    return None
 
 
-def _jobs(redis: Redis, queue: str, now: float) -> list[Gauge]:
-    failed = FailedJobRegistry.key_template.format(queue)
-    with redis.pipeline(transaction=False) as pipe:
-        pipe.llen(f"{QUEUE_PREFIX}{queue}")
-        pipe.zcard(ScheduledJobRegistry.key_template.format(queue))
-        pipe.zcard(StartedJobRegistry.key_template.format(queue))
-        pipe.zcard(failed)
-        pipe.scard(WORKERS_BY_QUEUE_KEY % queue)
-        pipe.lrange(f"{QUEUE_PREFIX}{queue}", 0, FIRST - 1)
-        pipe.zrange(failed, 0, FIRST - 1, desc=True)
-        waiting, scheduled, started, dead, workers, first, newest = pipe.execute()
+def _of_load(load: Load, now: float) -> list[Gauge]:
+    oldest = 0.0 if load.oldest_at is None else max(0.0, now - load.oldest_at)
     return [
-        _one("queue_jobs", "Jobs in the queue.", waiting),
-        _one("scheduled_jobs", "Jobs that run at a later time.", scheduled),
-        _one("running_jobs", "Jobs that run.", started),
-        _one("failed_jobs", "Jobs in the failed registry, held ones too.", dead),
-        _one("workers", "Workers that take jobs.", workers),
+        _one("queue_jobs", "Deliveries, deploys and notices that wait for a worker.", load.queued),
+        _one("scheduled_jobs", "Deploys that wait for anything else.", load.scheduled),
+        _one("running_jobs", "Deploys and notices that are being called.", load.running),
         _one(
             "queue_oldest_seconds",
-            f"How long the oldest of the first {FIRST} jobs in the queue has been there.",
-            _oldest(redis, first, now),
+            "How long the oldest of those that wait for a worker or a slot has waited.",
+            oldest,
         ),
-        _one(
-            "held_deploys",
-            f"Deploys among the newest {FIRST} failed jobs that are held, and not replayed.",
-            _held(redis, newest),
+        Gauge(
+            "deploy_relay_waiting_deploys",
+            "Deploys that wait, by what they wait for.",
+            [(reason or "worker", float(number)) for reason, number in load.waits.items()],
+            "reason",
+        ),
+        Gauge(
+            "deploy_relay_attention_deploys",
+            "Deploys that need a person, by status: not overtaken by a success, not replayed.",
+            [(status, float(load.attention.get(status, 0))) for status in sorted(ATTENTION)],
+            "status",
         ),
     ]
 
 
-def _oldest(redis: Redis, ids: Sequence[bytes], now: float) -> float:
-    with redis.pipeline(transaction=False) as pipe:
-        for id_ in ids:
-            pipe.hget(f"{JOB_PREFIX}{id_.decode()}", "enqueued_at")
-        times = [epoch(value.decode()) for value in pipe.execute() if value]
-    return max((now - at for at in times if 0 < at < now), default=0)
-
-
-def _held(redis: Redis, ids: Sequence[bytes]) -> int:
-    with redis.pipeline(transaction=False) as pipe:
-        for id_ in ids:
-            pipe.xrevrange(f"{RESULTS_PREFIX}{id_.decode()}", count=1)
-            pipe.hget(f"{JOB_PREFIX}{id_.decode()}", REPLAYED_BY_FIELD)
-        answers: list[Any] = pipe.execute()
-    return sum(
-        read_end(entries[0]).held
-        for entries, replayed in zip(answers[::2], answers[1::2], strict=True)
-        if entries and not replayed
-    )
-
-
-def _targets(targets: Sequence[Standing]) -> list[Gauge]:
-    def gauge(name: str, text: str, read: Callable[[Standing], float]) -> Gauge:
+def _of_targets(targets: Sequence[TargetSeen]) -> list[Gauge]:
+    def gauge(name: str, text: str, read: Callable[[TargetSeen], float]) -> Gauge:
         values = [(target.name, float(read(target))) for target in targets]
         return Gauge(f"deploy_relay_target_{name}", text, values, "target")
 
@@ -130,21 +99,9 @@ def _targets(targets: Sequence[Standing]) -> list[Gauge]:
             "1 until a probe is answered.",
             lambda one: one.breaker in ("open", "half-open"),
         ),
-        gauge("calls_in_flight", "Deploys that hold one of its slots.", lambda one: one.calling),
+        gauge("calls_in_flight", "Deploys that are being called.", lambda one: one.calling),
         gauge("waiting_deploys", "Deploys that wait for it.", lambda one: one.waiting),
     ]
-
-
-def spooled(folder: Path) -> int:
-    """Bytes in the spool of this machine."""
-    size = 0
-    # Receivers remove their files at any moment.
-    with suppress(OSError), os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.name.endswith(SUFFIX):
-                with suppress(FileNotFoundError):
-                    size += entry.stat().st_size
-    return size
 
 
 def _one(name: str, text: str, value: float) -> Gauge:

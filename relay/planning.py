@@ -42,9 +42,10 @@ class Recipe:
         self.method = target.method or preset.method
         self.success = target.success or preset.success
         self.deployment_id = target.deployment_id or preset.deployment_id
-        self.on_uncertain: OnUncertain = target.on_uncertain or (
-            "retry" if preset.idempotent else "hold"
+        self.on_uncertain: OnUncertain | None = target.on_uncertain or (
+            "retry" if preset.idempotent else None
         )
+        """None: again where its state is still the newest of its ref."""
         self._options = target.options
         self._url = _compile(target.url, "url", in_url=True)
         self._path = Template(preset.path, "path", in_url=True)
@@ -57,6 +58,14 @@ class Recipe:
         self._json = None if json_body is None else _compile_json(json_body, "json")
         self._form = None if form is None else _compile_all(form, "form")
         texts = (*self._headers.values(), *(self._form or {}).values(), *self._options.values())
+        everything = (
+            *(self._url, self._path, *self._query.values(), *self._headers.values()),
+            *(*(self._form or {}).values(), *_leaves(self._json)),
+        )
+        self.names_route = any(
+            isinstance(text, Template) and "route" in text.names for text in everything
+        )
+        """Calls of two routes may differ."""
         self._has_secrets = any(
             isinstance(text, SecretRef) for text in (*texts, *_leaves(self._json))
         )

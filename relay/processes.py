@@ -10,9 +10,9 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 from config.settings import Settings
-from relay.app import listen
 from relay.audit import log
 from relay.embedded import NoEmbeddedServer, in_use, server_command, wait_until_ready
+from relay.http.listen import listen
 from relay.signals import on_signals
 from relay.supervisor import ChildDied, Supervisor
 

@@ -84,6 +84,23 @@ class Router:
         """Whether a route of this repository has a path filter."""
         return any(route.paths is not None for route in self._about(repo))
 
+    def conditions(self, event: Event, source: str) -> dict[str, bool]:
+        """Return for each target that wants pull requests of this repository by labels, draft or
+        base whether these conditions hold for the event; empty for other events.
+
+        What an event is about besides (actions, branches, authors) does not count: a deploy is
+        wanted again when its conditions became true again, whatever event told that.
+        """
+        if not isinstance(event, PullRequest):
+            return {}
+        holds: dict[str, bool] = {}
+        for route in self._about(event.repo):
+            if "pull_request" in route.on and route.is_for(source):
+                does_hold = route.conditions_hold(event)
+                for target in route.route.deploy:
+                    holds[target] = holds.get(target, False) or does_hold
+        return holds
+
     def match(self, event: Event, source: str) -> list[Decision]:
         """The routes that the event takes, in the order of the file."""
         return [decision for decision in self.candidates(event, source) if decision.matched]
@@ -137,6 +154,18 @@ class _Compiled:
     def is_about(self, repo: str) -> bool:
         """Whether the route is about this repository; the same answer as from the index."""
         return repo.lower() in self.named if self.named else self.repo.matches(repo)
+
+    def is_for(self, source: str) -> bool:
+        """Whether the route listens to this source."""
+        return self.sources is None or source in self.sources
+
+    def conditions_hold(self, event: PullRequest) -> bool:
+        """Whether labels, draft and base are as the route wants them; they change with time."""
+        return (
+            (self.route.drafts or not event.draft)
+            and (self.base_branches is None or self.base_branches.matches(event.base_ref))
+            and (self.labels is None or _any(self.labels, event.labels))
+        )
 
     def takes(self, event: Event, source: str) -> bool:
         """Whether ``decide`` would say that it matches."""

@@ -22,7 +22,7 @@ from config.model import Target
 from config.settings import Settings
 from relay import audit
 from relay.audit import log
-from relay.gauges import Gauge, ReadTargets, read
+from relay.gauges import Gauge, read
 from relay.metrics import METRICS, Key, Metric, Numbers, tally
 from relay.tallies import Tallies, encode
 
@@ -39,14 +39,12 @@ _diagnostics = logging.getLogger("relay.scraping")
 _Family = CounterMetricFamily | GaugeMetricFamily | HistogramMetricFamily
 
 
-def metrics_page(
-    settings: Settings, targets: Mapping[str, Target], read_targets: ReadTargets
-) -> bytes:
+def metrics_page(settings: Settings, targets: Mapping[str, Target]) -> bytes:
     """What a scrape is answered, in the text format of ``CONTENT_TYPE``. Blocking.
 
     https://prometheus.io/docs/instrumenting/exposition_formats/
     """
-    return page(_total(settings), read(settings, targets, read_targets))
+    return page(_total(settings), read(settings, targets))
 
 
 def page(numbers: Numbers, gauges: Iterator[Gauge]) -> bytes:
@@ -135,14 +133,13 @@ async def counted(
     settings: Settings,
     process: str,
     targets: Callable[[], Mapping[str, Target]],
-    read_targets: ReadTargets,
 ) -> AsyncIterator[None]:
     """Count what the audit says while the block lasts, and answer scrapes if it falls to us.
 
     ``process`` is receiver or worker. ``targets`` gives those of relay.yaml as it is at a moment.
     """
     audit.observe(tally.audited)
-    counting = _Counting(settings, process, targets, read_targets)
+    counting = _Counting(settings, process, targets)
     task = asyncio.create_task(counting.run())
     try:
         yield
@@ -157,13 +154,11 @@ class _Counting:
         settings: Settings,
         process: str,
         targets: Callable[[], Mapping[str, Target]],
-        read_targets: ReadTargets,
     ) -> None:
         self.stopping = asyncio.Event()
         self._settings = settings
         self._process = process
         self._targets = targets
-        self._read_targets = read_targets
         self._expected: Mapping[str, Target] | None = None
         self._files = Tallies(settings.metrics_folder)
         self._opened = False
@@ -248,4 +243,4 @@ class _Counting:
 
     def _make(self) -> bytes:
         numbers = _total(self._settings) if self._opened else dict(tally.numbers)
-        return page(numbers, read(self._settings, self._targets(), self._read_targets))
+        return page(numbers, read(self._settings, self._targets()))

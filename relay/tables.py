@@ -13,31 +13,37 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from relay.archive import Details
 from relay.attempts_kept import AttemptRecord
-from relay.overview import Standing
-from relay.reading import NOT_KEPT, Record
-from relay.statuses import Kind, Status, wait_note
+from relay.events.deploy_life import wait_note
+from relay.ledger.details import ActionRecord, Details
+from relay.ledger.overview import TargetSeen
+from relay.ledger.records import Record, RecordKind
 
 _TITLES = ("created", "status", "what", "commit", "id", "")
 
 _LEAST_NOTE = 24
 """Columns of a terminal that the notes of a record need to be readable beside it."""
 
-_STYLES: dict[Status, str] = {
+_STYLES = {
+    "queued": "yellow",
+    "routed": "green",
+    "ignored": "dim",
+    "duplicate": "dim",
     "waiting": "yellow",
-    "running": "cyan",
-    "retrying": "magenta",
+    "calling": "cyan",
+    "accepted": "cyan",
     "succeeded": "green",
-    "superseded": "dim",
-    "cancelled": "dim",
-    "stopped": "red",
     "failed": "bold red",
-    "held": "bold red",
+    "uncertain": "bold red",
+    "unknown": "red",
+    "cancelled": "dim",
+    "superseded": "dim",
+    "dismissed": "dim",
 }
+"""Of the statuses of deliveries and deploys."""
 
 
-def table(kind: Kind, records: Sequence[Record]) -> str:
+def table(kind: RecordKind, records: Sequence[Record]) -> str:
     """One line a record, under a line of titles."""
     rows = [_TITLES, *(_row(kind, record) for record in records)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(_TITLES))]
@@ -47,7 +53,7 @@ def table(kind: Kind, records: Sequence[Record]) -> str:
     )
 
 
-def coloured_table(kind: Kind, records: Sequence[Record], width: int) -> RenderableType:
+def coloured_table(kind: RecordKind, records: Sequence[Record], width: int) -> RenderableType:
     """As ``table``, for a terminal of so many columns. Ids are whole whatever the width: where a
     line has no room for all, a record has two."""
     rows = [_row(kind, record) for record in records]
@@ -69,7 +75,7 @@ def _two_lines(row: Sequence[str]) -> Sequence[RenderableType]:
     return first, Padding(Text(second, "dim"), (0, 0, 0, 11))
 
 
-def coloured_targets(standings: Sequence[Standing]) -> Table:
+def coloured_targets(standings: Sequence[TargetSeen]) -> Table:
     """How targets stand, one a line."""
     grid = columns("target", "state", "calling", "waiting")
     for one in standings:
@@ -79,16 +85,16 @@ def coloured_targets(standings: Sequence[Standing]) -> Table:
     return grid
 
 
-def state(one: Standing) -> Text:
+def state(one: TargetSeen) -> Text:
     """How a target stands, in words and a colour."""
     if one.breaker in ("open", "half-open"):
         return Text(one.state, "bold red")
     return Text(one.state, "green" if one.state == "ready" else "yellow")
 
 
-def waiting(one: Standing) -> Text:
+def waiting(one: TargetSeen) -> Text:
     """How many deploys wait for a target."""
-    return Text(f"{one.waiting}{'+' * one.more}")
+    return Text(str(one.waiting))
 
 
 def columns(*titles: str) -> Table:
@@ -104,27 +110,32 @@ def coloured(status: str) -> Text:
     return Text(status, next((s for name, s in _STYLES.items() if name == status.strip()), ""))
 
 
-def sheet(details: Details, deploys: Sequence[Record]) -> str:
-    """All that is known of one: its record, the event, its last runs, calls and its deploys."""
-    record, event, runs, calls = details
-    known = {name: getattr(record, name) for name in record.__struct_fields__}
-    known["deploys"] = " ".join(record.deploys)
-    is_stripped = known.pop("stripped")
+def sheet(details: Details) -> str:
+    """Return all that is known of one: its record, the event, what people did, its calls and its
+    deploys."""
+    record = details.record
+    fields = {name: getattr(record, name) for name in record.__struct_fields__}
+    fields["deploys"] = " ".join(record.deploys)
+    fields["live"] = "yes" if record.live else ""
+    fields["overtaken"] = "yes" if record.overtaken else ""
     lines = [
-        f"{name:14} {clean(value)}" for name, value in known.items() if value not in ("", None)
+        f"{name:14} {clean(value)}" for name, value in fields.items() if value not in ("", None, 0)
     ]
-    lines += ["", NOT_KEPT] if is_stripped else ["", "event", *_nested(event)]
-    if runs:
-        lines += ["", "runs, the newest first"]
-        for run in runs:
-            values = ", ".join(f"{key} {value}" for key, value in run.value.items() if value != "")
-            lines.append(f"  {run.at}  {run.how}  {clean(run.reason or values)}".rstrip())
-    if calls:
+    if details.live is not None and not record.live:
+        live = details.live
+        lines += ["", "live there", *_nested({"deploy": live.deploy, "commit": live.sha})]
+        lines += _nested({"since": live.at, "states back": live.states_back})
+    lines += ["", "event", *_nested(details.event)]
+    if details.reasons:
+        lines += ["", "routes", *_nested({one.route: one.reason for one in details.reasons})]
+    if details.actions:
+        lines += ["", "actions, the newest last", *map(_action, details.actions)]
+    if details.attempts:
         lines += ["", "calls, the newest last"]
-        lines += [f"  {clean(line)}" for call in calls for line in _call(call)]
-    if deploys:
+        lines += [f"  {clean(line)}" for call in details.attempts for line in _call(call)]
+    if details.deploys:
         lines += ["", "deploys"]
-        lines += [f"  {line}" for line in table("deploy", deploys).splitlines()]
+        lines += [f"  {line}" for line in table("deploy", details.deploys).splitlines()]
     return "\n".join(lines)
 
 
@@ -132,6 +143,11 @@ def brief(record: Record) -> str:
     """One of them in a few words."""
     what = f"{record.target} {record.repo}" if record.target else record.repo
     return clean(f"{record.id}  {record.status}  {what}@{record.sha[:12]}")
+
+
+def _action(action: ActionRecord) -> str:
+    parts = (action.at, action.what, f"by {action.by}", action.note)
+    return "  " + clean("  ".join(part for part in parts if part))
 
 
 def _call(call: AttemptRecord) -> list[str]:
@@ -152,13 +168,14 @@ def _headers(headers: Mapping[str, str]) -> list[str]:
     return [f"{name}: {value}" for name, value in headers.items()]
 
 
-def _row(kind: Kind, record: Record) -> tuple[str, ...]:
+def _row(kind: RecordKind, record: Record) -> tuple[str, ...]:
     where = record.target if kind == "deploy" else record.kind
     notes = (
         record.reason,
+        f"deploy {record.outcome}" if record.outcome else "",
+        f"came {record.redeliveries + 1} times" if record.redeliveries else "",
         f"attempt {record.attempts}" if kind == "deploy" and record.attempts > 1 else "",
-        wait_note(record.waits_for, record.waits_until),
-        f"again at {record.next_at[:19]}Z" if record.next_at else "",
+        wait_note(record.waits_for, f"{record.waits_until[:19]}Z"),
         f"by {record.superseded_by}" if record.superseded_by else "",
         f"by {record.cancelled_by}" if record.cancelled_by else "",
         f"replayed as {record.replayed_by}" if record.replayed_by else "",

@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 from jinja2 import StrictUndefined, TemplateError, Undefined, UndefinedError
 from jinja2.exceptions import SecurityError
+from jinja2.meta import find_undeclared_variables
 from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
@@ -65,7 +66,7 @@ _url = _Sandbox(finalize=_quoted)
 class Template:
     """One text of a call. ``where`` names it in errors."""
 
-    __slots__ = ("_compiled", "_in_url", "_literal", "_where")
+    __slots__ = ("_compiled", "_in_url", "_literal", "_where", "names")
 
     def __init__(self, source: str, where: str, *, in_url: bool = False) -> None:
         """``in_url`` percent-encodes every value, so that none can add a segment or parameter,
@@ -79,6 +80,10 @@ class Template:
         try:
             source.encode()  # half a surrogate pair is no text, and could not be sent
             self._compiled = (_url if in_url else _plain).from_string(source)
+            self.names = frozenset(
+                find_undeclared_variables(_plain.parse(source)) if self._literal is None else ()
+            )
+            """What it speaks of, such as event or route."""
         except TemplateError as error:
             raise PlanError(f"{where}: {error.message}") from None
         except (RecursionError, ValueError) as error:

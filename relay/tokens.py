@@ -1,4 +1,4 @@
-"""Who may use the console: tokens with a role, of which Redis has only a hash.
+"""Who may use the console: tokens with a role, of which the ledger has only a hash.
 
 A token is ``drt_<id>_<secret>``. The secret has 256 random bits, so that a plain SHA-256 of it is
 safe to keep: nobody can try that many.
@@ -12,16 +12,14 @@ import re
 import secrets
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any, Literal, NamedTuple, cast
+from typing import Literal, NamedTuple
 
 import msgspec
-import redis
-import redis.asyncio
 
 from relay.errors import TokenRefused, UnknownToken
-
-KEY = "relay:tokens"
-"""A hash: the id of each token, and what is known of it as JSON."""
+from relay.ledger.actions import note_action
+from relay.ledger.rows import MICROSECONDS
+from relay.ledger.transaction import Reader, Row, Transaction
 
 MOST = 1_000
 """Tokens at a time."""
@@ -43,13 +41,6 @@ class Token(msgspec.Struct, frozen=True, kw_only=True):
     created_at: str
 
 
-class _Kept(msgspec.Struct, frozen=True):
-    name: str
-    role: Role
-    sha256: str
-    created_at: str
-
-
 class Created(NamedTuple):
     """A new token, and the text that is shown once."""
 
@@ -57,66 +48,65 @@ class Created(NamedTuple):
     text: str
 
 
-def create(client: redis.Redis, name: str, role: Role) -> Created:
-    """A new token. Raises TokenRefused for a name that is none, or in use, and where there are too
-    many tokens; redis.exceptions.RedisError."""
+async def create(tx: Transaction, name: str, role: Role) -> Created:
+    """Make a token. Raises TokenRefused for a name that is none, or in use, and where there are too
+    many tokens."""
     if NAME.fullmatch(name) is None:
         raise TokenRefused(
             f"{name!r} is no name: letters, digits and . _ @ - are allowed, 64 at most"
         )
-    known = tokens(client)
-    if any(token.name == name for token in known):
+    existing = await tokens(tx)
+    if any(token.name == name for token in existing):
         raise TokenRefused(f"there is a token named {name}: the audit could not tell them apart")
-    if len(known) >= MOST:
+    if len(existing) >= MOST:
         raise TokenRefused(f"there are {MOST} tokens already: revoke some")
     id_, secret = secrets.token_hex(6), secrets.token_urlsafe(32)
-    at = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
-    client.hset(KEY, id_, msgspec.json.encode(_Kept(name, role, _hashed(secret), at)))
-    return Created(Token(id=id_, name=name, role=role, created_at=at), f"drt_{id_}_{secret}")
+    row = {"id": id_, "name": name, "role": role, "sha256": _hashed(secret), "now": tx.now}
+    await tx.run("insert_token", row)
+    token = Token(id=id_, name=name, role=role, created_at=_moment(tx.now))
+    return Created(token, f"drt_{id_}_{secret}")
 
 
-def tokens(client: redis.Redis) -> Sequence[Token]:
-    """All tokens, the oldest first. Raises redis.exceptions.RedisError."""
-    kept = cast(dict[bytes, bytes], client.hgetall(KEY))
-    listed = [_token(id_.decode(), value) for id_, value in kept.items()]
-    return sorted(listed, key=lambda token: (token.created_at, token.id))
+async def tokens(reader: Reader) -> Sequence[Token]:
+    """Return all tokens, the oldest first."""
+    return [_token(row) for row in await reader.rows("tokens")]
 
 
-def revoke(client: redis.Redis, id_: str) -> Token:
-    """Take a token away, and with it its sessions; returns what it was. Raises UnknownToken and
-    redis.exceptions.RedisError."""
-    with client.pipeline() as pipe:
-        pipe.hget(KEY, id_)
-        pipe.hdel(KEY, id_)
-        value, _ = pipe.execute()
-    if value is None:
+async def revoke(tx: Transaction, id_: str, by: str) -> Token:
+    """Delete a token, and with it its sessions, and return what it was. ``by`` is kept with the
+    action. Raises UnknownToken."""
+    token = await find(tx, id_)
+    if token is None:
         raise UnknownToken(f"no token has the id {id_!r}; see deploy-relay token list")
-    return _token(id_, value)
+    await tx.run("delete_token", {"id": id_})
+    await note_action(tx, "revoke", id_, by, token.name)
+    return token
 
 
-async def verify(client: redis.asyncio.Redis, text: str) -> Token | None:
-    """The token that ``text`` is, or None. Raises redis.exceptions.RedisError."""
-    found = _TOKEN.fullmatch(text)
-    if found is None:
+async def verify(reader: Reader, text: str) -> Token | None:
+    """Return the token that ``text`` is, or None."""
+    parts = _TOKEN.fullmatch(text)
+    if parts is None:
         return None
-    value: Any = await client.hget(KEY, found[1])
-    if value is None:
+    row = await reader.row("token", {"id": parts[1]})
+    if row is None or not hmac.compare_digest(row["sha256"], _hashed(parts[2])):
         return None
-    kept = msgspec.json.decode(value, type=_Kept)
-    if not hmac.compare_digest(kept.sha256, _hashed(found[2])):
-        return None
-    return _token(found[1], value)
+    return _token(row)
 
 
-async def find(client: redis.asyncio.Redis, id_: str) -> Token | None:
-    """The token with this id, unless it was revoked. Raises redis.exceptions.RedisError."""
-    value: Any = await client.hget(KEY, id_)
-    return None if value is None else _token(id_, value)
+async def find(reader: Reader, id_: str) -> Token | None:
+    """Return the token with this id, unless it was revoked."""
+    row = await reader.row("token", {"id": id_})
+    return None if row is None else _token(row)
 
 
-def _token(id_: str, value: bytes) -> Token:
-    kept = msgspec.json.decode(value, type=_Kept)
-    return Token(id=id_, name=kept.name, role=kept.role, created_at=kept.created_at)
+def _token(row: Row) -> Token:
+    created_at = _moment(row["created_at"])
+    return Token(id=row["id"], name=row["name"], role=row["role"], created_at=created_at)
+
+
+def _moment(microseconds: int) -> str:
+    return f"{datetime.fromtimestamp(microseconds // MICROSECONDS, UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
 def _hashed(secret: str) -> str:

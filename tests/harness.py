@@ -213,10 +213,10 @@ class Relay:
         return "".join(line for process in self.processes for line in process.output)
 
 
-async def until(condition: Callable[[], object]) -> None:
+async def until(condition: Callable[[], object], *, patience: float = PATIENCE) -> None:
     """Return once a condition that nothing announces holds: the state of another process."""
     try:
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(patience):
             while not condition():  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
     except TimeoutError:

@@ -1,23 +1,19 @@
-"""What the jobs work with: settings, routes, recipes, and the connections they share.
+"""What the jobs work with: settings, routes, recipes, the ledger, and the connections they share.
 
 A stock ``rq worker`` runs each job in a process of its own, and the job opens what it needs. Our
-worker runs many jobs in one process, opens it once and shares it; what they write at one moment
-then travels in one round trip.
+worker runs many jobs in one process, opens it once and shares it.
 """
 
 from __future__ import annotations
 
-import asyncio
 import functools
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field, replace
-from typing import Any, cast
+from dataclasses import dataclass
+from typing import Protocol
 
 import structlog
-from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
 from config.loading import Loaded, load
 from config.model import Target
@@ -26,35 +22,18 @@ from config.secret_places import Section, secret_values
 from config.settings import Settings, load_settings
 from relay import audit
 from relay.audit_file import audit_file
-from relay.batching import GroupCommit
+from relay.ledger.claims import Asked
+from relay.ledger.ledger import MOST_OF_A_WORKER, Ledger, prepare
 from relay.notices import Messenger, messengers
-from relay.packing import argument, pack
 from relay.planning import Recipe, recipes
-from relay.records import JOB_PREFIX
+from relay.queue.wakeups import Wakeups
 from relay.reloading import Reloading
 from relay.routing import Router
-from relay.store import connect_async, execute
-from workers.along import Along, Command
-from workers.client import Client, open_client
-from workers.deploys import Queued, Wanted, queue_deploys
-
-CALLING_FIELD = "calling"
-"""Our field of a deploy's job: the attempt whose call has begun and not yet been answered."""
+from workers.platform.http_client import Client, open_client
+from workers.policies import TargetPolicies
 
 SECRETS_OF: tuple[Section, ...] = ("targets", "notify")
 """The sections of relay.yaml whose secrets a worker needs."""
-
-MAX_TOGETHER = 256
-"""Commands or deliveries of one round trip; bounds how long Redis is busy with it."""
-
-# One packed argument, since taking hundreds of commands apart costs the client more than the rest.
-_RUN = """
-local answers = {}
-for number, command in ipairs(cmsgpack.unpack(ARGV[1])) do
-  answers[number] = redis.call(unpack(command))
-end
-return answers
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,28 +45,68 @@ class Project:
     router: Router
     targets: Mapping[str, Target]
     recipes: Mapping[str, Recipe]
+    policies: TargetPolicies
     messengers: Sequence[Messenger]
 
 
-@dataclass(frozen=True, slots=True)
+class Starter(Protocol):
+    """Has what is due looked at, by this process or another one."""
+
+    def wake_deploys(self, deploys: Iterable[int]) -> None:
+        """Have these deploys looked at now."""
+
+    def wake_deploy_at(self, deploy: int, at: float) -> None:
+        """Have a deploy looked at when it is due. ``at`` is seconds since the Unix epoch."""
+
+    def wake_notices(self, notices: Iterable[int]) -> None:
+        """Have these notices looked at now."""
+
+    def reserve(self, most: int) -> int:
+        """Return how many calls this process may begin beside others, up to ``most``; they are
+        reserved until ``release``."""
+
+    def release(self, reserved: int) -> None:
+        """Give back what ``reserve`` returned."""
+
+    def follow(self, project: Project, asked: Asked, since: float) -> None:
+        """Do in the background what was decided on a deploy that was claimed by this process."""
+
+
+class Starts:
+    """A stock worker's: what is due now goes to the queue, the rest is left to the sweep."""
+
+    def __init__(self, wakeups: Wakeups) -> None:
+        self.wake_deploys = wakeups.wake_deploys
+        self.wake_notices = wakeups.wake_notices
+
+    def wake_deploy_at(self, deploy: int, at: float) -> None:
+        """Nothing: the sweep does it."""
+
+    def reserve(self, most: int) -> int:  # noqa: ARG002
+        """Return 0: a stock worker makes one call at a time, each in a job of its own."""
+        return 0
+
+    def release(self, reserved: int) -> None:
+        """Nothing was reserved."""
+
+    def follow(self, project: Project, asked: Asked, since: float) -> None:
+        """Never called, as nothing is reserved."""
+
+
+@dataclass(slots=True)
 class Runtime:
-    """A project and the connections that jobs share. A job ends with the project it began with."""
+    """A project and what jobs share."""
 
-    project: Project
     reloading: Reloading[Project]
-    redis: Redis
+    ledger: Ledger
+    wakeups: Wakeups
     client: Client
-    commands: GroupCommit[Command, Any]
-    deploys: GroupCommit[Wanted, list[Queued]]
-    answered: set[str] = field(default_factory=set)
-    """Ids of the jobs whose call is over. Whoever owns the runtime takes their note away: our
-    worker together with the outcome, so that no moment is left in which neither is stored."""
-    along: Along = field(default_factory=Along)
-    """What else travels with the outcome."""
+    starter: Starter
 
-    def send(self, *command: str | bytes | int) -> asyncio.Future[Any]:
-        """What Redis answers to one command. Raises redis.exceptions.RedisError."""
-        return self.commands.submit(command)
+    @property
+    def project(self) -> Project:
+        """The current project. A job takes it once and ends with what it began with."""
+        return self.reloading.current
 
 
 _shared: ContextVar[Runtime | None] = ContextVar("shared_runtime", default=None)
@@ -95,7 +114,7 @@ _shared: ContextVar[Runtime | None] = ContextVar("shared_runtime", default=None)
 
 @functools.cache
 def project() -> Project:
-    """The project that the environment names, as it is when the process begins.
+    """Return the project that the environment names, as it is when the process begins.
 
     Sets up the audit where nobody has yet, as under a stock ``rq worker``. Raises ConfigError.
     """
@@ -113,24 +132,29 @@ def project() -> Project:
 
 
 def _compiled(settings: Settings, loaded: Loaded) -> Project:
+    targets, compiled = loaded.config.targets, recipes(loaded)
     return Project(
         settings=settings,
         origin=loaded.origin,
         router=Router(loaded.config.routes),
-        targets=loaded.config.targets,
-        recipes=recipes(loaded),
+        targets=targets,
+        recipes=compiled,
+        policies=TargetPolicies(targets, compiled),
         messengers=messengers(loaded),
     )
 
 
 @asynccontextmanager
 async def open_runtime() -> AsyncIterator[Runtime]:
-    """Connections for as long as the block lasts."""
+    """Open the ledger and connections for as long as the block lasts.
+
+    Raises LedgerUnusable and OSError.
+    """
     opened = project()
     settings = opened.settings
-    redis = connect_async(settings.redis_address(), timeout=settings.store_timeout, repeats=False)
-    replicas, patience = settings.redis_replicas, settings.store_timeout / 2
-
+    prepare(settings.data_dir)
+    ledger = Ledger(settings.data_dir, timeout=settings.store_timeout, most=MOST_OF_A_WORKER)
+    wakeups = Wakeups(settings.redis_address(), settings.queue, timeout=settings.store_timeout)
     reloading = Reloading(
         settings,
         opened,
@@ -139,48 +163,18 @@ async def open_runtime() -> AsyncIterator[Runtime]:
         secrets_of=SECRETS_OF,
         make=functools.partial(_compiled, settings),
     )
-    run = redis.register_script(_RUN)
-
-    async def send(batch: Sequence[Command]) -> Sequence[Any]:
-        packed = pack([[argument(arg) for arg in command] for command in batch])
-        if replicas:
-            [answers] = await execute(
-                redis,
-                lambda pipe: pipe.eval(_RUN, 0, packed),
-                replicas=replicas,
-                patience=patience,
-            )
-        else:
-            answers = await run(args=[packed])
-        return cast(list[Any], answers)
-
-    async def queue(batch: Sequence[Wanted]) -> Sequence[list[Queued]]:
-        return await queue_deploys(
-            redis,
-            batch,
-            queue=settings.queue,
-            failure_ttl=settings.dead_letter_ttl,
-            replicas=replicas,
-            patience=patience,
-        )
-
+    wakeups.start()
     try:
         async with open_client(settings.allowed_networks) as client:
-            yield Runtime(
-                opened,
-                reloading,
-                redis,
-                client,
-                GroupCommit(send, most=MAX_TOGETHER),
-                GroupCommit(queue, most=MAX_TOGETHER),
-            )
+            yield Runtime(reloading, ledger, wakeups, client, Starts(wakeups))
     finally:
-        await redis.aclose()
+        await wakeups.stop()
+        await ledger.close()
 
 
 @contextmanager
 def shared(runtime: Runtime) -> Iterator[None]:
-    """Have the job that runs in this block use ``runtime``."""
+    """Have the jobs that run in this block use ``runtime``."""
     token = _shared.set(runtime)
     try:
         yield
@@ -190,18 +184,10 @@ def shared(runtime: Runtime) -> Iterator[None]:
 
 @asynccontextmanager
 async def runtime() -> AsyncIterator[Runtime]:
-    """What this worker shares between jobs, or else a runtime for this job alone."""
+    """Open what this worker shares between jobs, or else a runtime for this job alone."""
     common = _shared.get()
     if common is not None:
-        latest = common.reloading.current
-        yield common if latest is common.project else replace(common, project=latest)
+        yield common
         return
     async with open_runtime() as own:
-        try:
-            yield own
-        finally:
-            for job in own.answered:
-                await own.send("HDEL", f"{JOB_PREFIX}{job}", CALLING_FIELD)
-            with suppress(RedisError, OSError):
-                for job in own.along.jobs:
-                    await asyncio.gather(*(own.send(*one) for one in own.along.take(job)))
+        yield own

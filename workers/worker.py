@@ -1,307 +1,269 @@
-"""The worker process: as many jobs as asked for in flight on one event loop.
+"""The worker process: as many calls as asked for in flight on one event loop.
 
-This file has its life: birth, taking and running, a warm end, death. Beside it starting.py waits
-for Redis before that, taking.py takes jobs, running.py runs one, bookkeeping.py writes how it
-ended, upkeep.py keeps the worker known and commands.py obeys.
+This file has its life: birth, taking and running, a warm end. What it runs is in flights.py. To RQ
+it is a worker of one queue, but RQ decides nothing: jobs name rows of the ledger, and while Redis
+is away the worker looks for due rows there.
 """
 
 from __future__ import annotations
 
 import asyncio
-import functools
 import logging
+import os
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
+from redis import Redis as BlockingRedis
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
-from rq.exceptions import AbandonedJobError, DeserializationError
-from rq.job import Job
-from rq.rate_limit import RateLimitRegistry
-from rq.registry import ReadyJobRegistry
-from rq.timeouts import JobTimeoutException, TimerDeathPenalty
-from rq.utils import now, utcformat
-from rq.worker import BaseWorker
-from rq.worker_registration import clean_worker_registry
+from rq import Queue
+from rq.serializers import JSONSerializer
+from rq.utils import now
+from rq.worker import BaseWorker, WorkerStatus
 
 from relay import audit
 from relay.audit import log
-from relay.errors import AuditUnavailable
+from relay.errors import AuditUnavailable, LedgerUnavailable
+from relay.ledger.due import due
+from relay.queue.rq_job import Wakeup
+from relay.queue.sweep import Sweep
 from relay.store import CONNECT_TIMEOUT, connect_async
-from workers import ends
-from workers.announcing import announce_lost
-from workers.bookkeeping import LONGEST_PAUSE, Books, Outcome
-from workers.commands import Commands
-from workers.errors import DeployFailed
-from workers.history import History
-from workers.rescue import Rescue
-from workers.running import Flight
-from workers.runtime import Runtime
-from workers.taking import MOST, PEEK, Suspended, Taken, Taker
-from workers.upkeep import Tempo, Upkeep
-from workers.writing import Writer
+from relay.tasks import end_tasks
+from workers.flights import Flights
+from workers.heartbeat import HEARTBEAT, Heartbeat
+from workers.job_marks import JobMarks
+from workers.queue_reader import PEEK, QueueReader, Suspended
+from workers.rq_commands import Commands
+from workers.runtime import Runtime, shared
+
+MOST = 64
+"""Jobs to take in one step; bounds how long the event loop is busy with it."""
 
 LAST_WORDS = 3
-"""Seconds after the grace in which what was cut off must have been put back."""
+"""Seconds after the grace in which the outcome of calls must be written that were cut off."""
 
 SUSPENSION = 1
 """Seconds between two looks whether `rq resume` was called, as in RQ."""
 
-MAINTENANCE_LOCK = 60
-"""Seconds that one worker's maintenance keeps others from theirs, should it die over it."""
+LONGEST_PAUSE = 2.0
+"""Seconds between two tries to take jobs while Redis or the audit refuses."""
+
+WITHOUT_REDIS = 0.2
+"""Seconds between two looks at the ledger while Redis is away."""
+
+WITH_REDIS = 1.0
+"""Seconds between two looks at the ledger while the queue is empty."""
+
+OVERDUE = 2.0
+"""Seconds for which a row has to be due, while Redis is there, before an idle worker takes it
+without a job."""
 
 _logger = logging.getLogger("workers")
 
 
 class RelayWorker(BaseWorker):
-    """RQ's worker with many jobs in flight in one process."""
-
-    death_penalty_class = TimerDeathPenalty
+    """RQ's worker with many calls in flight in one process."""
 
     def __init__(
         self,
-        queues: Any,
+        queue: Queue,
         name: str | None = None,
         *,
+        connection: BlockingRedis,
         jobs_in_flight: int = 200,
         shutdown_grace: float = 30,
-        tempo: Tempo | None = None,
-        **options: Any,
+        heartbeat: float = HEARTBEAT,
     ) -> None:
-        """``queues`` is one queue. ``shutdown_grace`` is the seconds running jobs get to end."""
-        self._tempo = tempo or Tempo()
-        super().__init__(queues, name, worker_ttl=self._tempo.lease, **options)
+        """``shutdown_grace`` is the seconds that calls in flight get to end, ``heartbeat`` those
+        between two heartbeats. ``connection`` is not used."""
+        super().__init__(
+            [queue],
+            name,
+            connection=connection,
+            serializer=JSONSerializer,
+            # RQ would ask Redis for this process's address, which may be away.
+            prepare_for_work=False,
+        )
+        self.hostname, self.pid = socket.gethostname(), os.getpid()
+        self.birth_date = self.last_heartbeat = now()
+        self._heartbeat_every = heartbeat
         self._jobs_in_flight = jobs_in_flight
         self._grace = shutdown_grace
-        self._flights: set[Flight] = set()
-        self._taking: asyncio.Task[int] | None = None
         self._stopping = asyncio.Event()
         self._hurry = asyncio.Event()
-        self._room = asyncio.Event()
+        self._is_suspended = False
+        self._is_away = False
+        self._is_queue_empty = True
 
-    async def run(self, runtime: Runtime) -> None:
-        """Run jobs until SIGTERM, SIGINT or RQ's shutdown command, then end warmly.
-
-        Raises redis.exceptions.RedisError if Redis is away at the start, and never after.
-        """
-        [queue] = self.queues
-        redis, tempo, flights = runtime.redis, self._tempo, self._flights
-        # RQ asks the server once and remembers; later it would keep the event loop waiting.
-        await asyncio.to_thread(queue.get_redis_server_version)
-        await asyncio.to_thread(self.register_birth)
-        writer = Writer(self, queue, redis)
-        books = Books(
-            self,
-            queue,
-            writer=writer,
-            answered=runtime.answered,
-            along=runtime.along,
-            lost=functools.partial(announce_lost, runtime),
-        )
-        upkeep = Upkeep(
-            self,
-            queue,
-            writer=writer,
-            rescue=Rescue(self, queue, books, redis, silence=1.5 * tempo.heartbeat),
-            history=History(redis, queue.name, most=runtime.project.settings.history),
-            redis=redis,
-            flights=flights,
-            tempo=tempo,
-        )
-        commands = Commands(
-            redis, self.pubsub_channel_name, flights=flights, shut_down=self.shut_down
-        )
-        async with _waiting_connection(runtime) as waiting:
-            beside = [*upkeep.start(), asyncio.create_task(commands.run())]
-            with suppress(TimeoutError):
-                async with asyncio.timeout(CONNECT_TIMEOUT):
-                    await commands.listening.wait()
-            taker = Taker(self, queue, redis=redis, waiting=waiting, ttl=tempo.lease)
-            taking = asyncio.create_task(self._take(taker, books, runtime))
-            log.info(
-                "worker.started",
-                worker=self.name,
+    async def run(self, rt: Runtime) -> None:
+        """Work until SIGTERM, SIGINT or RQ's shutdown command, then end warmly."""
+        settings, [queue] = rt.project.settings, self.queues
+        url = settings.redis_address()
+        async with _connections(url, settings.store_timeout) as (redis, waiting):
+            marks = JobMarks(redis, self.name, queue.name)
+            flights = Flights(self._jobs_in_flight, rt.wakeups, marks)
+            flights.use(rt)
+            rt.starter = flights
+            sweep = Sweep(
+                rt.ledger,
+                rt.wakeups,
+                url=url,
                 queue=queue.name,
-                config=runtime.project.origin.version,
+                timeout=settings.store_timeout,
+                running=lambda: flights.running,
             )
-            await self._stopping.wait()
-            beside.append(asyncio.create_task(self._announce_end(runtime)))
-            await _cancel([taking])
-            if self._taking is not None:
-                await asyncio.wait([self._taking])
-            await self._land()
-            books.close()
-            await _cancel(beside)
-        try:
-            await asyncio.to_thread(self._die, upkeep)
-        except (RedisError, OSError) as error:
-            _logger.warning("Redis was not told of the end (%s)", type(error).__name__)
+            heart = Heartbeat(self, redis, lambda: self._state_of(flights), self._heartbeat_every)
+            commands = Commands(
+                redis, self.pubsub_channel_name, flights=flights, shut_down=self.shut_down
+            )
+            with shared(rt):
+                beside = [
+                    asyncio.create_task(task) for task in (heart.run(), commands.run(), marks.run())
+                ]
+                sweep.start()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(CONNECT_TIMEOUT if await _answers(redis) else 0):
+                        await commands.listening.wait()
+                reader = QueueReader(redis, waiting, queue.name)
+                taking = [
+                    asyncio.create_task(self._take(reader, flights)),
+                    asyncio.create_task(self._look_for_due(rt, flights)),
+                ]
+                log.info(
+                    "worker.started",
+                    worker=self.name,
+                    queue=queue.name,
+                    config=rt.project.origin.version,
+                )
+                await self._stopping.wait()
+                flights.is_open = False
+                flights.close()
+                beside.append(asyncio.create_task(heart.announce_end()))
+                await end_tasks(taking)
+                await self._land(flights)
+                await marks.write()
+                await sweep.stop()
+                await end_tasks(beside)
+            with suppress(RedisError, OSError):
+                await heart.die()
         log.info("worker.stopped", worker=self.name)
 
     def shut_down(self) -> None:
-        """Take no more jobs and let the running ones end in time; called twice, end them now."""
+        """Take no more jobs and let calls in flight end in time; called twice, end them now."""
         if self._stopping.is_set():
             self._hurry.set()
         self._stopping.set()
 
-    def get_heartbeat_ttl(self, job: Job, working_time: float = 0.0) -> int:  # noqa: ARG002
-        """Seconds after which a run without a heartbeat counts as abandoned."""
-        return self._tempo.lease
+    def _state_of(self, flights: Flights) -> WorkerStatus:
+        if flights.running:
+            return WorkerStatus.BUSY
+        return WorkerStatus.SUSPENDED if self._is_suspended else WorkerStatus.IDLE
 
-    def clean_registries(self) -> None:
-        """RQ's maintenance of the queue, with a lock that does not outlive its holder for long.
-
-        RQ's own lock would keep abandoned jobs waiting for 15 minutes.
-        """
-        for queue in self.queues:
-            key = f"relay:maintenance:{queue.name}"
-            if self.connection.set(key, self.name, nx=True, ex=MAINTENANCE_LOCK):
-                try:
-                    # Abandoned runs are another matter: see workers/rescue.py.
-                    queue.finished_job_registry.cleanup()
-                    queue.failed_job_registry.cleanup()
-                    queue.deferred_job_registry.cleanup()
-                    ReadyJobRegistry(queue=queue).cleanup()
-                    for limit in RateLimitRegistry.all(queue.connection):
-                        limit.cleanup()
-                    clean_worker_registry(queue)
-                    queue.intermediate_queue.cleanup(self, queue)
-                finally:
-                    self.connection.delete(key)
-
-    def handle_exception(self, job: Job, *exc_info: Any) -> None:
-        """Leave a traceback in the diagnostics only where something unforeseen happened."""
-        if not isinstance(exc_info[1], DeployFailed | AbandonedJobError):
-            super().handle_exception(job, *exc_info)
-
-    @property
-    def connection_timeout(self) -> int:
-        """Seconds that a blocking command may take; none of this worker's waits for jobs."""
-        return CONNECT_TIMEOUT
-
-    async def _take(self, taker: Taker, books: Books, runtime: Runtime) -> None:
-        """Keep as many jobs in flight as there is room for."""
+    async def _take(self, reader: QueueReader, flights: Flights) -> None:
+        """Keep as many runs in flight as there is room for."""
         pause = 0.0
-        while not self._stopping.is_set():
+        while True:
             try:
-                room = min(self._jobs_in_flight - len(self._flights), MOST)
+                room = min(flights.room, MOST)
                 if not room:
-                    self._room.clear()
-                    await self._room.wait()
+                    flights.changed.clear()
+                    await flights.changed.wait()
                     continue
                 # Of what the audit does not take nobody could tell later why it was done.
                 audit.flush()
-                if await self._start(taker, room, books, runtime) < room:
-                    await taker.wait()
+                # What was taken is begun without a pause, so that a stop loses none of it.
+                jobs = await asyncio.shield(self._start(reader, room, flights))
+                self._is_away = self._is_suspended = False
+                flights.is_open = True
+                self._is_queue_empty = jobs < room
                 pause = 0.0
+                if jobs < room:
+                    await reader.wait()
             except Suspended:
+                self._is_suspended, flights.is_open = True, False
                 await asyncio.sleep(SUSPENSION)
             except (RedisError, OSError, AuditUnavailable) as error:
                 if not pause:
-                    _logger.warning("taking waits: %s", _told(error))
+                    _logger.warning("taking jobs waits: %s", _words(error))
+                self._is_away = not isinstance(error, AuditUnavailable)
+                flights.is_open = self._is_away
                 pause = min(2 * pause or 0.1, LONGEST_PAUSE)
                 await asyncio.sleep(pause)
             except Exception:
-                _logger.exception("taking failed")
+                _logger.exception("taking jobs failed")
                 await asyncio.sleep(LONGEST_PAUSE)
 
-    async def _start(self, taker: Taker, room: int, books: Books, runtime: Runtime) -> int:
-        """Take jobs and let them run; returns how many. What is taken runs, even if the worker is
-        stopped meanwhile: it counts as started already."""
+    async def _start(self, reader: QueueReader, room: int, flights: Flights) -> int:
+        jobs = await reader.take(room)
+        for job in jobs:
+            flights.take(job)
+        return len(jobs)
 
-        async def take() -> int:
+    async def _look_for_due(self, rt: Runtime, flights: Flights) -> None:
+        """Run due rows of the ledger that no job names: while Redis is away at once."""
+        while True:
+            is_alone = self._is_away or bool(rt.wakeups.away)
+            await asyncio.sleep(WITHOUT_REDIS if is_alone else WITH_REDIS)
+            if not flights.is_open or not (is_alone or self._is_queue_empty):
+                continue
+            late, most = (0.0 if is_alone else OVERDUE), min(flights.room, MOST)
+            if not most:
+                continue
             try:
-                taken = await taker.take(room)
-            finally:
-                self._taking = None
-            self._fly(taken, books, runtime)
-            return len(taken)
+                audit.flush()
+                rows = await rt.ledger.glance(lambda reader: due(reader, most, late))  # noqa: B023
+            except (AuditUnavailable, LedgerUnavailable) as error:
+                _logger.warning("looking for what is due waits: %s", error)
+                await asyncio.sleep(LONGEST_PAUSE)
+                continue
+            wakeups = [
+                *(Wakeup("deploy", number, number) for number in rows.deploys),
+                *(Wakeup("deliveries", number, number) for number in rows.deliveries),
+                *(Wakeup("notice", number, number) for number in rows.notices),
+            ]
+            for wakeup in wakeups[:most]:
+                if wakeup not in flights.running:
+                    flights.start(wakeup)
 
-        self._taking = asyncio.create_task(take())
-        return await asyncio.shield(self._taking)
-
-    def _fly(self, taken: list[Taken], books: Books, runtime: Runtime) -> None:
-        for job, execution, unreadable in taken:
-            flight = Flight(job, execution, unreadable)
-            self._flights.add(flight)
-            self.executions[execution.id] = execution
-            flight.task = asyncio.create_task(self._finish(flight, books, runtime))
-
-    async def _finish(self, flight: Flight, books: Books, runtime: Runtime) -> None:
-        try:
-            outcome = await flight.run(runtime)
-            _say(flight, outcome)
-            await books.enter(outcome)
-        except Exception:
-            _logger.exception("job %s ended, and how is not kept", flight.job.id)
-        finally:
-            self.executions.pop(flight.execution.id, None)
-            self._flights.discard(flight)
-            self._room.set()
-
-    async def _announce_end(self, runtime: Runtime) -> None:
-        with suppress(RedisError, OSError):
-            await runtime.send("HSET", self.key, "shutdown_requested_date", utcformat(now()))
-
-    async def _land(self) -> None:
-        """Give running jobs their grace; what still runs then goes back to the queue."""
-        landing = asyncio.ensure_future(self._empty())
+    async def _land(self, flights: Flights) -> None:
+        """Give calls in flight their grace; what still runs then is cut off."""
+        landing = asyncio.ensure_future(flights.land())
         hurry = asyncio.ensure_future(self._hurry.wait())
         await asyncio.wait(
             [landing, hurry], timeout=self._grace, return_when=asyncio.FIRST_COMPLETED
         )
-        for flight in self._flights:
-            flight.cut_off("put back")
+        flights.cut_off("ended")
         await asyncio.wait([landing], timeout=LAST_WORDS)
-        if self._flights:
-            _logger.warning("%d jobs are left to be found as abandoned", len(self._flights))
-        await _cancel([landing, hurry])
-
-    async def _empty(self) -> None:
-        while self._flights:
-            self._room.clear()
-            await self._room.wait()
-
-    def _die(self, upkeep: Upkeep) -> None:
-        upkeep.stop()
-        self.register_death()  # type: ignore[no-untyped-call]
+        if flights.running:
+            _logger.warning("%d runs are left to be found", len(flights.running))
+        await end_tasks([landing, hurry])
 
 
 @asynccontextmanager
-async def _waiting_connection(runtime: Runtime) -> AsyncIterator[Redis]:
-    """A client whose one command may take as long as an idle worker waits."""
-    settings = runtime.project.settings
-    redis = connect_async(settings.redis_address(), timeout=PEEK + settings.store_timeout)
+async def _connections(url: str, patience: float) -> AsyncIterator[tuple[Redis, Redis]]:
+    """Open a client, and one whose one command may take as long as an idle worker waits."""
+    redis = connect_async(url, timeout=patience)
+    waiting = connect_async(url, timeout=PEEK + patience)
     try:
-        yield redis
+        yield redis, waiting
     finally:
-        await redis.aclose()
+        for client in (redis, waiting):
+            with suppress(RedisError, OSError):
+                await client.aclose()
 
 
-def _say(flight: Flight, outcome: Outcome) -> None:
-    """Have the audit know of an end that the job itself did not live to see."""
-    if outcome.how == "stopped":
-        ends.stopped(flight.job)
-    elif outcome.how == "put back":
-        ends.put_back(flight.job)
-    elif outcome.error is not None:
-        error = outcome.error[1]
-        if flight.unreadable or isinstance(error, JobTimeoutException | DeserializationError):
-            ends.crashed(flight.job, error)
+async def _answers(redis: Redis) -> bool:
+    try:
+        pong: Any = redis.ping()
+        await pong
+    except (RedisError, OSError):
+        return False
+    return True
 
 
-def _told(error: Exception) -> str:
+def _words(error: Exception) -> str:
     if isinstance(error, AuditUnavailable):
         return str(error)
     return f"Redis does not answer ({type(error).__name__})"
-
-
-async def _cancel(tasks: list[asyncio.Task[Any]]) -> None:
-    """End tasks. It may take more than once: redis-py loses a cancellation while it connects. For
-    the same reason none of them may be a group, which passes only the first one on."""
-    pending = set(tasks)
-    while pending:
-        for task in pending:
-            task.cancel()
-        _, pending = await asyncio.wait(pending, timeout=0.1)

@@ -8,160 +8,217 @@ import os
 import pwd
 import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
-from typing import Any, BinaryIO, cast
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, BinaryIO, NamedTuple, cast
 
 import click
-from redis.asyncio import Redis
-from redis.exceptions import RedisError
+import msgspec
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from config.errors import RelayError
-from config.settings import Settings, load_settings
+from config.settings import load_settings
 from relay import audit
-from relay.archive import Archive
+from relay.audit_fields import action_fields
 from relay.audit_file import audit_file
 from relay.commands.filters import filtered
+from relay.commands.ledger_access import open_ledger
 from relay.commands.terminal import terminal
-from relay.filtering import Filter
-from relay.reading import Record, record_fields
-from relay.replays import REASONS, Done, Wish
-from relay.statuses import Kind
-from relay.store import connect_async, unavailable
+from relay.events.ids import row_number
+from relay.ledger.actions import Done, Wish
+from relay.ledger.filters import Filter
+from relay.ledger.ledger import Ledger, Work
+from relay.ledger.lists import list_numbers
+from relay.ledger.records import Record, RecordKind, read_records
+from relay.ledger.transaction import Reader, Transaction
 from relay.tables import brief
 
-PLURALS: dict[Kind, str] = {"delivery": "deliveries", "deploy": "deploys"}
+PLURALS: dict[RecordKind, str] = {"delivery": "deliveries", "deploy": "deploys"}
 
 BATCH = 50
-"""Jobs that are acted on before it is said what was done, and Ctrl-C is listened to."""
+"""Actions of one transaction. Ctrl-C is listened to between two."""
 
 MANY = 2 * BATCH
-"""Jobs from which on a bar shows how far it is."""
+"""Actions from which on a bar shows how far it is."""
 
 INTERRUPTED = 130
 """The exit code after Ctrl-C."""
 
-Act = Callable[[Redis, Settings, Sequence[Wish]], Awaitable[list[Done]]]
+Act = Callable[[Transaction, int, Wish], Awaitable[Done]]
+
+Choose = Callable[[Reader, int], Awaitable[list[int]]]
+"""Returns the numbers that a filter finds, the newest first, so many at most."""
+
+
+class Verb(NamedTuple):
+    """What a command does."""
+
+    name: str
+    past: str
+    """As in ``deploy-1 is …``."""
+    act: Act
+
+
+class Manner(NamedTuple):
+    """How the person wants it done."""
+
+    dry_run: bool = False
+    yes: bool = False
+    force: bool = False
+    as_json: bool = False
+
+
+def chosen_by(kind: RecordKind, chosen: Filter) -> Choose:
+    """Return what finds the numbers that a filter is about."""
+
+    async def choose(reader: Reader, limit: int) -> list[int]:
+        return await list_numbers(reader, kind, chosen, limit)
+
+    return choose
 
 
 def act_on(
-    kind: Kind,
-    act: Act,
-    verb: str,
-    ids: Sequence[str],
-    wanted: Filter,
-    limit: int,
-    *,
-    dry_run: bool,
-    yes: bool,
-    force: bool = False,
+    kind: RecordKind, verb: Verb, ids: Sequence[str], choose: Choose, limit: int, manner: Manner
 ) -> None:
     """Do it to the ids, or to what the filter finds once a person has said yes."""
     is_filtered = filtered()
     if bool(ids) == is_filtered:
         raise click.UsageError("give either IDs or a filter such as --status, --repo or --since")
-    user = _user()
-
-    async def look() -> tuple[list[Record], list[Done], bool]:
-        async with archive_of_queue() as (archive, redis, settings):
-            more = False
-            chosen: Sequence[str] = list(dict.fromkeys(ids))
-            if is_filtered:
-                found = await archive.find(kind, wanted, limit)
-                # The oldest first, so that the newest is the newest afterwards too.
-                chosen, more = found.ids[::-1], found.more
-            wishes = [Wish(id_, user, force, not is_filtered, dry=True) for id_ in chosen]
-            return await archive.read(kind, chosen), await act(redis, settings, wishes), more
-
-    records, told, more = asyncio.run(look())
-    known = {record.id: record for record in records}
-    possible = [done.id for done in told if not done.refusal]
-    for done in told:
-        if done.refusal:
-            click.echo(f"{done.id}: {why(kind, done)}", err=True)
-    if more:
-        click.echo(f"there are more than these {len(told)}: raise --limit", err=True)
-    if is_filtered and not told:
-        click.echo(f"the filter finds nothing to {verb}", err=True)
-    if dry_run or (is_filtered and not yes):
-        for id_ in possible:
-            click.echo(f"would {verb}  {brief(known[id_])}")
-    refused = len(told) - len(possible)
-    if possible and not dry_run:
-        if is_filtered and not yes:
-            number = len(possible)
-            click.confirm(f"{verb} {number} {kind if number == 1 else PLURALS[kind]}?", abort=True)
-        wishes = [Wish(id_, user, force, not is_filtered) for id_ in possible]
-        refused += _do(kind, act, verb, wishes, known)
-    if refused and not is_filtered:
-        sys.exit(1)
+    asyncio.run(_Acting(kind, verb, manner, is_filtered=is_filtered).run(ids, choose, limit))
 
 
-def _do(
-    kind: Kind, act: Act, verb: str, wishes: Sequence[Wish], known: Mapping[str, Record]
-) -> int:
-    """Do it in batches; returns how many were refused. Ctrl-C ends it after the batch that is under
-    way, so that of all that was done it has been said."""
-    done = refused = 0
-    # What was cancelled has its audit line from here and nowhere else: each before the next one.
-    size = 1 if verb == "cancel" else BATCH
+class _Acting:
+    """One command that acts."""
 
-    async def run(bar: Progress | None) -> bool:
-        nonlocal done, refused
-        async with archive_of_queue() as (_, redis, settings):
-            with interruption() as interrupted:
-                for start in range(0, len(wishes), size):
-                    if interrupted.is_set():
-                        return False
-                    results = await act(redis, settings, wishes[start : start + size])
-                    for result in results:
-                        _tell(kind, verb, wishes[0].by, result, known)
-                    done += len(results)
-                    refused += sum(bool(result.refusal) for result in results)
-                    if bar is not None:
-                        bar.update(bar.task_ids[0], completed=done)
-                return True
+    def __init__(self, kind: RecordKind, verb: Verb, manner: Manner, *, is_filtered: bool) -> None:
+        self._kind = kind
+        self._verb = verb
+        self._manner = manner
+        self._is_filtered = is_filtered
+        self._by = user()
+        self._refused = 0
 
-    is_complete = False
-    try:
-        with _bar(verb, len(wishes)) as bar:
-            if verb == "cancel":
+    async def run(self, ids: Sequence[str], choose: Choose, limit: int) -> None:
+        async with open_ledger(load_settings()) as ledger:
+            numbers = await self._numbers(ledger, ids, choose, limit)
+            told = await self._act(ledger, numbers, dry=True)
+            possible = [
+                number for number, done in zip(numbers, told, strict=True) if not done.refusal
+            ]
+            self._refuse(told)
+            if self._is_filtered and not told and not self._refused:
+                click.echo(f"the filter finds nothing to {self._verb.name}", err=True)
+            if self._manner.dry_run or (self._is_filtered and not self._manner.yes):
+                records = await ledger.read(partial(_read, kind=self._kind, numbers=possible))
+                for record in records:
+                    click.echo(
+                        f"would {self._verb.name}  {brief(record)}", err=self._manner.as_json
+                    )
+            if possible and not self._manner.dry_run:
+                self._ask(len(possible))
+                await self._do(ledger, possible)
+        if self._refused and not self._is_filtered:
+            sys.exit(1)
+
+    async def _numbers(
+        self, ledger: Ledger, ids: Sequence[str], choose: Choose, limit: int
+    ) -> list[int]:
+        if self._is_filtered:
+            newest = await ledger.read(lambda reader: choose(reader, limit + 1))
+            if len(newest) > limit:
+                click.echo(f"there are more than these {limit}: raise --limit", err=True)
+            # The oldest first, so that the newest is the newest afterwards too.
+            return newest[:limit][::-1]
+        numbers = []
+        for id_ in dict.fromkeys(ids):
+            number = row_number(self._kind, id_)
+            if number is None:
+                self._refuse([Done(id=id_, refusal="unknown")])
+            else:
+                numbers.append(number)
+        return numbers
+
+    def _refuse(self, told: Sequence[Done]) -> None:
+        for done in told:
+            if done.refusal:
+                self._refused += 1
+                self._tell(done)
+
+    def _ask(self, number: int) -> None:
+        if self._is_filtered and not self._manner.yes:
+            what = self._kind if number == 1 else PLURALS[self._kind]
+            click.confirm(f"{self._verb.name} {number} {what}?", abort=True)
+
+    async def _act(self, ledger: Ledger, numbers: Sequence[int], *, dry: bool) -> list[Done]:
+        wish = Wish(by=self._by, forced=self._manner.force, dry=dry)
+        done: list[Done] = []
+        for start in range(0, len(numbers), BATCH):
+            batch = numbers[start : start + BATCH]
+            commits = [ledger.commit(self._work(number, wish)) for number in batch]
+            done += await asyncio.gather(*commits)
+        return done
+
+    def _work(self, number: int, wish: Wish) -> Work[Done]:
+        async def work(tx: Transaction) -> Done:
+            return await self._verb.act(tx, number, wish)
+
+        return work
+
+    async def _do(self, ledger: Ledger, numbers: Sequence[int]) -> None:
+        """Do it in batches. Ctrl-C ends it after the batch that is under way, so that all that was
+        done has been said."""
+        count, is_complete = 0, False
+        try:
+            with _bar(self._verb.name, len(numbers)) as bar, interruption() as interrupted:
                 _audit_to_stderr(bar is not None)
-            is_complete = asyncio.run(run(bar))
-    except RelayError:
-        if done:
-            _say_how_far(done, len(wishes))
-        raise
-    if not is_complete:
-        _say_how_far(done, len(wishes))
-        sys.exit(INTERRUPTED)
-    return refused
+                for start in range(0, len(numbers), BATCH):
+                    if interrupted.is_set():
+                        break
+                    batch = numbers[start : start + BATCH]
+                    results = await self._act(ledger, batch, dry=False)
+                    count += len(batch)
+                    for done in results:
+                        self._refused += bool(done.refusal)
+                        self._tell(done)
+                    if bar is not None:
+                        bar.update(bar.task_ids[0], completed=count)
+            is_complete = count == len(numbers)
+        except RelayError:
+            if count:
+                _say_how_far(count, len(numbers))
+            raise
+        if not is_complete:
+            _say_how_far(count, len(numbers))
+            sys.exit(INTERRUPTED)
+
+    def _tell(self, done: Done) -> None:
+        """Write the audit lines, and say what was done."""
+        for line in done.lines:
+            audit.log.info(line.event, **action_fields(line))
+        if done.lines:
+            audit.flush()
+        if self._manner.as_json:
+            click.echo(msgspec.json.encode(_as_json(done, self._kind)))
+        elif done.refusal:
+            click.echo(f"{done.id}: {done.message(self._kind)}", err=True)
+        else:
+            if done.consequence is not None and not done.consequence.is_harmless:
+                click.echo(f"{done.id}: {done.consequence.in_words()}", err=True)
+            new = f" as {done.new}" if done.new else ""
+            click.echo(f"{done.id} is {self._verb.past}{new}")
 
 
-def _say_how_far(done: int, of: int) -> None:
-    click.echo(f"stopped after {done} of {of}; to ask for all again does no harm", err=True)
+async def _read(reader: Reader, kind: RecordKind, numbers: Sequence[int]) -> list[Record]:
+    return await read_records(reader, kind, numbers)
 
 
-def _tell(kind: Kind, verb: str, user: str, done: Done, known: Mapping[str, Record]) -> None:
-    """Say what was done. The audit of a replay or an approval is the worker's, who goes by it; that
-    of what was cancelled is ours, as no worker sees it, and does not mix with what the command
-    prints."""
-    if done.refusal:
-        click.echo(f"{done.id}: {why(kind, done)}", err=True)
-    elif verb == "cancel":
-        audit.log.info(f"{kind}.cancelled", by=user, **record_fields(kind, known[done.id]))
-        audit.flush()
-        click.echo(f"{done.id} is cancelled")
-    elif verb == "approve":
-        click.echo(f"{done.id} is approved")
-    else:
-        click.echo(f"{done.id} is replayed as {done.new}")
-
-
-def why(kind: Kind, done: Done) -> str:
-    """Why it was not done, in words."""
-    return REASONS[done.refusal].format(kind=kind, other=done.other)
+def _as_json(done: Done, kind: RecordKind) -> dict[str, Any]:
+    """Return what became of one: what is live, what would replace it, and how far back that is."""
+    told: dict[str, Any] = {"id": done.id, "new": done.new, "refusal": done.message(kind)}
+    if done.consequence is not None:
+        told |= done.consequence.as_json()
+    return told
 
 
 @contextmanager
@@ -192,6 +249,10 @@ def _bar(verb: str, total: int) -> Iterator[Progress | None]:
         yield bar
 
 
+def _say_how_far(count: int, of: int) -> None:
+    click.echo(f"stopped after {count} of {of}; to ask for all again does no harm", err=True)
+
+
 class _AboveBar(io.RawIOBase):
     """Standard error while a bar stands there: rich, who has replaced it, prints above the bar."""
 
@@ -209,24 +270,10 @@ def _audit_to_stderr(below_is_a_bar: bool) -> None:
     )
 
 
-def _user() -> str:
-    """The user of the operating system who runs this."""
+def user() -> str:
+    """Return the name of the user of the operating system who runs this."""
     number = os.getuid()
     try:
         return pwd.getpwuid(number).pw_name
     except KeyError:
         return str(number)
-
-
-@asynccontextmanager
-async def archive_of_queue() -> AsyncIterator[tuple[Archive, Redis, Settings]]:
-    """Raises StoreUnavailable where Redis does not answer. A command whose answer got lost is not
-    repeated; to ask again does no harm."""
-    settings = load_settings()
-    redis = connect_async(settings.redis_address(), timeout=settings.store_timeout, repeats=False)
-    try:
-        yield Archive(redis, settings.queue), redis, settings
-    except (RedisError, OSError) as error:
-        raise unavailable(error) from None
-    finally:
-        await redis.aclose()

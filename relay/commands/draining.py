@@ -1,4 +1,4 @@
-"""The command `drain`: wait until the queue is worked off."""
+"""The command `drain`: wait until the relay has nothing to do."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ from contextlib import contextmanager, suppress
 import click
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
+from config.settings import load_settings
 from config.values import parse_duration
-from relay.commands.acting import INTERRUPTED, archive_of_queue, interruption
+from relay.commands.acting import INTERRUPTED, interruption
 from relay.commands.exits import exits
+from relay.commands.ledger_access import open_ledger
 from relay.commands.terminal import terminal
-from relay.draining import Later, Left, read_later, read_left
-from relay.reading import iso
+from relay.events.gate import moment
+from relay.ledger.remaining import Remaining, read_remaining
 
 LOOK = 0.5
 """Seconds between two looks."""
@@ -38,44 +40,43 @@ def _seconds(_: click.Context, __: click.Parameter, text: str | None) -> float |
 @click.option("--all", "everything", is_flag=True, help="Wait for what waits for its time, too.")
 @exits
 def drain(timeout: float | None, everything: bool) -> None:
-    """Wait until nothing is queued and nothing runs, as before a maintenance.
+    """Wait until nothing is queued and nothing is being called, as before a maintenance.
 
     What waits for a time or a person (hours, an approval, a paused target, another attempt) is told
     at the end and not waited for. Nothing is held back: what comes in meanwhile is waited for, too.
     Exit 0 once it is so, 1 after the timeout.
     """
-    left, later, is_interrupted = asyncio.run(_drain(timeout, everything))
-    done = _is_done(left, everything)
-    if done:
-        click.echo("drained: nothing is queued, nothing runs")
+    left, is_interrupted = asyncio.run(_drain(timeout, everything))
+    is_done = not _number(left, everything)
+    if is_done:
+        click.echo("drained: nothing is queued, nothing is being called")
     else:
         how = "stopped" if is_interrupted else f"not drained after {timeout or 0:g} s"
         click.echo(f"{how}: {_said(left, everything)}", err=True)
-    if later.reasons:
-        click.echo(_said_later(later))
-    if not done:
+    if left.later:
+        click.echo(_said_later(left))
+    if not is_done:
         sys.exit(INTERRUPTED if is_interrupted else 1)
 
 
-async def _drain(patience: float | None, everything: bool) -> tuple[Left, Later, bool]:
-    """What is left in the end, what waits for its time then, and whether Ctrl-C was the end."""
+async def _drain(patience: float | None, everything: bool) -> tuple[Remaining, bool]:
+    """Return what is left in the end, and whether Ctrl-C was the end."""
     until = math.inf if patience is None else time.monotonic() + patience
-    async with archive_of_queue() as (_, redis, settings):
+    async with open_ledger(load_settings()) as ledger:
         with interruption() as interrupted, _progress(everything) as tell:
             while True:
-                left = await read_left(redis, settings)
+                left = await ledger.read(read_remaining)
                 tell(left)
                 pause = min(LOOK, until - time.monotonic())
-                if _is_done(left, everything) or pause <= 0 or interrupted.is_set():
-                    break
+                if not _number(left, everything) or pause <= 0 or interrupted.is_set():
+                    return left, interrupted.is_set()
                 with suppress(TimeoutError):
                     async with asyncio.timeout(pause):
                         await interrupted.wait()
-        return left, await read_later(redis, settings.queue), interrupted.is_set()
 
 
 @contextmanager
-def _progress(everything: bool) -> Iterator[Callable[[Left], None]]:
+def _progress(everything: bool) -> Iterator[Callable[[Remaining], None]]:
     """Tells on standard error how far it is: a bar on a terminal, a line now and then elsewhere."""
     console = terminal(error=True)
     if console is None:
@@ -85,7 +86,7 @@ def _progress(everything: bool) -> Iterator[Callable[[Left], None]]:
     with Progress(*shown, TextColumn("{task.description}"), console=console) as bar:
         task, most = bar.add_task(""), 1
 
-        def tell(left: Left) -> None:
+        def tell(left: Remaining) -> None:
             nonlocal most
             number = _number(left, everything)
             most = max(most, number)
@@ -96,37 +97,29 @@ def _progress(everything: bool) -> Iterator[Callable[[Left], None]]:
         yield tell
 
 
-def _lines(everything: bool) -> Callable[[Left], None]:
+def _lines(everything: bool) -> Callable[[Remaining], None]:
     last, at = "", -math.inf
 
-    def tell(left: Left) -> None:
+    def tell(left: Remaining) -> None:
         nonlocal last, at
         text, now = _said(left, everything), time.monotonic()
-        if text != last and now - at >= LINE and not _is_done(left, everything):
+        if text != last and now - at >= LINE and _number(left, everything):
             click.echo(text, err=True)
             last, at = text, now
 
     return tell
 
 
-def _is_done(left: Left, everything: bool) -> bool:
-    return not _number(left, everything) and not left.spooled
+def _number(left: Remaining, everything: bool) -> int:
+    return left.active + sum(left.later.values()) * everything
 
 
-def _number(left: Left, everything: bool) -> int:
-    return left.jobs + left.later * everything
+def _said(left: Remaining, everything: bool) -> str:
+    text = f"{left.queued} queued, {left.limited} for a slot, {left.running} being called"
+    return text + f", {sum(left.later.values())} for their time" * everything
 
 
-def _said(left: Left, everything: bool) -> str:
-    text = f"{left.queued} queued, {left.limited} for a slot, {left.running} running"
-    text += f", {left.later} for their time" * everything
-    text += f", {left.spooled} bytes in the spool" * bool(left.spooled)
-    return text + ", and no worker is alive" * (not left.workers and not _is_done(left, everything))
-
-
-def _said_later(later: Later) -> str:
-    reasons = ", ".join(f"{reason} {number}" for reason, number in sorted(later.reasons.items()))
-    if later.more:
-        reasons += ", and more"
-    next_at = f"{iso(later.next_at)[:19]}Z"
+def _said_later(left: Remaining) -> str:
+    reasons = ", ".join(f"{reason} {number}" for reason, number in sorted(left.later.items()))
+    next_at = moment(left.next_at)
     return f"for a time or a person wait: {reasons}; the first is looked at again at {next_at}"

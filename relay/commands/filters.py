@@ -9,11 +9,12 @@ from typing import Any
 import click
 
 from config.patterns import PatternSet
-from relay.filtering import Filter, since
-from relay.statuses import STATUSES, Kind, Status
+from relay.events.deploy_life import STATUSES
+from relay.ledger.filters import Filter, repo_patterns, since
+from relay.ledger.records import DELIVERY_STATUSES, RecordKind
 
 MOST = 10_000
-"""Jobs of one command, at most."""
+"""Deliveries or deploys of one command at most."""
 
 Option = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -25,11 +26,12 @@ def filtered() -> bool:
     return bool(click.get_current_context().meta.get(_FILTERED))
 
 
-def filters(kind: Kind, *, limit: int) -> Option:
-    """The options that choose jobs; the command gets them as ``wanted`` and ``limit``."""
+def filters(kind: RecordKind, *, limit: int) -> Option:
+    """Return the options that choose; the command gets them as ``chosen`` and ``limit``."""
     name = "source" if kind == "delivery" else "target"
+    statuses = DELIVERY_STATUSES if kind == "delivery" else STATUSES
     options = (
-        click.option("--status", "statuses", multiple=True, type=click.Choice(STATUSES)),
+        click.option("--status", "statuses", multiple=True, type=click.Choice(statuses)),
         click.option("--repo", "repos", multiple=True, help="Name or glob, as in relay.yaml."),
         click.option(f"--{name}", "names", multiple=True, help=f"Name of a {name}."),
         click.option(
@@ -45,16 +47,21 @@ def filters(kind: Kind, *, limit: int) -> Option:
         def run(
             context: click.Context,
             /,
-            statuses: tuple[Status, ...],
+            statuses: tuple[str, ...],
             repos: tuple[str, ...],
             names: tuple[str, ...],
             since_: str,
             **others: Any,
         ) -> Any:
             context.meta[_FILTERED] = bool(statuses or repos or names or since_)
-            created = moment(since_, "--since")
-            wanted = Filter(frozenset(statuses), _patterns(repos), frozenset(names), created)
-            return command(wanted=wanted, **others)
+            chosen = Filter(
+                statuses=frozenset(statuses),
+                repos=_patterns(repos),
+                since=moment(since_, "--since"),
+                sources=frozenset(names if kind == "delivery" else ()),
+                targets=frozenset(names if kind == "deploy" else ()),
+            )
+            return command(chosen=chosen, **others)
 
         for option in reversed(options):
             run = option(run)
@@ -65,7 +72,7 @@ def filters(kind: Kind, *, limit: int) -> Option:
 
 def _patterns(repos: tuple[str, ...]) -> PatternSet | None:
     try:
-        return PatternSet(repos, "path", ignore_case=True) if repos else None
+        return repo_patterns(repos)
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--repo") from None
 

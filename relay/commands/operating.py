@@ -1,172 +1,227 @@
-"""The commands `deliveries` and `deploys`: list, show, replay, cancel, and of deploys approve."""
+"""The commands `deliveries` and `deploys`: list, show, replay, cancel, and of deploys approve and
+dismiss."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import click
 import msgspec
-from redis.asyncio import Redis
 
-from config.settings import Settings
-from relay.approving import approve
-from relay.cancelling import cancel
-from relay.commands.acting import PLURALS, Act, act_on, archive_of_queue, why
+from config.loading import load
+from config.settings import load_settings
+from relay.commands.acting import PLURALS, Choose, Manner, Verb, act_on, chosen_by
 from relay.commands.filters import filters
-from relay.commands.options import JSON
-from relay.commands.recalling import recall
+from relay.commands.ledger_access import open_ledger
+from relay.commands.options import CONFIG, JSON
 from relay.commands.terminal import terminal
-from relay.filtering import Filter
-from relay.payload_reading import read_payload, whole
-from relay.reading import Record
-from relay.replays import Done, Wish
-from relay.statuses import REPLAYABLE, Kind, Status
+from relay.events.deploy_life import REPLAYABLE
+from relay.events.ids import row_number
+from relay.ledger.approve import approve_deploy
+from relay.ledger.cancel import cancel_delivery, cancel_deploy
+from relay.ledger.details import Details, read_details
+from relay.ledger.dismiss import dismiss_deploy
+from relay.ledger.filters import Filter
+from relay.ledger.lists import Listed, list_records
+from relay.ledger.payloads import read_payload
+from relay.ledger.records import RecordKind
+from relay.ledger.replay import replay_delivery, replay_deploy
+from relay.ledger.transaction import Reader
+from relay.payload_text import whole
 from relay.tables import coloured_table, sheet, table
 
 _DRY_RUN = click.option("--dry-run", is_flag=True, help="Only print what would be done.")
 _YES = click.option("--yes", "-y", is_flag=True, help="Do not ask before acting on a filter.")
+_FORCE = click.option(
+    "--force", is_flag=True, help="Also where something newer is live, or nothing has failed."
+)
+
+_NOTHING = Filter()
 
 
-def operating(kind: Kind, replay: Act) -> click.Group:
-    """The group of commands for one kind. ``replay`` does what its name says."""
-    verbs = "List, show, replay" + (", cancel and approve" if kind == "deploy" else " and cancel")
-    group = click.Group(PLURALS[kind], help=f"{verbs} {PLURALS[kind]}.")
-    for command in (_list(kind), _show(kind), _replay(kind, replay), _cancel(kind)):
+def operating(kind: RecordKind) -> click.Group:
+    """Return the group of commands for one kind."""
+    verbs = "list, show, replay, cancel, approve and dismiss"
+    if kind == "delivery":
+        verbs = "list, show, replay and cancel"
+    group = click.Group(PLURALS[kind], help=f"{verbs.capitalize()} {PLURALS[kind]}.")
+    for command in (_list(kind), _show(kind), _replay(kind), _cancel(kind)):
         group.add_command(command)
     if kind == "deploy":
         group.add_command(_approve())
+        group.add_command(_dismiss())
     return group
 
 
-def _list(kind: Kind) -> click.Command:
+def _list(kind: RecordKind) -> click.Command:
     @click.command("list")
     @filters(kind, limit=50)
     @JSON
-    def run(wanted: Filter, limit: int, as_json: bool) -> None:
+    def run(chosen: Filter, limit: int, as_json: bool) -> None:
         """Print the newest, one a line."""
 
-        async def read() -> tuple[list[Record], bool]:
-            async with archive_of_queue() as (archive, _, _):
-                found = await archive.find(kind, wanted, limit)
-                return await archive.read(kind, found.ids), found.more
+        async def read() -> Listed:
+            async with open_ledger(load_settings()) as ledger:
+                return await ledger.read(lambda reader: list_records(reader, kind, chosen, limit))
 
-        records, more = asyncio.run(read())
+        listed = asyncio.run(read())
         console = terminal()
         if as_json:
-            for record in records:
+            for record in listed.records:
                 click.echo(msgspec.json.encode(record))
         elif console is not None:
             # An id that is longer than the terminal is wide is still whole.
-            console.print(coloured_table(kind, records, console.width), crop=False)
+            console.print(coloured_table(kind, listed.records, console.width), crop=False)
         else:
-            click.echo(table(kind, records))
-        if more:
+            click.echo(table(kind, listed.records))
+        if listed.next:
             click.echo("there are more: narrow it down, or raise --limit", err=True)
 
     return run
 
 
-def _show(kind: Kind) -> click.Command:
+def _show(kind: RecordKind) -> click.Command:
     @click.command("show")
     @click.argument("id_", metavar="ID")
     @JSON
     def run(id_: str, as_json: bool, payload: bool = False) -> None:
-        """Print all that is known of one. It holds no secret and no URL.
-
-        Of one that Redis does not have any more, it prints the lines of the audit file.
-        """
+        """Print all that is known of one. It holds no secret and no URL."""
         if payload:
-            click.echo(asyncio.run(_payload(id_)))
+            click.echo(whole(asyncio.run(_payload(id_))))
             return
 
-        async def read() -> tuple[Any, list[Record]]:
-            async with archive_of_queue() as (archive, _, _):
-                details = await archive.details(kind, id_)
-                deploys = await archive.read("deploy", details.record.deploys) if details else []
-                return details, deploys
+        async def read() -> Details | None:
+            async with open_ledger(load_settings()) as ledger:
+                return await ledger.read(lambda reader: read_details(reader, kind, id_))
 
-        details, deploys = asyncio.run(read())
+        details = asyncio.run(read())
         if details is None:
-            recall(kind, id_, as_json=as_json)
-        elif as_json:
-            told = {
-                **msgspec.to_builtins(details.record),
-                "deploys": deploys,
-                "event": details.event,
-                "runs": [run._asdict() for run in details.runs],
-                "calls": details.calls,
-            }
-            click.echo(msgspec.json.encode(told))
-        else:
-            click.echo(sheet(details, deploys))
+            raise click.ClickException(unknown(kind, id_))
+        click.echo(msgspec.json.encode(as_builtins(details)) if as_json else sheet(details))
 
     if kind == "delivery":
         return click.option(
-            "--payload", is_flag=True, help="Print what the webhook said, its secrets masked."
+            "--payload", is_flag=True, help="Print what the webhook said, its secrets redacted."
         )(run)
     return run
 
 
-async def _payload(id_: str) -> str:
-    async with archive_of_queue() as (archive, redis, settings):
-        records = await archive.read("delivery", [id_])
-        if not records:
-            raise click.ClickException(why("delivery", Done(id_, refusal="unknown")))
-        return whole(await read_payload(redis, records[0], settings))
+async def _payload(id_: str) -> bytes:
+    """Return the payload of a delivery. Raises ClickException where the ledger has none of this id,
+    NoSuchThing where it is not kept."""
+    number = row_number("delivery", id_)
+    if number is None:
+        raise click.ClickException(unknown("delivery", id_))
+    async with open_ledger(load_settings()) as ledger:
+        folder = ledger.folder
+        return await ledger.read(lambda reader: read_payload(reader, folder, number))
 
 
-def _replay(kind: Kind, replay: Act) -> click.Command:
+def unknown(kind: RecordKind, id_: str) -> str:
+    """Return what is said of an id that the ledger does not have."""
+    text = f"no {kind} has the id {id_}"
+    if row_number(kind, id_) is None:
+        return f"{text}: the ids of {PLURALS[kind]} look like {kind}-12"
+    return f"{text}, or retention has deleted it: try deploy-relay audit query --{kind} {id_}"
+
+
+def as_builtins(details: Details) -> dict[str, Any]:
+    """Return details as JSON has them: the fields of the record, and what belongs to it."""
+    told: dict[str, Any] = msgspec.to_builtins(details)
+    record, calls, live = told.pop("record"), told.pop("attempts"), told.pop("live")
+    return {**record, **told, "calls": calls, "now_live": live}
+
+
+def _replay(kind: RecordKind) -> click.Command:
     @click.command("replay")
     @click.argument("ids", metavar="[ID]...", nargs=-1)
     @filters(kind, limit=1_000)
-    @click.option("--force", is_flag=True, help="Also what has not failed, or was overtaken.")
+    @CONFIG
+    @_FORCE
     @_DRY_RUN
     @_YES
+    @JSON
     def run(
-        ids: tuple[str, ...], wanted: Filter, limit: int, force: bool, dry_run: bool, yes: bool
+        ids: tuple[str, ...],
+        chosen: Filter,
+        limit: int,
+        config: Path | None,
+        force: bool,
+        dry_run: bool,
+        yes: bool,
+        as_json: bool,
     ) -> None:
-        """Do again what failed, was held, stopped or cancelled: the IDs, or what a filter finds.
+        """Call again what failed, is uncertain or was cancelled: the IDs, or what a filter finds.
 
-        A replay is a job of its own, linked to the old one. A filter leaves out what a newer
-        deploy of the same branch has overtaken.
+        A replay is a deploy of its own, linked to the old one. Where something newer is live it
+        says what would be undone, and does it with --force only.
         """
-        act_on(
-            *(kind, replay, "replay", ids),
-            *(wanted if wanted.statuses else wanted._replace(statuses=REPLAYABLE), limit),
-            force=force,
-            dry_run=dry_run,
-            yes=yes,
-        )
+        manner = Manner(dry_run, yes, force, as_json)
+        if kind == "delivery":
+            verb = Verb("replay", "replayed", replay_delivery)
+            act_on(kind, verb, ids, _failed_deliveries(chosen), limit, manner)
+            return
+        targets = load(load_settings(config=config).config, secrets_of=()).config.targets
+        if not chosen.statuses:
+            chosen = msgspec.structs.replace(chosen, statuses=frozenset(REPLAYABLE))
+        verb = Verb("replay", "replayed", partial(replay_deploy, targets=targets))
+        act_on(kind, verb, ids, chosen_by(kind, chosen), limit, manner)
 
     if kind == "delivery":
         run.help = (
-            "Match again, with the routes of now, what failed, was held, stopped or cancelled: the "
-            "IDs, or what a filter finds.\n\nA replay is a job of its own, linked to the old one. "
-            "All its deploys are made, but for those that wait or run already."
+            "Route again, by the current routes, deliveries with a deploy that failed, is "
+            "uncertain or was cancelled: the IDs, or what a filter finds.\n\n"
+            "A replay is a delivery of its own, linked to the old one. Where something newer is "
+            "live it says what would be undone, and does it with --force only."
         )
     return run
 
 
-def _cancel(kind: Kind) -> click.Command:
+def _failed_deliveries(chosen: Filter) -> Choose:
+    """Return what finds deliveries to replay: without a status those with a deploy that may be
+    replayed."""
+    if chosen.statuses:
+        return chosen_by("delivery", chosen)
+    of_deploys = msgspec.structs.replace(chosen, statuses=frozenset(REPLAYABLE))
+
+    async def choose(reader: Reader, limit: int) -> list[int]:
+        numbers: dict[int, None] = {}
+        place = ""
+        while len(numbers) < limit:
+            page = await list_records(reader, "deploy", of_deploys, limit, place)
+            numbers |= dict.fromkeys(
+                row_number("delivery", record.delivery) or 0
+                for record in page.records
+                if not record.replayed_by
+            )
+            place = page.next
+            if not place:
+                break
+        return sorted(numbers, reverse=True)[:limit]
+
+    return choose
+
+
+def _cancel(kind: RecordKind) -> click.Command:
     @click.command("cancel")
     @click.argument("ids", metavar="[ID]...", nargs=-1)
     @filters(kind, limit=1_000)
     @_DRY_RUN
     @_YES
-    def run(ids: tuple[str, ...], wanted: Filter, limit: int, dry_run: bool, yes: bool) -> None:
+    def run(ids: tuple[str, ...], chosen: Filter, limit: int, dry_run: bool, yes: bool) -> None:
         """Cancel what waits: the IDs, or what a filter finds.
 
-        No worker sees it, so its audit lines are written here, to standard error.
+        The audit lines are written to standard error.
         """
-
-        async def act(redis: Redis, settings: Settings, wishes: Sequence[Wish]) -> list[Done]:
-            return await cancel(redis, settings, kind, wishes)
-
-        waiting: frozenset[Status] = frozenset({"waiting", "retrying"})
-        chosen = wanted if wanted.statuses else wanted._replace(statuses=waiting)
-        act_on(kind, act, "cancel", ids, chosen, limit, dry_run=dry_run, yes=yes)
+        waiting = "queued" if kind == "delivery" else "waiting"
+        if not chosen.statuses:
+            chosen = msgspec.structs.replace(chosen, statuses=frozenset({waiting}))
+        act = cancel_delivery if kind == "delivery" else cancel_deploy
+        verb = Verb("cancel", "cancelled", act)
+        act_on(kind, verb, ids, chosen_by(kind, chosen), limit, Manner(dry_run, yes))
 
     return run
 
@@ -174,12 +229,35 @@ def _cancel(kind: Kind) -> click.Command:
 def _approve() -> click.Command:
     @click.command("approve")
     @click.argument("ids", metavar="ID...", nargs=-1, required=True)
+    @CONFIG
+    @_FORCE
     @_DRY_RUN
-    def run(ids: tuple[str, ...], dry_run: bool) -> None:
+    @JSON
+    def run(
+        ids: tuple[str, ...], config: Path | None, force: bool, dry_run: bool, as_json: bool
+    ) -> None:
         """Approve deploys whose target has `approval: required`, so that they are called.
 
-        The worker writes the audit line, with the user who ran this.
+        Where a newer one went out since, it says what would be undone, and does it with --force
+        only.
         """
-        act_on("deploy", approve, "approve", ids, Filter(), 0, dry_run=dry_run, yes=True)
+        targets = load(load_settings(config=config).config, secrets_of=()).config.targets
+        verb = Verb("approve", "approved", partial(approve_deploy, targets=targets))
+        manner = Manner(dry_run, yes=True, force=force, as_json=as_json)
+        act_on("deploy", verb, ids, chosen_by("deploy", _NOTHING), 0, manner)
+
+    return run
+
+
+def _dismiss() -> click.Command:
+    @click.command("dismiss")
+    @click.argument("ids", metavar="ID...", nargs=-1, required=True)
+    @click.option("--reason", required=True, help="Kept with the deploy and in the audit.")
+    @_DRY_RUN
+    def run(ids: tuple[str, ...], reason: str, dry_run: bool) -> None:
+        """Dismiss failed and uncertain deploys that a person has looked into."""
+        verb = Verb("dismiss", "dismissed", partial(dismiss_deploy, reason=reason))
+        manner = Manner(dry_run, yes=True)
+        act_on("deploy", verb, ids, chosen_by("deploy", _NOTHING), 0, manner)
 
     return run

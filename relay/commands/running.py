@@ -10,13 +10,12 @@ import uvloop
 
 from config.loading import load
 from config.settings import Settings, load_settings
-from relay import app
 from relay.commands.exits import exits
 from relay.commands.options import CONFIG, HOST, PORT
 from relay.commands.preparing import configure_audit, ready
 from relay.processes import run_all, run_receivers
-from workers.starting import work
-from workers.targets import standings
+from relay.receive.process import serve as receive
+from workers.process import work
 
 
 @click.command()
@@ -58,7 +57,7 @@ def serve(
     relay_config, _, origin = load(settings.config, secrets_of=["sources"])
     configure_audit(settings, relay_config)
     if settings.processes == 1:
-        uvloop.run(app.serve(settings, relay_config, origin, standings, share_port=share_port))
+        uvloop.run(receive(settings, relay_config, origin, share_port=share_port))
     else:
         uvloop.run(run_receivers(settings, _environ(settings)))
 

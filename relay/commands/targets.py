@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import click
@@ -10,13 +12,18 @@ import msgspec
 from config.loading import load
 from config.settings import Settings, load_settings
 from relay import audit
+from relay.audit_fields import action_fields
+from relay.commands.acting import user
 from relay.commands.exits import exits
+from relay.commands.ledger_access import open_ledger
 from relay.commands.options import CONFIG, JSON
 from relay.commands.preparing import configure_audit
 from relay.commands.terminal import terminal
-from relay.store import asked
+from relay.ledger.actions import Done, Wish
+from relay.ledger.overview import TargetSeen, read_targets
+from relay.ledger.pause import pause_target, resume_target
+from relay.ledger.transaction import Transaction
 from relay.tables import coloured_targets
-from workers.targets import overview, pause, resume
 
 
 @click.group()
@@ -31,18 +38,22 @@ def targets() -> None:
 def list_targets(config: Path | None, as_json: bool) -> None:
     """Say how each target stands, and how many deploys are called and wait there."""
     settings = load_settings(config=config)
-    known = load(settings.config, secrets_of=()).config.targets
-    with asked(settings.redis_address()) as redis:
-        rows = overview(redis, known, settings.queue)
+    named = load(settings.config, secrets_of=()).config.targets
+
+    async def read() -> list[TargetSeen]:
+        async with open_ledger(settings) as ledger:
+            return await ledger.read(lambda reader: read_targets(reader, named))
+
+    rows = asyncio.run(read())
     console = terminal()
     if as_json:
         for row in rows:
-            click.echo(msgspec.json.encode(row._asdict()))
+            click.echo(msgspec.json.encode(row))
         return
     if console is not None:
         console.print(coloured_targets(rows))
         return
-    width = max((len(name) for name in known), default=0)
+    width = max((len(name) for name in named), default=0)
     for row in rows:
         click.echo(f"{row.name:{width}}  {row.calling} calling  {row.waiting} waiting  {row.state}")
 
@@ -51,55 +62,53 @@ def list_targets(config: Path | None, as_json: bool) -> None:
 @CONFIG
 @click.argument("name")
 @exits
-def pause_target(config: Path | None, name: str) -> None:
+def pause(config: Path | None, name: str) -> None:
     """Have no call to target NAME begin; its deploys wait until it is resumed.
 
     Calls under way are not stopped. Of deploys that supersede each other the newest is kept.
     """
-    settings = _target(config, name)
-    with asked(settings.redis_address()) as redis:
-        done = pause(
-            redis,
-            name,
-            replicas=settings.redis_replicas,
-            patience=settings.store_timeout / 2,
-        )
-    _told("target.paused", name, done, f"{name} is paused already")
+    _act(config, name, pause_target, f"{name} is paused already")
 
 
 @targets.command(name="resume")
 @CONFIG
 @click.argument("name")
 @exits
-def resume_target(config: Path | None, name: str) -> None:
+def resume(config: Path | None, name: str) -> None:
     """Let calls to target NAME begin again, first of all those that waited for it."""
-    settings = _target(config, name)
-    with asked(settings.redis_address()) as redis:
-        done = resume(
-            redis,
-            name,
-            settings.queue,
-            replicas=settings.redis_replicas,
-            patience=settings.store_timeout / 2,
-        )
-    _told("target.resumed", name, done, f"{name} is not paused")
+    _act(config, name, resume_target, f"{name} is not paused")
 
 
-def _target(config: Path | None, name: str) -> Settings:
-    """The settings, once it is sure that the target exists; and the audit, set up."""
+def _act(
+    config: Path | None,
+    name: str,
+    act: Callable[[Transaction, str, Wish], Awaitable[Done]],
+    otherwise: str,
+) -> None:
+    """An operator's decision is a line of the audit; that it changed nothing is none."""
+    settings = _settings(config, name)
+
+    async def work(tx: Transaction) -> Done:
+        return await act(tx, name, Wish(by=user()))
+
+    async def run() -> Done:
+        async with open_ledger(settings) as ledger:
+            return await ledger.commit(work)
+
+    done = asyncio.run(run())
+    for line in done.lines:
+        audit.log.info(line.event, **action_fields(line))
+    audit.flush()
+    if done.refusal:
+        click.echo(otherwise, err=True)
+
+
+def _settings(config: Path | None, name: str) -> Settings:
+    """Return the settings, once it is sure that the target exists; and set up the audit."""
     settings = load_settings(config=config)
     loaded = load(settings.config, secrets_of=())
-    known = list(loaded.config.targets)
-    if name not in known:
-        raise click.UsageError(f"no target {name!r} in relay.yaml; there are {', '.join(known)}")
+    names = list(loaded.config.targets)
+    if name not in names:
+        raise click.UsageError(f"no target {name!r} in relay.yaml; there are {', '.join(names)}")
     configure_audit(settings, loaded.config)
     return settings
-
-
-def _told(event: str, name: str, done: bool, otherwise: str) -> None:
-    """An operator's decision is a line of the audit; that it changed nothing is none."""
-    if done:
-        audit.log.info(event, target=name)
-        audit.flush()
-    else:
-        click.echo(otherwise, err=True)

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
+from collections.abc import Sequence
+from typing import TypeVar
 
 import click
 
-from config.settings import load_settings
+from config.settings import Settings, load_settings
 from relay import audit
 from relay.audit_file import audit_file
+from relay.commands.acting import user
 from relay.commands.exits import exits
-from relay.store import asked
-from relay.tokens import Role, create, revoke, tokens
+from relay.commands.ledger_access import open_ledger
+from relay.ledger.ledger import Work
+from relay.tokens import Role, Token, create, revoke, tokens
+
+T = TypeVar("T")
 
 
 @click.group()
@@ -29,8 +36,7 @@ def create_token(name: str, role: Role) -> None:
     A viewer looks, an operator also replays, cancels, approves and pauses. NAME is what the audit
     says of who did it. The audit's line is written to standard error.
     """
-    with asked(_prepared()) as redis:
-        made = create(redis, name, role)
+    made = asyncio.run(_commit(_prepared(), lambda tx: create(tx, name, role)))
     audit.log.info("token.created", token=made.token.id, name=name, role=role)
     audit.flush()
     click.echo(made.text)
@@ -40,9 +46,13 @@ def create_token(name: str, role: Role) -> None:
 @exits
 def list_tokens() -> None:
     """Print id, role, day of making and name of each token."""
-    with asked(load_settings().redis_address()) as redis:
-        for one in tokens(redis):
-            click.echo(f"{one.id}  {one.role:8}  {one.created_at}  {one.name}")
+
+    async def read() -> Sequence[Token]:
+        async with open_ledger(load_settings()) as ledger:
+            return await ledger.read(tokens)
+
+    for one in asyncio.run(read()):
+        click.echo(f"{one.id}  {one.role:8}  {one.created_at}  {one.name}")
 
 
 @token.command(name="revoke")
@@ -50,15 +60,19 @@ def list_tokens() -> None:
 @exits
 def revoke_token(id_: str) -> None:
     """Take the token with this ID away. Its sessions end with it."""
-    with asked(_prepared()) as redis:
-        gone = revoke(redis, id_)
+    gone = asyncio.run(_commit(_prepared(), lambda tx: revoke(tx, id_, user())))
     audit.log.info("token.revoked", token=gone.id, name=gone.name, role=gone.role)
     audit.flush()
     click.echo(f"{gone.id} ({gone.name}) is revoked")
 
 
-def _prepared() -> str:
-    """The address of Redis, once the audit is set up so that standard output is the token's."""
+async def _commit(settings: Settings, work: Work[T]) -> T:
+    async with open_ledger(settings) as ledger:
+        return await ledger.commit(work)
+
+
+def _prepared() -> Settings:
+    """Return the settings, once the audit is set up so that standard output is the token's."""
     settings = load_settings()
     stderr = sys.stderr.buffer
     audit.configure(
@@ -67,4 +81,4 @@ def _prepared() -> str:
         secrets=settings.secret_values(),
         file=audit_file(settings),
     )
-    return settings.redis_address()
+    return settings

@@ -10,30 +10,24 @@ import termios
 import tty
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from functools import partial
 from pathlib import Path
 
 import click
 import msgspec
-from redis.asyncio import Redis
-from redis.exceptions import RedisError
 from rich.console import Console
 from rich.live import Live
 
 from config.loading import load
 from config.settings import Settings, load_settings
 from relay.commands.exits import exits
+from relay.commands.ledger_access import open_ledger
 from relay.commands.options import CONFIG
 from relay.commands.terminal import print_plainly, terminal
-from relay.errors import StoreUnavailable
+from relay.errors import LedgerUnavailable
 from relay.frame import frame
-from relay.overview import Overview, read_overview
-from relay.store import asked, connect_async, unavailable
-from workers.targets import Overview as Standing
-from workers.targets import overview as standings
-
-MOST_LATER = 20_000
-"""Deploys that wait for their time and are counted for their targets; beyond that it is more."""
+from relay.ledger.overview import Overview, read_overview
+from relay.ledger.pace import Pace
+from relay.worker_list import Workers
 
 Read = Callable[[], Awaitable[Overview]]
 
@@ -75,8 +69,8 @@ async def _once(settings: Settings) -> Overview:
 
 
 async def _watch(settings: Settings, console: Console, interval: float) -> None:
-    """Show frames until a key or a signal ends it. The first one must come; Redis may go away
-    after it, and the last frame stays with a note."""
+    """Show frames until a key or a signal ends it. The first one must come; after it
+    the last frame stays with a note where the ledger cannot be read."""
     loop, wake = asyncio.get_running_loop(), asyncio.Event()
     ended = False
 
@@ -100,7 +94,7 @@ async def _watch(settings: Settings, console: Console, interval: float) -> None:
                 )
                 wake.clear()
                 try:
-                    # A key or another size of the terminal does not make Redis be asked again.
+                    # A key or another size of the terminal does not make the ledger be read again.
                     async with asyncio.timeout_at(due):
                         await wake.wait()
                     continue
@@ -108,7 +102,7 @@ async def _watch(settings: Settings, console: Console, interval: float) -> None:
                     due = loop.time() + interval
                 try:
                     seen, note = await read(), ""
-                except StoreUnavailable as error:
+                except LedgerUnavailable as error:
                     note = str(error)
 
 
@@ -137,23 +131,16 @@ def _keys(loop: asyncio.AbstractEventLoop, end: Callable[[], None]) -> Iterator[
 
 @asynccontextmanager
 async def _reader(settings: Settings) -> AsyncIterator[Read]:
-    """Reads an overview, by the relay.yaml of now; raises StoreUnavailable."""
+    """Reads an overview, by the current relay.yaml. It raises LedgerUnavailable."""
     targets = load(settings.config, secrets_of=()).config.targets
-
-    def stand(url: str) -> list[Standing]:
-        with asked(url, timeout=settings.store_timeout) as blocking:
-            return standings(blocking, targets, settings.queue, most=MOST_LATER)
-
-    url = settings.redis_address()
-    redis: Redis = connect_async(url, timeout=settings.store_timeout)
-
-    async def read() -> Overview:
-        try:
-            return await read_overview(redis, settings.queue, partial(stand, url))
-        except (RedisError, OSError) as error:
-            raise unavailable(error) from None
-
+    workers, pace = Workers(settings), Pace()
     try:
-        yield read
+        async with open_ledger(settings) as ledger:
+
+            async def read() -> Overview:
+                alive = await workers.read()
+                return await ledger.read(lambda reader: read_overview(reader, targets, alive, pace))
+
+            yield read
     finally:
-        await redis.aclose()
+        await workers.close()

@@ -16,7 +16,6 @@ from config.loading import Loaded, load
 from config.model import Text
 from config.schema import json_schema
 from config.settings import load_settings
-from relay import app
 from relay.commands.exits import exits
 from relay.commands.options import CONFIG
 from relay.commands.preparing import ready
@@ -24,10 +23,11 @@ from relay.events.event import Ignored
 from relay.explanation import as_text, explanation, understood
 from relay.notices import messengers
 from relay.planning import recipes
+from relay.receive.sources import ready_sources
 from relay.routing import Router
 from relay.samples import sample
 from relay.sending import send as send_webhook
-from workers.destinations import literal_refusal
+from workers.platform.allowed_addresses import literal_refusal
 
 
 @click.command()
@@ -137,7 +137,7 @@ def send(
     settings = load_settings(config=config)
     loaded = load(settings.config, secrets_of=["sources"])
     _source(loaded, source)
-    dialect = app.senders(loaded.config.sources)[source].dialect
+    dialect = ready_sources(loaded.config.sources)[source].dialect
     body = (
         payload.read()
         if payload is not None

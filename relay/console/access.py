@@ -1,4 +1,5 @@
-"""Who asks, and whether they may: a token in the header Authorization, or a session's cookie."""
+"""Who sends a request, and whether they may: a token in the header Authorization, or a session's
+cookie."""
 
 from __future__ import annotations
 
@@ -9,11 +10,11 @@ from aiohttp import hdrs, web
 
 from config.networks import is_within, parse_address
 from config.settings import Settings
-from relay import tokens
-from relay.clients import client_address
 from relay.console.context import CONTEXT
-from relay.console.sessions import COOKIE, LIFETIME, Session, is_csrf
+from relay.console.sessions import COOKIE, LIFETIME, is_form_key
 from relay.errors import Forbidden, Unauthenticated
+from relay.http.client_address import client_address
+from relay.ledger.sessions import Session
 from relay.tokens import Role, Token
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -21,7 +22,7 @@ H = TypeVar("H", bound=Handler)
 
 CSRF_HEADER = "X-CSRF-Token"
 CSRF_FIELD = "csrf"
-"""Where a request that changes something brings along its session's ``csrf``."""
+"""Where a request that changes something brings along its session's ``form_key``."""
 
 OPEN_FOLDER = "/static/"
 """What is below needs no login."""
@@ -32,7 +33,7 @@ _NEEDS = "relay_needs"
 
 
 class Caller(NamedTuple):
-    """Who asks."""
+    """Who sends a request."""
 
     token: Token
     session: Session | None
@@ -40,11 +41,11 @@ class Caller(NamedTuple):
 
     @property
     def name(self) -> str:
-        """What the audit says of who did it."""
+        """Return the name that the audit has of who acted."""
         return self.token.name
 
     def may(self, role: Role) -> bool:
-        """Whether what this role may do is allowed."""
+        """Return whether what this role may do is allowed."""
         return _RANKS[self.token.role] >= _RANKS[role]
 
 
@@ -83,7 +84,7 @@ async def admit(request: web.Request, handler: Handler) -> web.StreamResponse:
 
 
 def address_of(request: web.Request) -> str:
-    """The address of whoever asks; behind a trusted proxy, the one that it passed on."""
+    """Return the address of the sender; behind a trusted proxy, the one that it passed on."""
     trusted = request.app[CONTEXT].settings.trusted_proxies
     forwarded = request.headers.getall(hdrs.X_FORWARDED_FOR, ())
     return str(client_address(_peer(request), forwarded, trusted) or "")
@@ -112,9 +113,8 @@ async def _caller(request: web.Request) -> Caller:
     header = request.headers.get(hdrs.AUTHORIZATION)
     if header is not None:
         scheme, _, text = header.partition(" ")
-        token = (
-            await tokens.verify(context.redis, text.strip()) if scheme.lower() == "bearer" else None
-        )
+        is_bearer = scheme.lower() == "bearer"
+        token = await context.sessions.verify(text.strip()) if is_bearer else None
         if token is None:
             raise Unauthenticated("the header Authorization has no valid token")
         return Caller(token, None)
@@ -135,12 +135,12 @@ async def _check_csrf(request: web.Request, session: Session) -> None:
         "multipart/form-data",
     ):
         given = str((await request.post()).get(CSRF_FIELD, ""))
-    if given is None or not is_csrf(session, given):
+    if given is None or not is_form_key(session, given):
         raise Forbidden(f"the session's token is missing: {CSRF_HEADER}, or the field {CSRF_FIELD}")
 
 
 def _is_cross_site(request: web.Request) -> bool:
-    """What browsers say of a request's origin, where they do.
+    """Return what browsers say of a request's origin, where they do.
     https://developer.mozilla.org/en-US/docs/Web/HTTP/Reference/Headers/Sec-Fetch-Site"""
     return request.headers.get("Sec-Fetch-Site", "none") not in ("none", "same-origin")
 

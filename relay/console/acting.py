@@ -1,29 +1,39 @@
-"""What the API does to deliveries, deploys and targets. Each deed is a line of the audit."""
+"""What the API does to deliveries, deploys and targets. Each action is a line of the audit."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Annotated, Literal
+import functools
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
 
-from relay import audit, replays
-from relay.approving import approve
-from relay.cancelling import cancel
+from config.model import Target
+from relay import audit
+from relay.audit_fields import action_fields
 from relay.console.access import Caller
 from relay.console.context import Context
 from relay.console.endpoints import Asked, Nothing
 from relay.errors import NoSuchThing
-from relay.reading import record_fields
-from relay.replays import REASONS, Done, Wish
-from relay.statuses import Kind
+from relay.events.ids import row_number
+from relay.ledger.actions import MOST_NOTE, Consequence, Done, Wish
+from relay.ledger.approve import approve_deploy
+from relay.ledger.cancel import cancel_delivery, cancel_deploy
+from relay.ledger.dismiss import dismiss_deploy
+from relay.ledger.pause import pause_target as pause_in_ledger
+from relay.ledger.pause import resume_target as resume_in_ledger
+from relay.ledger.records import RecordKind
+from relay.ledger.replay import replay_delivery, replay_deploy
+from relay.ledger.transaction import Transaction
 
 MOST = 1_000
 """Deliveries or deploys of one request."""
 
-Verb = Literal["replay", "cancel", "approve"]
+AT_ONCE = 25
+"""Of them in one transaction: webhooks wait for as long as it takes."""
+
+Verb = Literal["replay", "cancel", "approve", "dismiss"]
 
 Ids = Annotated[
     tuple[Annotated[str, Meta(min_length=1, max_length=300)], ...],
@@ -43,7 +53,31 @@ class Replay(Deed, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What is done again."""
 
     force: bool = False
-    """Also what has not failed, or was overtaken."""
+    """Also what has not failed, or what would replace something newer."""
+
+
+class Approval(Deed, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is approved."""
+
+    force: bool = False
+    """Also what would replace something newer."""
+
+
+class Dismissal(Deed, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is dismissed, and why."""
+
+    reason: Annotated[str, Meta(min_length=1, max_length=MOST_NOTE, pattern=r"\S")]
+    """What a person found out about it."""
+
+
+class LiveNow(msgspec.Struct, frozen=True, kw_only=True):
+    """The deploy that is live on a ref of a target."""
+
+    deploy: str
+    target: str
+    sha: str
+    at: str
+    """When it ended."""
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,8 +89,15 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     new: str = ""
     """The id of the replay."""
     refusal: str = ""
-    """Why not, in a word, and ``message`` in a sentence."""
+    """Why not, in a word, and ``message`` in a sentence. ``overtaken``: it would replace something
+    newer, and needs ``force``."""
     message: str = ""
+    live: LiveNow | None = None
+    """Of a replay or an approval: what is live there now; null where nothing is."""
+    replaces: str = ""
+    """The commit that would replace it."""
+    states_back: int = 0
+    """How many newer states of the ref were to be deployed there."""
 
 
 class Results(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,12 +116,12 @@ class TargetChanged(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def replay_deliveries(asked: Asked[Nothing, Replay]) -> Results:
-    """Match deliveries again, with the routes of now."""
+    """Route deliveries again, by the current routes."""
     return await _asked(asked, "delivery", "replay", forced=asked.body.force)
 
 
 async def cancel_deliveries(asked: Asked[Nothing, Deed]) -> Results:
-    """Cancel deliveries that wait."""
+    """Cancel deliveries that wait to be routed."""
     return await _asked(asked, "delivery", "cancel")
 
 
@@ -94,100 +135,152 @@ async def cancel_deploys(asked: Asked[Nothing, Deed]) -> Results:
     return await _asked(asked, "deploy", "cancel")
 
 
-async def approve_deploys(asked: Asked[Nothing, Deed]) -> Results:
+async def approve_deploys(asked: Asked[Nothing, Approval]) -> Results:
     """Approve deploys that wait for it."""
-    return await _asked(asked, "deploy", "approve")
+    return await _asked(asked, "deploy", "approve", forced=asked.body.force)
+
+
+async def dismiss_deploys(asked: Asked[Nothing, Dismissal]) -> Results:
+    """Dismiss deploys that failed or are uncertain, with a reason."""
+    return await _asked(asked, "deploy", "dismiss", reason=asked.body.reason)
 
 
 async def pause_target(asked: Asked[Nothing, Nothing]) -> TargetChanged:
     """Have no call to a target begin."""
-    return await hold(asked.context, asked.caller, asked.name, pause=True)
+    return await switch(asked.context, asked.caller, asked.name, pause=True)
 
 
 async def resume_target(asked: Asked[Nothing, Nothing]) -> TargetChanged:
     """Let calls to a target begin again."""
-    return await hold(asked.context, asked.caller, asked.name, pause=False)
+    return await switch(asked.context, asked.caller, asked.name, pause=False)
 
 
-async def hold(context: Context, caller: Caller, name: str, *, pause: bool) -> TargetChanged:
-    """Pause a target, or let it go on. Raises NoSuchThing and StoreUnavailable."""
+async def switch(context: Context, caller: Caller, name: str, *, pause: bool) -> TargetChanged:
+    """Pause a target, or resume it. Raises NoSuchThing, LedgerUnavailable and AuditUnavailable."""
     if name not in context.plan().config.targets:
         raise NoSuchThing(f"no target {name!r} in relay.yaml")
-    powers = context.powers
-    changed = await asyncio.to_thread(powers.pause if pause else powers.resume, name)
-    if changed:
-        audit.log.info("target.paused" if pause else "target.resumed", target=name, by=caller.name)
-        _tell(caller, "pause" if pause else "resume", target=name)
+    change = pause_in_ledger if pause else resume_in_ledger
+    done = await context.ledger.commit(lambda tx: change(tx, name, Wish(by=caller.name)))
+    if not done.refusal:
+        _write_lines(done)
+        _write_acted(caller, "pause" if pause else "resume", target=name)
         audit.flush()
-    return TargetChanged(name=name, paused=pause, changed=changed)
+    return TargetChanged(name=name, paused=pause, changed=not done.refusal)
 
 
 async def act(
     context: Context,
     caller: Caller,
-    kind: Kind,
+    kind: RecordKind,
     verb: Verb,
     ids: Sequence[str],
     *,
     forced: bool = False,
     dry: bool = False,
+    reason: str = "",
 ) -> Sequence[Result]:
-    """Do it to each of them. Raises ConfigError, AuditUnavailable, redis.exceptions.RedisError; to
-    ask again does no harm."""
-    wishes = [Wish(id_, caller.name, forced, dry=dry) for id_ in dict.fromkeys(ids)]
-    done = await _power(context, kind, verb)(wishes)
-    if not dry:
-        await _audit(context, caller, kind, verb, [one for one in done if not one.refusal])
-    return [
-        Result(
-            id=one.id,
-            done=not one.refusal,
-            new=one.new,
-            refusal=one.refusal,
-            message=REASONS[one.refusal].format(kind=kind, other=one.other) if one.refusal else "",
+    """Do it to each of them, and return what became of it. Raises LedgerUnavailable and
+    AuditUnavailable; to repeat it does no harm."""
+    wish = Wish(by=caller.name, forced=forced, dry=dry)
+    action = _action(kind, verb, wish, context.plan().config.targets, reason)
+    wanted = list(dict.fromkeys(ids))
+    results: list[Result] = []
+    for start in range(0, len(wanted), AT_ONCE):
+        work = functools.partial(
+            _all, kind=kind, ids=wanted[start : start + AT_ONCE], action=action
         )
-        for one in done
-    ]
+        done = await context.ledger.commit(work)
+        if not dry:
+            for one in done:
+                _write(caller, kind, verb, one)
+            audit.flush()
+        results += [_result(kind, one) for one in done]
+    return results
+
+
+_Action = Callable[[Transaction, int], Awaitable[Done]]
+
+
+def _action(
+    kind: RecordKind, verb: Verb, wish: Wish, targets: Mapping[str, Target], reason: str
+) -> _Action:
+    of_deliveries: dict[Verb, _Action] = {
+        "replay": lambda tx, number: replay_delivery(tx, number, wish),
+        "cancel": lambda tx, number: cancel_delivery(tx, number, wish),
+    }
+    of_deploys: dict[Verb, _Action] = {
+        "replay": lambda tx, number: replay_deploy(tx, number, wish, targets),
+        "cancel": lambda tx, number: cancel_deploy(tx, number, wish),
+        "approve": lambda tx, number: approve_deploy(tx, number, wish, targets),
+        "dismiss": lambda tx, number: dismiss_deploy(tx, number, wish, reason),
+    }
+    return (of_deliveries if kind == "delivery" else of_deploys)[verb]
+
+
+async def _all(
+    tx: Transaction, *, kind: RecordKind, ids: Sequence[str], action: _Action
+) -> list[Done]:
+    done = []
+    for id_ in ids:
+        number = row_number(kind, id_)
+        unknown = Done(id=id_, refusal="unknown")
+        done.append(unknown if number is None else await action(tx, number))
+    return done
+
+
+def _result(kind: RecordKind, done: Done) -> Result:
+    return Result(
+        id=done.id,
+        done=not done.refusal,
+        new=done.new,
+        refusal=done.refusal,
+        message=done.message(kind),
+        **_consequence(done.consequence),
+    )
+
+
+def _consequence(consequence: Consequence | None) -> dict[str, Any]:
+    if consequence is None:
+        return {}
+    told = consequence.as_json()
+    live = LiveNow(**told["live"]) if told["live"] else None
+    return {"live": live, "replaces": told["replaces"], "states_back": told["states_back"]}
 
 
 async def _asked(
-    asked: Asked[Nothing, Deed] | Asked[Nothing, Replay],
-    kind: Kind,
+    asked: Asked[Nothing, Any],
+    kind: RecordKind,
     verb: Verb,
     *,
     forced: bool = False,
+    reason: str = "",
 ) -> Results:
     body = asked.body
     return Results(
         results=await act(
-            *(asked.context, asked.caller, kind, verb, body.ids), forced=forced, dry=body.dry_run
+            asked.context,
+            asked.caller,
+            kind,
+            verb,
+            body.ids,
+            forced=forced,
+            dry=body.dry_run,
+            reason=reason,
         )
     )
 
 
-def _power(
-    context: Context, kind: Kind, verb: Verb
-) -> Callable[[Sequence[Wish]], Awaitable[list[Done]]]:
-    redis, settings = context.redis_once, context.settings
-    if verb == "approve":
-        return lambda wishes: approve(redis, settings, wishes)
-    if verb == "cancel":
-        return lambda wishes: cancel(redis, settings, kind, wishes)
-    replay = replays.replay_deliveries if kind == "delivery" else context.powers.replay_deploys
-    return lambda wishes: replay(redis, settings, wishes)
+def _write(caller: Caller, kind: RecordKind, verb: Verb, done: Done) -> None:
+    if done.refusal:
+        return
+    _write_lines(done)
+    _write_acted(caller, verb, **{kind: done.id}, **({"new": done.new} if done.new else {}))
 
 
-async def _audit(
-    context: Context, caller: Caller, kind: Kind, verb: Verb, done: Sequence[Done]
-) -> None:
-    if verb == "cancel":
-        # No worker sees what was cancelled.
-        for record in await context.archive.read(kind, [one.id for one in done]):
-            audit.log.info(f"{kind}.cancelled", by=caller.name, **record_fields(kind, record))
-    for one in done:
-        _tell(caller, verb, **{kind: one.id}, **({"new": one.new} if one.new else {}))
-    audit.flush()
+def _write_lines(done: Done) -> None:
+    for line in done.lines:
+        audit.log.info(line.event, **action_fields(line))
 
 
-def _tell(caller: Caller, action: str, **what: str) -> None:
-    audit.log.info("console.acted", by=caller.name, action=action, **what)
+def _write_acted(caller: Caller, action: str, **subject: str) -> None:
+    audit.log.info("console.acted", by=caller.name, action=action, **subject)

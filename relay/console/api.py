@@ -11,6 +11,7 @@ from relay.console import acting, asking, planning
 from relay.console.access import needs
 from relay.console.endpoints import PREFIX, Endpoint, Nothing, add
 from relay.console.openapi import document
+from relay.ledger.details import Details
 
 ENDPOINTS: tuple[Endpoint[Any, Any], ...] = (
     Endpoint("GET", "/health", planning.health, planning.Health, Nothing, Nothing),
@@ -22,7 +23,7 @@ ENDPOINTS: tuple[Endpoint[Any, Any], ...] = (
         asking.DeliveryQuery,
         Nothing,
     ),
-    Endpoint("GET", "/deliveries/{id}", asking.show_delivery, asking.Timeline, Nothing, Nothing),
+    Endpoint("GET", "/deliveries/{id}", asking.show_delivery, Details, Nothing, Nothing),
     Endpoint(
         "GET",
         "/deliveries/{id}/payload",
@@ -32,7 +33,7 @@ ENDPOINTS: tuple[Endpoint[Any, Any], ...] = (
         Nothing,
     ),
     Endpoint("GET", "/deploys", asking.list_deploys, asking.Page, asking.DeployQuery, Nothing),
-    Endpoint("GET", "/deploys/{id}", asking.show_deploy, asking.Timeline, Nothing, Nothing),
+    Endpoint("GET", "/deploys/{id}", asking.show_deploy, Details, Nothing, Nothing),
     Endpoint(
         "POST",
         "/deliveries/replay",
@@ -75,7 +76,16 @@ ENDPOINTS: tuple[Endpoint[Any, Any], ...] = (
         acting.approve_deploys,
         acting.Results,
         Nothing,
-        acting.Deed,
+        acting.Approval,
+        role="operator",
+    ),
+    Endpoint(
+        "POST",
+        "/deploys/dismiss",
+        acting.dismiss_deploys,
+        acting.Results,
+        Nothing,
+        acting.Dismissal,
         role="operator",
     ),
     Endpoint(

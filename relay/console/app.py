@@ -8,26 +8,24 @@ from aiohttp import web
 
 from config.loading import Loaded
 from config.settings import Settings
-from relay.app import listen
-from relay.archive import Archive
 from relay.audit import log
 from relay.console import api, faults, history_pages, login, pages, scrapes
 from relay.console.access import admit
 from relay.console.context import CONTEXT, Context, planned
-from relay.console.history import History
 from relay.console.listening import Runner
-from relay.console.powers import Powers
 from relay.console.sessions import Sessions
+from relay.http.listen import listen
+from relay.ledger.ledger import Ledger, prepare
 from relay.reloading import Reloading
 from relay.signals import on_signals
-from relay.store import connect_async
+from relay.worker_list import Workers
 
 MOST_BODY = 1_048_576
 """Bytes of a request's body, where a handler does not allow more."""
 
 
 def assemble(context: Context) -> web.Application:
-    """The whole console."""
+    """Return the whole console."""
     app = web.Application(
         middlewares=[faults.with_headers, faults.answered, admit],
         client_max_size=MOST_BODY,
@@ -41,11 +39,12 @@ def assemble(context: Context) -> web.Application:
     return app
 
 
-async def serve(settings: Settings, loaded: Loaded, powers: Powers) -> None:
-    """Serve the console until SIGTERM or SIGINT. Raises CannotListen."""
-    address, timeout = settings.redis_address(), settings.store_timeout
-    redis = connect_async(address, timeout=timeout)
-    redis_once = connect_async(address, timeout=timeout, repeats=False)
+async def serve(settings: Settings, loaded: Loaded) -> None:
+    """Serve the console until SIGTERM or SIGINT. Raises CannotListen, LedgerUnusable and
+    OSError."""
+    await asyncio.to_thread(prepare, settings.data_dir)
+    ledger = Ledger(settings.data_dir, timeout=settings.store_timeout)
+    workers = Workers(settings)
     reloading = Reloading(
         settings,
         planned(loaded),
@@ -56,12 +55,9 @@ async def serve(settings: Settings, loaded: Loaded, powers: Powers) -> None:
     )
     context = Context(
         settings=settings,
-        redis=redis,
-        redis_once=redis_once,
-        archive=Archive(redis, settings.queue),
-        history=History(settings.audit_file),
-        powers=powers,
-        sessions=Sessions(redis),
+        ledger=ledger,
+        sessions=Sessions(ledger),
+        workers=workers,
         plan=lambda: reloading.current,
     )
     stop = asyncio.Event()
@@ -79,6 +75,6 @@ async def serve(settings: Settings, loaded: Loaded, powers: Powers) -> None:
     finally:
         watching.cancel()
         await runner.cleanup()
-        await redis.aclose()
-        await redis_once.aclose()
+        await workers.close()
+        await ledger.close()
     log.info("console.stopped")

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from relay.pace import Minute
-from relay.reading import iso
+from relay.ledger.pace import Minute
+from relay.ledger.records import iso
+from relay.ledger.rows import microseconds
 
 STEP = 10
 """Width of a minute."""
@@ -41,7 +42,7 @@ class Chart(NamedTuple):
 
 
 def chart(minutes: Sequence[Minute]) -> Chart:
-    """The chart of these minutes, one after the other."""
+    """Return the chart of these minutes, one after the other."""
     counts = {
         "deliveries": [minute.deliveries for minute in minutes],
         "deploys": [minute.deploys for minute in minutes],
@@ -54,7 +55,7 @@ def chart(minutes: Sequence[Minute]) -> Chart:
                 continue
             height = round(count / peak * (HEIGHT - 4), 1)
             x = position * STEP + (STEP - width) / 2
-            text = f"{iso(minute.at)[11:16]} {count} {name}"
+            text = f"{iso(microseconds(minute.at))[11:16]} {count} {name}"
             bars.append(Bar(name, x, HEIGHT - height, width, height, text))
     totals = {name: sum(each) for name, each in counts.items()}
     told = " and ".join(f"{count} {name}" for name, count in totals.items())
@@ -62,7 +63,7 @@ def chart(minutes: Sequence[Minute]) -> Chart:
         bars,
         total=sum(totals.values()),
         peak=peak,
-        start=iso(minutes[0].at) if minutes else "",
+        start=iso(microseconds(minutes[0].at)) if minutes else "",
         text=f"In the last hour {told}, at most {peak} a minute",
         width=STEP * len(minutes),
     )

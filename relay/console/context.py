@@ -7,18 +7,16 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from aiohttp import web
-from redis.asyncio import Redis
 
 from config.loading import Loaded
 from config.model import RelayConfig
 from config.settings import Settings
-from relay.archive import Archive
-from relay.console.history import History
-from relay.console.powers import Powers
 from relay.console.sessions import Sessions
+from relay.ledger.ledger import Ledger
 from relay.notices import Messenger, messengers
 from relay.planning import Recipe, recipes
 from relay.routing import Router
+from relay.worker_list import Workers
 
 
 class Plan(NamedTuple):
@@ -36,23 +34,18 @@ class Context:
     """The parts that requests are answered with."""
 
     settings: Settings
-    redis: Redis
-    redis_once: Redis
-    """Repeats no command whose connection broke: it might be executed twice."""
-    archive: Archive
-    history: History
-    """What the archive does not have any more."""
-    powers: Powers
+    ledger: Ledger
     sessions: Sessions
+    workers: Workers
     plan: Callable[[], Plan]
-    """The relay.yaml of now; a request asks once."""
+    """Returns the current relay.yaml; a request asks once."""
 
 
 CONTEXT: web.AppKey[Context] = web.AppKey("context", Context)
 
 
 def planned(loaded: Loaded) -> Plan:
-    """Raises ConfigError."""
+    """Return the plan of a relay.yaml. Raises ConfigError."""
     return Plan(
         loaded.config,
         Router(loaded.config.routes),

@@ -1,27 +1,35 @@
-"""What pages say before and after something is done."""
+"""What pages say before and after an action."""
 
 from __future__ import annotations
 
 from typing import Literal
 
+from relay.console.acting import Result
 from relay.console.words import Action
-from relay.statuses import Kind
+from relay.ledger.actions import Refusal
+from relay.ledger.records import RecordKind
 
 Switch = Literal["pause", "resume"]
 
-CONSEQUENCES: dict[tuple[Kind, Action], str] = {
+CONSEQUENCES: dict[tuple[RecordKind, Action], str] = {
     ("deploy", "replay"): (
-        "It is called again, with its target's settings of now, as a deploy of its own. It becomes "
-        "the newest of its branch."
+        "Its call is made again, by the current settings of its target, as a deploy of its own "
+        "behind all others of its branch."
     ),
     ("deploy", "cancel"): "It waits; it will not be called.",
     ("deploy", "approve"): "It is called at once, unless something else holds its target back.",
+    ("deploy", "dismiss"): (
+        "Nothing is called. It leaves the list of what needs attention; your reason is kept."
+    ),
     ("delivery", "replay"): (
-        "It is matched again, with the routes of now. All its deploys are made, those too that "
+        "It is routed again, by the current routes. All its deploys are made, those too that "
         "succeeded the first time."
     ),
-    ("delivery", "cancel"): "It waits; it will not be matched, and nothing is deployed.",
+    ("delivery", "cancel"): "It waits; it will not be routed, and nothing is deployed.",
 }
+
+FORCEABLE: frozenset[Refusal] = frozenset({"overtaken", "replayed", "succeeded", "done"})
+"""Refusals that a second confirmation overrules."""
 
 SWITCHES: dict[Switch, str] = {
     "pause": "No call to it begins until it is resumed; its deploys wait. Calls under way go on.",
@@ -32,6 +40,7 @@ DONE = {
     "replay": "replayed",
     "cancel": "cancelled",
     "approve": "approved",
+    "dismiss": "dismissed",
     "pause": "paused",
     "resume": "resumed",
 }
@@ -40,7 +49,34 @@ TOLD = {
     "replay": "This is the replay; it was queued just now.",
     "cancel": "It was cancelled.",
     "approve": "It was approved and goes on.",
+    "dismiss": "It was dismissed.",
     "pause": "The target is paused.",
     "resume": "The target was resumed.",
 }
-"""What a page says first after it was done."""
+"""What a page says first after an action."""
+
+
+def warning(result: Result) -> str:
+    """Return what a person has to know before an action, as a sentence; empty where there is
+    nothing to know. ``result`` is that of a dry run."""
+    if result.refusal in FORCEABLE:
+        return _sentence(reason_of(result))
+    if result.live is None:
+        return ""
+    live = result.live
+    commit = live.sha[:12] or "a deletion"
+    return f"{live.deploy} with {commit} is live at {live.target} now. Nothing newer is replaced."
+
+
+def reason_of(result: Result) -> str:
+    """Return why an action was refused, without what only the command line has."""
+    return result.message.partition("; --force")[0].partition(", or use --force")[0]
+
+
+def is_forceable(result: Result) -> bool:
+    """Return whether a second confirmation overrules the refusal."""
+    return result.refusal in FORCEABLE
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}."

@@ -74,7 +74,7 @@ def add(app: web.Application, endpoint: Endpoint[Any, Any]) -> None:
         return answer(await endpoint.run(asked))
 
     # No verb that stands where an id could is one.
-    path = PREFIX + endpoint.path.replace("{id}", "{id:[^{}/]+--[^{}/]+}")
+    path = PREFIX + endpoint.path.replace("{id}", "{id:[^{}/]+-[^{}/]+}")
     if endpoint.method == "GET":
         app.router.add_get(path, handle)
     else:

@@ -1,22 +1,21 @@
-"""The page of routes, and what would happen if a webhook came."""
+"""The page of routes, and what a webhook would cause."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from aiohttp import web
 
 from relay.console.access import needs
 from relay.console.context import CONTEXT, Context
+from relay.console.detail_pages import read_stored
 from relay.console.planning import Explained, explained, explained_event, route_shown
 from relay.console.rendering import page
-from relay.errors import NoSuchThing, Refused, Rejected
-from relay.events.event import Delivery
+from relay.errors import Refused, Rejected
 from relay.explanation import event_facts
-from relay.filtering import Filter
-from relay.reading import read_argument
-from relay.records import JOB_PREFIX, STRIPPED_FIELD
+from relay.ledger.filters import Filter
+from relay.ledger.lists import list_records
 
 MOST_ROUTES = 500
 """Routes that are shown, the first of relay.yaml."""
@@ -24,12 +23,9 @@ MOST_ROUTES = 500
 SUGGESTED = 20
 """Stored deliveries that are offered."""
 
-LOOKED_AT = 1_000
-"""Jobs looked at in each place to find them."""
-
 
 class Question(NamedTuple):
-    """What was asked: a stored delivery, or else a payload."""
+    """A webhook: a stored delivery, or else a payload."""
 
     delivery: str = ""
     source: str = ""
@@ -39,13 +35,13 @@ class Question(NamedTuple):
 
 @needs("viewer")
 async def routes_page(request: web.Request) -> web.Response:
-    """The routes as relay.yaml has them, and the form."""
+    """Show the routes as relay.yaml has them, and the form."""
     return await _page(request, Question(delivery=request.query.get("delivery", "")))
 
 
 @needs("viewer")
 async def explain(request: web.Request) -> web.Response:
-    """The same page with the answer."""
+    """Show the same page with the answer."""
     form = await request.post()
     asked = Question(*(str(form.get(name, "")).strip() for name in Question._fields))
     try:
@@ -61,15 +57,7 @@ async def explain(request: web.Request) -> web.Response:
 async def _explained(context: Context, asked: Question) -> Explained:
     plan = context.plan()
     if asked.delivery:
-        fields: Any = await context.redis.hmget(
-            JOB_PREFIX + asked.delivery, ["data", STRIPPED_FIELD]
-        )
-        data, stripped = fields
-        delivery = read_argument(data or b"", Delivery)
-        if stripped is not None and delivery is None:
-            raise Refused("the event of this delivery is not kept any more (RELAY_HISTORY)")
-        if delivery is None:
-            raise NoSuchThing("there is no such delivery, or not any more")
+        delivery = await context.ledger.read(lambda reader: read_stored(reader, asked.delivery))
         return await asyncio.to_thread(explained_event, plan, delivery.source, delivery.event)
     if not asked.payload:
         raise Refused("paste a payload, or name a stored delivery")
@@ -83,7 +71,9 @@ async def _page(
 ) -> web.Response:
     context = request.app[CONTEXT]
     config = context.plan().config
-    found = await context.archive.find("delivery", Filter(), SUGGESTED, most=LOOKED_AT)
+    newest = await context.ledger.read(
+        lambda reader: list_records(reader, "delivery", Filter(), SUGGESTED)
+    )
     return page(
         request,
         "routes.html",
@@ -94,7 +84,7 @@ async def _page(
         told=None,
         explained=told,
         facts=list(event_facts(told.event)) if told and told.event else [],
-        known=await context.archive.read("delivery", found.ids),
+        known=newest.records,
         sources=list(config.sources),
         routes=[route_shown(route) for route in config.routes[:MOST_ROUTES]],
         more_routes=max(0, len(config.routes) - MOST_ROUTES),

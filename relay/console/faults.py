@@ -9,22 +9,18 @@ from typing import NamedTuple
 
 import msgspec
 from aiohttp import hdrs, web
-from redis.exceptions import RedisError
 
 from config.errors import RelayError
 from relay import audit
 from relay.console.access import CALLER, Handler, address_of, see_other
 from relay.errors import (
     AuditUnavailable,
-    AuditUnreadable,
-    NoAuditFile,
     Refused,
     Rejected,
     StoreUnavailable,
     TooManyLogins,
     Unauthenticated,
 )
-from relay.store import unavailable
 
 API = "/api/"
 
@@ -100,12 +96,10 @@ async def answered(request: web.Request, handler: Handler) -> web.StreamResponse
         _tell(request, fault)
     except Rejected as error:
         fault = Fault(error.status, error.answer.replace(" ", "_"), error.reason)
-    except (AuditUnavailable, AuditUnreadable, NoAuditFile) as error:
+    except AuditUnavailable as error:
         fault = Fault(503, "audit_unavailable", str(error))
     except StoreUnavailable as error:
         fault = Fault(503, "store_unavailable", str(error))
-    except RedisError as error:
-        fault = Fault(503, "store_unavailable", str(unavailable(error)))
     except web.RequestPayloadError:
         fault = Fault(400, "bad_request", "the body cannot be read")
     except ConnectionError:

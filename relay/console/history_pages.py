@@ -1,50 +1,87 @@
-"""The pages of what Redis does not have any more: the history, and one delivery or deploy of it."""
+"""The page of the history: what happened, the newest first."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 from urllib.parse import urlencode
 
 from aiohttp import web
 
-from relay.audit_history import Answer
-from relay.console import words
 from relay.console.access import needs
 from relay.console.context import CONTEXT
-from relay.console.history_search import named, row, searched, wanted_of
 from relay.console.rendering import page
-from relay.errors import NoSuchThing
-from relay.statuses import Kind
+from relay.console.search import MOST_TEXT, beginning_of_commit, globs
+from relay.console.words import branch, place
+from relay.ledger.filters import since
+from relay.ledger.history import HistoryFilter, HistoryPage, HistoryRow, read_history
 
 ROWS = 100
-"""Lines of one page."""
+"""Events of one page."""
 
-NOTHING = Answer((), "", True, "")
+MOST_NOTE = 400
+"""Characters of a reason that are shown."""
+
+_TONES = {
+    "deploy.failed": "failed",
+    "deploy.uncertain": "uncertain",
+    "delivery.late": "waiting",
+    "target.paused": "waiting",
+}
+
+
+class HistorySearch(NamedTuple):
+    """The fields of the search; an empty one filters nothing."""
+
+    since: str = ""
+    until: str = ""
+    event: str = ""
+    repo: str = ""
+    source: str = ""
+    target: str = ""
+    sha: str = ""
+    by: str = ""
+    delivery: str = ""
+    deploy: str = ""
+    cursor: str = ""
+
+    def link(self, **changed: str) -> str:
+        """Return the path of the history with this search."""
+        fields = {**self._asdict(), **changed}
+        query = urlencode({name: value for name, value in fields.items() if value})
+        return f"/history?{query}" if query else "/history"
+
+
+class ShownEvent(NamedTuple):
+    """One event as the page shows it."""
+
+    at: str
+    event: str
+    tone: str
+    what: str
+    sha: str
+    place: str
+    where: str
+    note: str
 
 
 def setup(app: web.Application) -> None:
     """Add the history to the console."""
-    app.cleanup_ctx.append(_closing)
     app.router.add_get("/history", history)
-
-
-async def _closing(app: web.Application) -> AsyncIterator[None]:
-    yield
-    app[CONTEXT].history.close()
 
 
 @needs("viewer")
 async def history(request: web.Request) -> web.Response:
-    """Lines of the audit, the newest first."""
+    """Show what happened, the newest first."""
     context = request.app[CONTEXT]
-    search, mistake, found = searched(request.query), "", NOTHING
+    search, mistake, found = _read_search(request.query), "", HistoryPage(rows=(), next="")
     try:
-        wanted = wanted_of(search)
+        chosen = filter_of(search)
+        found = await context.ledger.read(
+            lambda reader: read_history(reader, chosen, ROWS, search.cursor)
+        )
     except ValueError as error:
         mistake = str(error)
-    else:
-        if context.history.is_kept:
-            found = await context.history.ask(wanted, ROWS, search.cursor)
     config = context.plan().config
     return page(
         request,
@@ -53,10 +90,7 @@ async def history(request: web.Request) -> web.Response:
         here="history",
         asked=search,
         mistake=mistake,
-        is_kept=context.history.is_kept,
-        days=context.settings.audit_keep / 86_400,
-        found=found,
-        rows=[row(entry) for entry in found.entries],
+        rows=[shown(row) for row in found.rows],
         older=search.link(cursor=found.next) if found.next else "",
         newest=search.link(cursor=""),
         sources=list(config.sources),
@@ -64,31 +98,47 @@ async def history(request: web.Request) -> web.Response:
     )
 
 
-async def story(request: web.Request, kind: Kind, id_: str) -> web.Response:
-    """What the audit file tells of a delivery or deploy that Redis does not have. Raises
-    NoSuchThing where it does not have it either."""
-    history = request.app[CONTEXT].history
-    if not history.is_kept:
-        raise NoSuchThing(f"there is no such {kind}, or not any more: RELAY_AUDIT_FILE is not set")
-    found = await history.tell(kind, id_, request.query.get("cursor", ""))
-    if found.complete and not found.entries:
-        until = f", which goes back to {words.moment(found.back_to)}" if found.back_to else ""
-        raise NoSuchThing(
-            f"there is no such {kind}: Redis does not have it, nor does the audit file{until}"
-        )
-    here = words.place(kind, id_)
-    rows = [row(entry) for entry in found.entries]
-    return page(
-        request,
-        "story.html",
-        here=words.PLURALS[kind],
-        kind=kind,
-        id=id_,
-        found=found,
-        rows=rows,
-        about=next((each for each in rows if each.sha), None),
-        deliveries=[id_] if kind == "delivery" else named(found.entries, "delivery"),
-        deploys=[id_] if kind == "deploy" else named(found.entries, "deploy"),
-        further=f"{here}?{urlencode({'cursor': found.next})}" if found.next else "",
-        newest=here if "cursor" in request.query else "",
+def filter_of(search: HistorySearch) -> HistoryFilter:
+    """Return the filter of a search. Raises ValueError with a sentence for people."""
+    return HistoryFilter(
+        since=since(search.since),
+        until=since(search.until),
+        events=globs(_given(search.event), "text"),
+        repos=globs(_given(search.repo), ignore_case=True),
+        sources=frozenset(_given(search.source)),
+        targets=frozenset(_given(search.target)),
+        sha=beginning_of_commit(search.sha),
+        by=frozenset(_given(search.by)),
+        deliveries=frozenset(_given(search.delivery)),
+        deploys=frozenset(_given(search.deploy)),
     )
+
+
+def shown(row: HistoryRow) -> ShownEvent:
+    """Return an event in columns, with the page of what it is about."""
+    subject = row.deploy or row.delivery
+    path = ""
+    if subject:
+        path = place("deploy" if row.deploy else "delivery", subject)
+    status = f"HTTP {row.status}" if row.status and str(row.status) not in row.reason else ""
+    notes = (row.reason, status, f"by {row.by}" if row.by else "")
+    note = "; ".join(each for each in notes if each)
+    return ShownEvent(
+        at=row.at,
+        event=row.event,
+        tone=_TONES.get(row.event, ""),
+        what=f"{row.repo} {branch(row.ref)}".strip() or subject,
+        sha=row.sha,
+        place=path,
+        where=row.target or row.source,
+        note=note if len(note) <= MOST_NOTE else f"{note[:MOST_NOTE]}…",
+    )
+
+
+def _read_search(query: Mapping[str, str]) -> HistorySearch:
+    fields = {name: query.get(name, "").strip()[:MOST_TEXT] for name in HistorySearch._fields}
+    return HistorySearch(**fields)
+
+
+def _given(text: str) -> Sequence[str]:
+    return [text] if text else []

@@ -8,9 +8,9 @@ import msgspec
 from aiohttp import web
 
 from config.settings import Settings
-from relay.answer import final_answer
-from relay.connections import Bounds, Server
 from relay.console.faults import ErrorAnswer, Problem
+from relay.http.connections import Bounds, Server
+from relay.http.responses import final_answer
 
 MOST_CONNECTIONS = 512
 """At a time, pages that are kept up to date included."""
@@ -47,7 +47,7 @@ class _Unread:
     """Answers whoever sends no request."""
 
     def not_http(self, _: web.BaseRequest, status: int) -> web.Response:
-        """See relay.connections.Answering."""
+        """See relay.http.connections.Answering."""
         told = ErrorAnswer(Problem("bad_request", "not an HTTP request that can be read"))
         response = web.Response(
             body=msgspec.json.encode(told), status=status, content_type="application/json"
@@ -56,6 +56,6 @@ class _Unread:
         return response
 
     def turn_away(self, _: str, status: int, reason: str) -> bytes:
-        """See relay.connections.Answering."""
+        """See relay.http.connections.Answering."""
         code = "too_busy" if status == 503 else "headers_too_slow"
         return final_answer(status, error={"code": code, "message": reason})

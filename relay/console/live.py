@@ -1,4 +1,4 @@
-"""Live updates by server-sent events: one look at Redis a second serves all who watch.
+"""Live updates by server-sent events: one look at the ledger a second serves all who watch.
 
 https://html.spec.whatwg.org/multipage/server-sent-events.html
 """
@@ -14,34 +14,23 @@ from typing import Any
 
 import orjson
 from aiohttp import hdrs, web
-from redis.exceptions import RedisError
 
-from relay.archive import Archive
 from relay.console.faults import HEADERS
 from relay.console.rendering import row
 from relay.console.words import said
-from relay.errors import Refused
-from relay.filtering import Filter
-from relay.reading import Record
-from relay.statuses import ACTIVE, Kind
+from relay.errors import Refused, StoreUnavailable
+from relay.ledger.changes import Changes
+from relay.ledger.ledger import Ledger
+from relay.ledger.records import Record, RecordKind
 
 INTERVAL = 1.0
 """Seconds between two looks."""
-
-WATCHED = 50
-"""The newest deliveries, and as many deploys, are watched; and those whose pages are open."""
-
-LOOKED_AT = 1_000
-"""Jobs looked at in each place to find the newest."""
-
-MOST_ACTIVE = 200
-"""Of those that were among the newest, so many are watched until they have ended."""
 
 MOST_CLIENTS = 100
 """Streams at a time."""
 
 MOST_WAITING = 100
-"""Messages that a client may be behind; then it is told to look at all of it again."""
+"""Messages that a client may be behind; then it is told to load its page again."""
 
 HEARTBEAT = 15
 """Seconds after which a silent stream says that it lives, so that proxies keep it."""
@@ -49,25 +38,24 @@ HEARTBEAT = 15
 LONGEST = 600
 """Seconds after which a stream ends. The browser asks again, and is let in again or not."""
 
-_KINDS: tuple[Kind, ...] = ("delivery", "deploy")
 _MISSED = b"event: missed\ndata: \n\n"
 _CHANGED = b"event: changed\ndata: \n\n"
 _ALIVE = b": alive\n\n"
 
 _diagnostics = logging.getLogger("relay.console")
 
-Wants = Callable[[Kind, Record], bool]
+Wants = Callable[[RecordKind, Record], bool]
 
 
 class TooManyStreams(Refused):
-    """So many watch already."""
+    """As many pages as may be are watched already."""
 
     status = 503
     code = "too_many_streams"
 
 
 class Watcher:
-    """One open page: what of it is to be told, and what has not been sent yet."""
+    """One open page: which changes concern it, and which have not been sent yet."""
 
     def __init__(self, wants: Wants, *, rows: bool, watched: Iterable[str] = ()) -> None:
         """``rows``: the page is a list, whose rows are sent; others are told to load anew.
@@ -80,7 +68,7 @@ class Watcher:
         self._waiting: asyncio.Queue[bytes] = asyncio.Queue(MOST_WAITING)
 
     def tell(self, message: bytes) -> None:
-        """Send it soon; of what a slow client has not read, nothing is kept but that."""
+        """Send it soon. A client that is too far behind is told to load its page again."""
         if self._waiting.full():
             while not self._waiting.empty():
                 self._waiting.get_nowait()
@@ -88,6 +76,7 @@ class Watcher:
         self._waiting.put_nowait(message)
 
     async def next(self) -> bytes:
+        """Return the next message, or that the stream lives."""
         try:
             async with asyncio.timeout(HEARTBEAT):
                 return await self._waiting.get()
@@ -96,13 +85,13 @@ class Watcher:
 
 
 class Live:
-    """Looks at Redis while anybody watches, and tells each what concerns it."""
+    """Looks at the ledger while pages are watched, and tells each what concerns it."""
 
-    def __init__(self, archive: Archive) -> None:
-        self._archive = archive
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
         self._watchers: set[Watcher] = set()
-        self._known: dict[Kind, dict[str, Record]] = {}
-        self._wanted = asyncio.Event()
+        self._changes = Changes()
+        self._has_watchers = asyncio.Event()
         self.is_closed = False
 
     @contextmanager
@@ -111,7 +100,7 @@ class Live:
         if len(self._watchers) >= MOST_CLIENTS:
             raise TooManyStreams(f"{MOST_CLIENTS} pages are watched already")
         self._watchers.add(watcher)
-        self._wanted.set()
+        self._has_watchers.set()
         try:
             yield
         finally:
@@ -120,57 +109,45 @@ class Live:
     def close(self) -> None:
         """End all streams."""
         self.is_closed = True
+        self._has_watchers.set()
         for watcher in self._watchers:
             watcher.tell(_ALIVE)
 
     async def run(self) -> None:
-        """Look until cancelled, or closed: a client of Redis may take a cancellation for a failure
-        of its connection."""
+        """Look until cancelled or closed."""
         while not self.is_closed:
             if not self._watchers:
                 # What happens meanwhile is on the page that the next one loads.
-                self._known.clear()
-                self._wanted.clear()
-                await self._wanted.wait()
+                self._changes = Changes()
+                self._has_watchers.clear()
+                await self._has_watchers.wait()
             try:
-                for kind in _KINDS:
-                    await self._look(kind)
-                self._welcome()
-            except (RedisError, OSError) as error:
-                _diagnostics.warning("no live updates: Redis: %s", type(error).__name__)
+                await self._look()
+            except StoreUnavailable as error:
+                _diagnostics.warning("no live updates: %s", error)
             await asyncio.sleep(INTERVAL)
 
-    def _welcome(self) -> None:
-        """What changes from here on is told; what did since a page was made, that page missed."""
+    async def _look(self) -> None:
+        watched = {id_ for watcher in self._watchers for id_ in watcher.watched}
+        changes = self._changes
+        found = await self._ledger.read(lambda reader: changes.read(reader, watched))
+        for kind, records in found.records.items():
+            self._tell(kind, records, is_gap=found.is_gap)
         for watcher in self._watchers:
+            # What changes from here on is told; what did since a page was made, that page missed.
             if not watcher.is_up_to_date:
                 watcher.is_up_to_date = True
                 watcher.tell(_MISSED)
 
-    async def _look(self, kind: Kind) -> None:
-        found = await self._archive.find(kind, Filter(), WATCHED, most=LOOKED_AT)
-        known = self._known.get(kind)
-        before = known or {}
-        active = [id_ for id_, record in before.items() if record.status in ACTIVE]
-        open_pages = {id_ for watcher in self._watchers for id_ in watcher.watched}
-        ids = dict.fromkeys([*found.ids, *active[:MOST_ACTIVE], *sorted(open_pages)])
-        records = {record.id: record for record in await self._archive.read(kind, list(ids))}
-        self._known[kind] = records
-        if known is None:
-            return
-        is_gap = bool(before) and len(found.ids) == WATCHED and before.keys().isdisjoint(found.ids)
-        # The oldest first, so that each goes on top of the one before.
-        changed = [
-            record for record in reversed(records.values()) if before.get(record.id) != record
-        ]
-        if not changed:
-            return
+    def _tell(self, kind: RecordKind, records: Iterable[Record], *, is_gap: bool) -> None:
+        changed = list(records)
         rows = {record.id: _row(kind, record) for record in changed}
         for watcher in tuple(self._watchers):
             wanted = [record for record in changed if watcher.wants(kind, record)]
+            if not wanted:
+                continue
             if not watcher.rows:
-                if wanted:
-                    watcher.tell(_CHANGED)
+                watcher.tell(_CHANGED)
             elif is_gap:
                 watcher.tell(_MISSED)
             else:
@@ -209,7 +186,7 @@ async def stream(request: web.Request, watcher: Watcher) -> web.StreamResponse:
     return response
 
 
-def _row(kind: Kind, record: Record) -> bytes:
+def _row(kind: RecordKind, record: Record) -> bytes:
     told: Any = {"id": f"row-{record.id}", "html": row(kind, record), "text": said(kind, record)}
     # One line of JSON: a line's end within a text would end the event.
     return b"event: row\ndata: " + orjson.dumps(told) + b"\n\n"

@@ -20,7 +20,7 @@ def setup(app: web.Application) -> None:
 async def log_in(request: web.Request) -> web.StreamResponse:
     """Open a session and go to the first page."""
     given = str((await request.post()).get("token", "")).strip()
-    id_, _ = await request.app[CONTEXT].sessions.open(given, address_of(request))
+    id_ = await request.app[CONTEXT].sessions.open(given, address_of(request))
     response = see_other("/")
     keep_session(request, response, id_)
     return response
@@ -38,5 +38,5 @@ async def log_out(request: web.Request) -> web.StreamResponse:
 
 @needs(None)
 async def alive(_: web.Request) -> web.StreamResponse:
-    """Whether this process answers; it says nothing of Redis."""
+    """Answer that this process does; it says nothing of the ledger."""
     return web.json_response({"status": "ok"})

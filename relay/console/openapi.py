@@ -40,7 +40,7 @@ def document(endpoints: Sequence[Endpoint[Any, Any]]) -> dict[str, Any]:
         "info": {
             "title": "deploy-relay",
             "version": __version__,
-            "description": "What an operator asks of deliveries and deploys.",
+            "description": "Deliveries and deploys of webhooks, and what operators do to them.",
         },
         "paths": paths,
         "security": [{"token": []}],
@@ -101,7 +101,7 @@ def _failures(endpoint: Endpoint[Any, Any]) -> dict[str, str]:
         "400": "It was not understood.",
         "401": "No valid token.",
         "403": "The role does not allow it.",
-        "503": "Redis does not answer, or the audit takes no lines or cannot be read.",
+        "503": "The ledger takes or tells nothing now, or the audit takes no lines.",
     }
     if "{" in endpoint.path or endpoint.large:
         failures["404"] = "There is no such thing."

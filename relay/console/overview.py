@@ -1,4 +1,4 @@
-"""What the overview's page shows, out of relay/overview.py; one look serves all who ask."""
+"""What the overview's page shows, out of relay/ledger/overview.py; one look serves all who ask."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from urllib.parse import urlencode
 
 from relay.console.chart import Chart, chart
 from relay.console.context import Context
-from relay.overview import FIRST, Overview, TargetSeen, read_overview
-from relay.pace import success_rate
-from relay.reading import Record
-from relay.statuses import Kind
+from relay.console.words import CHECK_PLATFORM, PLURALS
+from relay.ledger.lists import MOST_COUNTED, Count
+from relay.ledger.overview import Overview, TargetSeen, read_overview
+from relay.ledger.pace import Pace, success_rate
+from relay.ledger.records import Record, RecordKind
 
 FRESH = 2
 """Seconds for which one look serves."""
@@ -31,7 +32,8 @@ class Figure(NamedTuple):
 
 
 class Target(NamedTuple):
-    """How a target stands, with the word for it: ready, open (its breaker), paused or waiting."""
+    """How a target stands, with the word for it: ready, open (its circuit breaker), paused or
+    waiting."""
 
     name: str
     word: str
@@ -41,21 +43,21 @@ class Target(NamedTuple):
 
 
 class Group(NamedTuple):
-    """So many deploys or deliveries that stand in one way."""
+    """Deploys that need attention for one reason."""
 
     status: str
-    number: int
+    number: str
     what: str
     text: str
     href: str
 
 
 class Attention(NamedTuple):
-    """What a person should look at."""
+    """What needs attention."""
 
     targets: Sequence[Target]
     groups: Sequence[Group]
-    records: Sequence[tuple[Kind, Record]]
+    records: Sequence[tuple[RecordKind, Record]]
 
     def __bool__(self) -> bool:
         return bool(self.targets or self.groups)
@@ -75,22 +77,23 @@ class Overviews:
 
     def __init__(self, context: Context) -> None:
         self._context = context
+        self._pace = Pace()
         self._made: tuple[float, View] | None = None
         self._making = asyncio.Lock()
 
     def forget(self) -> None:
-        """Look anew next time, because something was done."""
+        """Look anew next time, because an operator acted."""
         self._made = None
 
     async def now(self) -> View:
-        """Raises redis.exceptions.RedisError and StoreUnavailable."""
+        """Return the view of this moment. Raises LedgerUnavailable."""
         async with self._making:
             if self._made is not None and time.monotonic() - self._made[0] < FRESH:
                 return self._made[1]
-            context = self._context
-            known = context.plan().config.targets
-            seen = await read_overview(
-                context.redis, context.settings.queue, lambda: context.powers.targets(known)
+            targets = self._context.plan().config.targets
+            workers = await self._context.workers.read()
+            seen = await self._context.ledger.read(
+                lambda reader: read_overview(reader, targets, workers, self._pace)
             )
             made = view(seen)
             self._made = time.monotonic(), made
@@ -98,11 +101,10 @@ class Overviews:
 
 
 def view(seen: Overview) -> View:
-    """What the page shows of it."""
+    """Return what the page shows of it."""
     targets = [_target(target) for target in seen.targets]
-    records: list[tuple[Kind, Record]] = [
-        ("deploy" if record.target else "delivery", record)
-        for record in (*seen.troubled, *seen.asking)
+    records: list[tuple[RecordKind, Record]] = [
+        ("deploy", record) for record in (*seen.troubled, *seen.asking)
     ]
     records.sort(key=lambda each: each[1].created_at, reverse=True)
     stopped = [target for target in targets if target.word in ("open", "paused")]
@@ -111,66 +113,68 @@ def view(seen: Overview) -> View:
 
 
 def groups(seen: Overview) -> list[Group]:
-    """What needs attention, the worst first."""
-    known = (
-        (seen.held, "deploy", "held", "sent and not answered: look at the platform, then decide"),
-        (seen.failed, "deploy", "failed", "not called again without a replay"),
-        (seen.unmatched, "delivery", "failed", "not matched again without a replay"),
-        (seen.approval, "deploy", "waiting", "somebody has to say yes or no"),
+    """Return what needs attention, the worst first."""
+    uncertain = {"attention": "yes", "status": "uncertain"}
+    failed = {"attention": "yes", "status": "failed"}
+    numbers = (
+        (seen.uncertain, "uncertain", "uncertain", CHECK_PLATFORM, uncertain),
+        (seen.failed, "failed", "failed", "Not called again without a replay.", failed),
+        (
+            seen.approval,
+            "waiting",
+            "waiting for approval",
+            "An operator has to approve or cancel.",
+            {"status": "waiting"},
+        ),
     )
     return [
-        Group(status, number, _what(number, kind, status), text, _search(kind, status))
-        for number, kind, status, text in known
+        Group(
+            status,
+            str(_counted(number)),
+            f"{'deploy' if number == 1 else PLURALS['deploy']} {words}",
+            text,
+            f"/deploys?{urlencode(search)}",
+        )
+        for number, status, words, text, search in numbers
         if number
     ]
 
 
-def _what(number: int, kind: str, status: str) -> str:
-    name = {"deploy": "deploys", "delivery": "deliveries"}[kind] if number != 1 else kind
-    if status == "waiting":
-        return f"{name} waiting for approval"
-    return f"{name} {status}" + " to be matched" * (kind == "delivery")
-
-
-def _search(kind: str, status: str) -> str:
-    plural = {"deploy": "deploys", "delivery": "deliveries"}[kind]
-    return f"/{plural}?{urlencode({'status': status})}"
+def _counted(number: int) -> Count:
+    """Return a number that the ledger counts up to MOST_COUNTED."""
+    return Count(number=min(number, MOST_COUNTED), is_more=number > MOST_COUNTED)
 
 
 def figures(seen: Overview) -> list[Figure]:
-    """The numbers of this moment."""
+    """Return the numbers of this moment."""
     ended = sum(minute.deploys for minute in seen.minutes)
     good = sum(minute.succeeded for minute in seen.minutes)
     rate = success_rate(seen.minutes)
     oldest = "none" if seen.oldest_at is None else age(seen.at - seen.oldest_at)
-    calling = sum(target.calling for target in seen.targets)
     return [
         Figure(
             "Deploys that succeeded",
             "none" if rate is None else f"{rate:.0%}",
             "ended in the last hour" if rate is None else f"{good} of {ended} in the last hour",
         ),
-        Figure("In the queue", f"{seen.queued:,}", f"for {_workers(len(seen.workers))}"),
+        Figure("In the queue", f"{seen.queued:,}", _workers(seen)),
         Figure(
             "Waiting for their time", f"{seen.scheduled + seen.limited:,}", "or for their target"
         ),
-        Figure(
-            "Oldest waiting",
-            oldest,
-            f"of the first {FIRST} in the queue"
-            if seen.queued > FIRST
-            else "in the queue or for a slot",
-        ),
-        Figure("Running", f"{seen.running:,}", f"{calling:,} hold a slot of a target"),
+        Figure("Oldest waiting", oldest, "in the queue or for a slot"),
+        Figure("Calling", f"{seen.running:,}", "calls under way"),
     ]
 
 
-def _workers(number: int) -> str:
-    return "a worker" if number == 1 else f"{number or 'no'} workers"
+def _workers(seen: Overview) -> str:
+    if seen.workers is None:
+        return "Redis does not answer"
+    number = len(seen.workers)
+    return "for a worker" if number == 1 else f"for {number or 'no'} workers"
 
 
 def age(seconds: float) -> str:
-    """A length of time in its two largest units."""
+    """Return a length of time in its two largest units."""
     whole = max(0, int(seconds))
     days, hours, minutes = whole // 86_400, whole // 3_600 % 24, whole // 60 % 60
     if days:
@@ -184,5 +188,5 @@ def _target(seen: TargetSeen) -> Target:
     word = "ready" if seen.state == "ready" else "waiting"
     if seen.breaker in ("open", "half-open"):
         word = "open"
-    waiting = f"{seen.waiting:,}{'+' * seen.more}"
-    return Target(seen.name, "paused" if seen.paused else word, seen.state, seen.calling, waiting)
+    word = "paused" if seen.paused else word
+    return Target(seen.name, word, seen.state, seen.calling, f"{seen.waiting:,}")

@@ -18,13 +18,13 @@ from relay.console.endpoints import Asked, Nothing
 from relay.errors import NoSuchThing
 from relay.events.event import Event, Ignored
 from relay.explanation import explanation, understood
-from relay.overview import Standing
-from relay.records import QUEUE_PREFIX
+from relay.ledger.overview import TargetSeen, read_targets
+from relay.ledger.remaining import read_remaining
 
 MASK = "****"
 
 _TELLING = re.compile(r"auth|cookie|key|secret|signature|token|passw", re.IGNORECASE)
-"""Names of headers and parameters whose value is masked, even where relay.yaml has it in plain."""
+"""Names of headers and parameters whose value is redacted, though relay.yaml has it in plain."""
 
 
 class Health(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,7 +35,7 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
     config: str
     """The version of relay.yaml, as in the audit."""
     queued: int
-    """Jobs that a worker would take now."""
+    """Deliveries, deploys and notices that a worker would take now."""
 
 
 class RouteShown(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,12 +74,13 @@ class TargetShown(msgspec.Struct, frozen=True, kw_only=True):
     breaker: Literal["off", "closed", "open", "half-open"]
     """half-open: the next call, or the one under way, is the probe."""
     held: bool
-    """Its platform wants no calls now."""
+    """It is rate limited: its platform wants no calls now."""
     until: str
     """When calls begin again, if that is known."""
     calling: int
-    """Deploys that hold one of its slots."""
+    """Deploys that are being called."""
     waiting: int
+    """Deploys that wait, whatever for."""
     concurrency: int
     supersede: bool
     approval: bool
@@ -121,7 +122,7 @@ class NotifierShown(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CallShown(msgspec.Struct, frozen=True, kw_only=True):
-    """A call that would be made, secrets masked."""
+    """A call that would be made, secrets redacted."""
 
     target: str
     method: str = ""
@@ -154,10 +155,9 @@ class Explained(msgspec.Struct, frozen=True, kw_only=True):
 async def health(asked: Asked[Nothing, Nothing]) -> Health:
     """Tell whether the console can do its work."""
     context = asked.context
-    queued: Any = await context.redis.llen(QUEUE_PREFIX + context.settings.queue)
-    return Health(
-        status="ok", version=__version__, config=context.plan().version, queued=int(queued)
-    )
+    left = await context.ledger.read(read_remaining)
+    version = context.plan().version
+    return Health(status="ok", version=__version__, config=version, queued=left.queued)
 
 
 async def list_routes(asked: Asked[Nothing, Nothing]) -> Routes:
@@ -173,9 +173,9 @@ async def list_sources(asked: Asked[Nothing, Nothing]) -> Sources:
 
 async def list_targets(asked: Asked[Nothing, Nothing]) -> Targets:
     """List the targets and how they stand."""
-    known = asked.context.plan().config.targets
-    standings = await asyncio.to_thread(asked.context.powers.targets, known)
-    return Targets(items=[_target(known[one.name], one) for one in standings])
+    policies = asked.context.plan().config.targets
+    seen = await asked.context.ledger.read(lambda reader: read_targets(reader, policies))
+    return Targets(items=[_target(policies[one.name], one) for one in seen])
 
 
 async def explain(asked: Asked[Nothing, Question]) -> Explained:
@@ -276,17 +276,17 @@ def _source(name: str, source: Source) -> SourceShown:
     )
 
 
-def _target(target: Target, standing: Standing) -> TargetShown:
+def _target(target: Target, seen: TargetSeen) -> TargetShown:
     return TargetShown(
-        name=standing.name,
+        name=seen.name,
         preset=target.preset,
-        state=standing.state,
-        paused=standing.paused,
-        breaker=standing.breaker,
-        held=standing.held,
-        until=standing.until,
-        calling=standing.calling,
-        waiting=standing.waiting,
+        state=seen.state,
+        paused=seen.paused,
+        breaker=seen.breaker,
+        held=seen.held,
+        until=seen.until,
+        calling=seen.calling,
+        waiting=seen.waiting,
         concurrency=target.concurrency,
         supersede=target.newest_only,
         approval=target.approval is not None,

@@ -10,8 +10,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from relay.console import words
 from relay.console.access import CALLER
-from relay.reading import NOT_KEPT, Record
-from relay.statuses import Kind
+from relay.console.doing import TOLD
+from relay.ledger.records import Record, RecordKind
 
 _FOLDER = Path(__file__).parent
 
@@ -34,12 +34,13 @@ _templates.filters |= {
     "actions": words.actions,
     "relations": words.relations,
     "note": words.note,
+    "label": words.label,
+    "shown_status": words.shown_status,
 }
-_templates.globals["not_kept"] = NOT_KEPT
 
 
 class Who(NamedTuple):
-    """Whoever looks at the page. A program that sent its token has no forms."""
+    """The operator or viewer who uses the page. A program that sent its token has no forms."""
 
     name: str
     role: str
@@ -48,7 +49,7 @@ class Who(NamedTuple):
 
 
 class Told(NamedTuple):
-    """What a page says first: what became of what was asked for."""
+    """What a page says first: what became of an action."""
 
     text: str
     tone: str = "good"
@@ -57,7 +58,7 @@ class Told(NamedTuple):
 def page(
     request: web.Request, template: str, *, status: int = 200, here: str = "", **values: Any
 ) -> web.Response:
-    """A whole page; ``here`` is the part of the navigation that it belongs to."""
+    """Return a whole page; ``here`` is the part of the navigation that it belongs to."""
     shown = {"who": _who(request), "here": here, "told": None, **values}
     return web.Response(
         text=_templates.get_template(template).render(shown),
@@ -66,15 +67,21 @@ def page(
     )
 
 
-def row(kind: Kind, record: Record) -> str:
-    """One line of a list."""
+def row(kind: RecordKind, record: Record) -> str:
+    """Return one line of a list."""
     shown = {"who": None, "kind": kind, "record": record}
     return _templates.get_template("row.html").render(shown)
+
+
+def told_by(request: web.Request) -> Told | None:
+    """Return what the page says first, after an action that led to it."""
+    text = TOLD.get(request.query.get("told", ""))
+    return Told(text) if text else None
 
 
 def _who(request: web.Request) -> Who | None:
     caller = request.get(CALLER)
     if caller is None:
         return None
-    csrf = caller.session.csrf if caller.session else ""
+    csrf = caller.session.form_key if caller.session else ""
     return Who(caller.name, caller.token.role, csrf, bool(csrf) and caller.may("operator"))

@@ -15,10 +15,6 @@ def setup(app: web.Application) -> None:
     async def scraped(request: web.Request) -> web.Response:
         context = request.app[CONTEXT]
         targets = context.plan().config.targets
-        return await pages.answer(
-            lambda: metrics_page(
-                context.settings, targets, lambda *_: context.powers.targets(targets)
-            )
-        )
+        return await pages.answer(lambda: metrics_page(context.settings, targets))
 
     app.router.add_get("/metrics", scraped)

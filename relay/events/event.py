@@ -134,6 +134,8 @@ class PullRequest(
     fork: bool = False
     """True where head and base are different repositories, or head's is gone."""
     merged: bool = False
+    closed: bool = False
+    """It is closed or merged, whatever the action says of this event."""
     labels: tuple[str, ...] = ()
     author: Person = Person()
     sender: str = ""

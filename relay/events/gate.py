@@ -28,9 +28,9 @@ HOURS_LOOK = 300
 RATE_LOOK = 300
 """Seconds after which a deploy that waits for its turn looks whether the rate has changed."""
 
-LINE_LOOK = 60
-"""Seconds after which a deploy that waits for another one looks again. The end of that one wakes
-it; this is for a change of relay.yaml."""
+LINE_LOOK = 300
+"""Seconds after which a deploy that waits for another one is judged again. The end of that one
+wakes it; this is for a change of relay.yaml."""
 
 CLOCKS_DIFFER = 5
 """Seconds by which a time may lie further ahead than it can have been put, before the clock counts

@@ -13,10 +13,9 @@ from relay.events.ref_state import (
     Judgement,
     State,
     has_gap,
-    next_no,
     place_between,
-    usual_copies,
 )
+from relay.events.ref_state_list import StateList
 
 CLOCK_TOLERANCE = 5.0
 """Seconds by which an event's own clock may be wrong: git servers write it when they make the
@@ -32,7 +31,7 @@ class Case:
         self.change = arrival.change
         self.body = arrival.body
         self.seen_at = arrival.seen_at
-        self.states = states
+        self.states = states if isinstance(states, StateList) else StateList(states)
         self.known_body = known_body_of_id if arrival.delivery_id else None
 
     @cached_property
@@ -68,23 +67,20 @@ class Case:
     @cached_property
     def usual(self) -> int:
         """How many webhooks a change of this ref usually causes."""
-        return usual_copies(self.states)
+        return self.states.usual_copies()
 
     def expects_copy(self, state: State) -> bool:
         """Return whether a state has had fewer webhooks than usual."""
         return state.copies < self.usual
 
     def equal_moves(self) -> list[State]:
-        """Return the kept states with the event's start and end, newest first, without those that
-        another clock tells apart: all webhooks of one change have one clock."""
-        origin, value = self.change.origin, self.change.value
-        return [
-            state
-            for state in reversed(self.states)
-            if state.value == value and state.origin == origin and self._may_have_clock_of(state)
-        ]
+        """Return the kept states with the event's start, end and clock, newest first."""
+        moves = self.states.with_move(self.change.origin, self.change.value)
+        return [state for state in moves if self.may_have_clock_of(state)]
 
-    def _may_have_clock_of(self, state: State) -> bool:
+    def may_have_clock_of(self, state: State) -> bool:
+        """Return whether the event may be of one change with a state as far as the clock tells: all
+        webhooks of a change have one clock. Where one has none, they may be."""
         at = self.change.at
         if at is None or state.at is None:
             return True
@@ -96,8 +92,9 @@ class Case:
         value = self.change.value
         if not value:
             return None
-        for index in range(len(self.states) - 1, -1, -1):
-            if self.states[index].origin == value and has_gap(self.states, index):
+        for state in self.states.with_origin(value):
+            index = self.states.place(state)
+            if has_gap(self.states, index):
                 return index
         return None
 
@@ -117,7 +114,7 @@ class Case:
 
     def known(self, rule: str) -> Judgement:
         """Return that this is the same request again; nothing changes."""
-        state = next((state for state in reversed(self.states) if state.body == self.body), None)
+        state = next(iter(self.states.with_body(self.body)), None)
         newest_no = self.newest.no if self.states else 0
         return Judgement(
             verdict="known",
@@ -129,9 +126,18 @@ class Case:
             newest_no=newest_no,
         )
 
-    def same(self, rule: str, state: State, doubt: str = "") -> Judgement:
-        """Return that this is another request about a state."""
+    def same(
+        self, rule: str, state: State, doubt: str = "", *, takes_clock: bool = False
+    ) -> Judgement:
+        """Return that this is another request about a state, whose clock may be later."""
         uncertain = _in_words(doubt)
+        row = self._repeated(state, uncertain)
+        if (
+            takes_clock
+            and self.change.at is not None
+            and (row.at is None or row.at < self.change.at)
+        ):
+            row = msgspec.structs.replace(row, at=self.change.at)
         return Judgement(
             verdict="same",
             no=state.no,
@@ -139,7 +145,7 @@ class Case:
             is_newest=state is self.newest,
             rule=rule,
             uncertain=uncertain,
-            rows=(self._repeated(state, uncertain),),
+            rows=(row,),
             stood_at=self._stood_at(),
             newest_no=self.newest.no,
         )
@@ -182,7 +188,7 @@ class Case:
     def _row(self, pos: int, uncertain: str) -> State:
         change = self.change
         return State(
-            no=next_no(self.states),
+            no=self.states.highest_no + 1,
             pos=pos,
             origin=change.origin,
             value=change.value,
@@ -202,13 +208,9 @@ class Case:
         change = self.change
         fills_in = state.touched and not change.touch
         has_own_id = self.known_body is None
-        at = state.at
-        if fills_in and change.at is not None:
-            at = change.at if at is None else max(at, change.at)
         return msgspec.structs.replace(
             state,
             origin=change.origin if fills_in else state.origin,
-            at=at,
             touched=state.touched and not fills_in,
             copies=state.copies + (has_own_id and not change.touch and not fills_in),
             last_seen=max(state.last_seen, self.seen_at),

@@ -53,15 +53,13 @@ class RefChange(msgspec.Struct, frozen=True):
         return not self.value or self.value.endswith(CLOSED)
 
 
-def ref_change(event: Event, *, keeps_id: bool, is_closed: bool | None = None) -> RefChange:
+def ref_change(event: Event, *, keeps_id: bool) -> RefChange:
     """Return what an event says about its ref.
 
     ``keeps_id`` is a fact of the provider: whether its redelivery keeps the delivery id.
-    ``is_closed`` says whether the payload describes a closed pull request. Without it the action
-    decides, which is wrong for a label on a request that is closed and not merged.
     """
     if isinstance(event, PullRequest):
-        return _pull_request_change(event, keeps_id, is_closed)
+        return _pull_request_change(event, keeps_id)
     return _push_change(event, keeps_id)
 
 
@@ -100,10 +98,11 @@ def _push_change(event: Push, keeps_id: bool) -> RefChange:
     )
 
 
-def _pull_request_change(event: PullRequest, keeps_id: bool, is_closed: bool | None) -> RefChange:
+def _pull_request_change(event: PullRequest, keeps_id: bool) -> RefChange:
     closed = event.action == "closed"
     if event.action not in _MOVES:
-        closed = event.merged if is_closed is None else is_closed
+        # A label may come for a request that is closed.
+        closed = event.closed or event.merged
     at = event.changed_at if event.changed_at is not None else _seconds(event.updated_at)
     return RefChange(
         name=ref_name(event),

@@ -22,11 +22,15 @@ from relay.events.ref_state import (
     next_no,
     place_between,
 )
+from relay.events.ref_state_list import KEPT_SECONDS, KEPT_STATES, StateList
 
 __all__ = [
+    "KEPT_SECONDS",
+    "KEPT_STATES",
     "Arrival",
     "Judgement",
     "State",
+    "StateList",
     "Verdict",
     "apply",
     "asks",
@@ -34,12 +38,6 @@ __all__ = [
     "judge_again",
     "kept",
 ]
-
-KEPT_STATES = 200
-"""States kept of a ref."""
-
-KEPT_SECONDS = 30 * 86_400.0
-"""Seconds for which a state is kept after its last webhook."""
 
 
 def judge(
@@ -84,19 +82,10 @@ def judge_again(
 
 
 def kept(states: Sequence[State], now: float) -> list[State]:
-    """Return the states to keep, sorted as given: the 200 newest of the last 30 days, and always
-    the newest one and the one with the highest number, so that no number is used again."""
-    if not states:
-        return []
-    highest = next_no(states) - 1
-    first_index = len(states) - KEPT_STATES
-    return [
-        state
-        for index, state in enumerate(states)
-        if state is states[-1]
-        or state.no == highest
-        or (index >= first_index and now - state.last_seen <= KEPT_SECONDS)
-    ]
+    """Return the states to keep, sorted as given; see StateList.let_go."""
+    rest = StateList(states)
+    rest.let_go(now)
+    return list(rest)
 
 
 def _answer_too_old(first: Judgement, states: Sequence[State], own: State | None) -> Judgement:
@@ -173,7 +162,7 @@ def _settled(
         first,
         verdict=verdict,
         pos=rows[0].pos,
-        is_newest=False,
+        is_newest=first.no == newest_no,
         rule=f"asked, {verdict}",
         uncertain="",
         rows=rows,

@@ -46,23 +46,24 @@ def rule_1_repeat(case: Case) -> Judgement | None:
     change = case.change
     if change.at is None:
         return None
-    for state in reversed(case.states):
-        equal_body = state.body == case.body
-        equal_move = (
-            state.value == change.value
-            and state.at == change.at
-            and state.origin == change.origin
-            and state.own_clock == change.own_clock
-        )
-        if (equal_body or equal_move) and _is_copy(case, state, equal_body):
+    equal_bodies = case.states.with_body(case.body)
+    equal_moves = [
+        state
+        for state in case.states.with_move(change.origin, change.value)
+        if state.at == change.at and state.own_clock == change.own_clock
+    ]
+    if not equal_bodies and not equal_moves:
+        return None
+    for state in sorted({*equal_bodies, *equal_moves}, key=lambda state: -state.pos):
+        if _is_copy(case, state, state.body == case.body):
             return case.same("1", state)
     return None
 
 
 def _is_copy(case: Case, state: State, equal_body: bool) -> bool:
-    """1. The reasons: it is S; the event starts elsewhere than at S.to; a copy is expected; a minute
-    has passed since its last webhook (equal move only: and own clock); S is later than the event
-    by an own clock, and an event cannot have happened before a state and after it."""
+    """1. The reasons: it is S; the event starts elsewhere than at S.to; a copy is expected; a
+    minute has passed since its last webhook (equal move only: and own clock); S is later than the
+    event by an own clock, and an event cannot have happened before a state and after it."""
     change, newest = case.change, case.newest
     quiet = case.seen_at - state.last_seen >= COPY_WAIT
     return (
@@ -86,6 +87,18 @@ def rule_1_near_repeat(case: Case) -> Judgement | None:
     return None
 
 
+def rule_1_sent_twice(case: Case) -> Judgement | None:
+    """1. Gitea and Forgejo send a branch that is restored on the web page twice, the second time
+    with the clock of the first: the move of S again, within a minute, is same as S."""
+    newest = case.newest
+    if case.change.own_clock or case.change.at is None or not case.starts_elsewhere:
+        return None
+    is_move_of_newest = (newest.origin, newest.value) == (case.change.origin, case.change.value)
+    if is_move_of_newest and case.seen_at - newest.last_seen < COPY_WAIT:
+        return case.same("1 twice", newest, takes_clock=True)
+    return None
+
+
 def rule_2_touch(case: Case) -> Judgement | None:
     """2. A touch that names S.to is same as S."""
     if case.change.touch and case.change.value == case.newest.value:
@@ -95,10 +108,10 @@ def rule_2_touch(case: Case) -> Judgement | None:
 
 def rule_2_move_after_touch(case: Case) -> Judgement | None:
     """2. The move that led to S, if S is known from a touch only, is same as S and fills in where S
-    starts."""
+    starts. (Touches have ended in the part before.)"""
     newest, change = case.newest, case.change
-    if newest.touched and not change.touch and change.value == newest.value:
-        return case.same("2 move", newest)
+    if newest.touched and change.value == newest.value:
+        return case.same("2 move", newest, takes_clock=True)
     return None
 
 
@@ -134,9 +147,9 @@ def rule_4_touch(case: Case) -> Judgement | None:
     """4. A touch of a known older value is late, of an unknown one new and uncertain."""
     if not case.change.touch:
         return None
-    for index in range(len(case.states) - 2, -1, -1):
-        if case.states[index].value == case.change.value:
-            return case.late("4 touch", index + 1)
+    for state in case.states.with_value(case.change.value):
+        if state is not case.newest:
+            return case.late("4 touch", case.states.place(state) + 1)
     return case.new("4 touch", "nothing tells when the ref came to the value that it names")
 
 
@@ -160,8 +173,8 @@ def rule_4_untold_start(case: Case) -> Judgement | None:
     if newest.origin in (None, change.value) and has_gap(case.states, last) and last:
         doubt = "" if newest.origin else "the newest state does not tell where it starts"
         return case.late("4 untold", last, doubt)
-    for state in reversed(case.states):
-        if state.value == change.value and case.expects_copy(state):
+    for state in case.states.with_value(change.value):
+        if case.may_have_clock_of(state) and case.expects_copy(state):
             return case.same("4 untold", state)
     return case.new("4 untold", "it does not tell where it starts" if change.value else "")
 
@@ -170,9 +183,9 @@ def rule_4_closes_gap(case: Case) -> Judgement | None:
     """4. It starts where the state before a gap ends and ends where the state after it begins:
     late; uncertain if it also starts at S.to."""
     change, states = case.change, case.states
-    for index in range(len(states) - 1, 0, -1):
-        before, after = states[index - 1], states[index]
-        is_around = after.origin == change.value and before.value == change.origin
+    for after in states.with_origin(change.value):
+        index = states.place(after)
+        is_around = index > 0 and states[index - 1].value == change.origin
         if is_around and has_gap(states, index):
             doubt = "it fits a gap between older states, and after the newest one too"
             return case.late("4 gap", index, doubt if case.starts_at_newest else "")
@@ -228,6 +241,7 @@ RULES: tuple[Callable[[Case], Judgement | None], ...] = (
     first_event,
     rule_1_repeat,
     rule_1_near_repeat,
+    rule_1_sent_twice,
     rule_2_touch,
     rule_2_move_after_touch,
     rule_3_links,

@@ -15,7 +15,7 @@ from relay.events.event import Event
 from relay.events.gate import moment
 from relay.events.ids import public_id
 from relay.ledger.rows import DeployLine, decode_event, seconds
-from relay.ledger.transaction import Row, Transaction
+from relay.ledger.transaction import Reader, Row, Transaction
 
 ActionName = Literal["replay", "cancel", "approve", "dismiss", "pause", "resume", "revoke"]
 
@@ -201,7 +201,7 @@ def superseded_line(line: DeployLine, by: int) -> ActionLine:
     return ActionLine(event="deploy.superseded", subject=line, fields=fields)
 
 
-async def consequence_of(tx: Transaction, deploy: int) -> Consequence:
+async def consequence_of(tx: Reader, deploy: int) -> Consequence:
     """Return what calling this deploy once more would do to what is live on its ref."""
     row = await tx.row("consequence_of_deploy", {"deploy": deploy})
     if row is None:
@@ -209,7 +209,7 @@ async def consequence_of(tx: Transaction, deploy: int) -> Consequence:
     return _consequence(row)
 
 
-async def consequence_of_delivery(tx: Transaction, delivery: int) -> Consequence:
+async def consequence_of_delivery(tx: Reader, delivery: int) -> Consequence:
     """Return what routing this delivery once more would do to what is live on its ref, at any
     target."""
     row = await tx.row("consequence_of_delivery", {"delivery": delivery})

@@ -70,8 +70,8 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     status: str = ""
     """What the deploy ended as, where it did."""
     reason: str = ""
-    is_first_wait: bool = False
-    """It waits for another reason, or another time, than it did before."""
+    is_new_wait: bool = False
+    """It waits for another reason than it did before."""
     woken: Sequence[int] = ()
     """Deploys that are due now."""
 
@@ -80,10 +80,13 @@ async def claim(tx: Transaction, number: int, name: str, policies: Policies) -> 
     """Decide on a deploy that is due, and note its call where it may be made.
 
     ``name`` is the claim, which nobody else uses. Return None for a wake-up too many: the deploy is
-    not due, or has ended.
+    not due, or has ended. It is None, too, while the ledger is behind.
     """
     row = await tx.row("claim_facts", {"deploy": number})
     if row is None or row["next_at"] is None or row["next_at"] > tx.now:
+        return None
+    if tx.is_behind:
+        # It may have been called in the time that the ledger has forgotten.
         return None
     return await _Claim(tx, row, name, policies).run()
 
@@ -252,15 +255,11 @@ class _Claim:
         # Nothing stands behind what waits for a person, or behind a claim that is given up.
         gives_way = wait.reason == "approval" or row["status"] == "calling"
         woken = await after_end(self.tx, row["target"], row["ref"]) if gives_way else []
-        told_before = (row["waits"], row["waits_until"]) == (wait.reason, until)
-        if wait.reason in ("order", "slot", "rate"):
-            # Their time is an estimate that moves with each call of others.
-            told_before = row["waits"] == wait.reason
         return Asked(
             deploy=self.deploy,
             decision=wait,
             uncertain=self.uncertain,
-            is_first_wait=not told_before,
+            is_new_wait=row["waits"] != wait.reason,
             woken=woken,
         )
 

@@ -19,9 +19,10 @@ class Due(NamedTuple):
     notices: list[int]
 
 
-async def due(reader: Reader, most: int = MOST_DUE) -> Due:
-    """Return what is due now: to be routed, to be called or whose claim has run out, to be told."""
-    limits = {"now": reader.now, "most": most}
+async def due(reader: Reader, most: int = MOST_DUE, late: float = 0) -> Due:
+    """Return what is due since ``late`` seconds: to be routed, to be called or whose claim has run
+    out, to be told."""
+    limits = {"now": reader.now - round(late * MICROSECONDS), "most": most}
     return Due(
         *[
             [int(row["id"]) for row in await reader.rows(query, limits)]
@@ -49,6 +50,43 @@ async def take_duty(tx: Transaction, name: str, owner: str, lease: float, note: 
     return await tx.run("take_duty", taken) == 1
 
 
+class Duty(NamedTuple):
+    """Who has a duty, and until when."""
+
+    owner: str
+    seconds_left: float
+    """Below 0 where it has run out."""
+    note: str
+
+
+async def read_duty(reader: Reader, name: str) -> Duty | None:
+    """Return who has a duty; None where nobody ever had it or it was given up."""
+    row = await reader.row("duty", {"name": name})
+    if row is None:
+        return None
+    return Duty(row["owner"], (row["until"] - reader.now) / MICROSECONDS, row["note"])
+
+
 async def give_up_duty(tx: Transaction, name: str, owner: str) -> None:
     """Let another process take a duty at once."""
     await tx.run("give_up_duty", {"name": name, "owner": owner})
+
+
+class QueueRebuilt(NamedTuple):
+    """That Redis was emptied or put back, and what was done."""
+
+    at: int
+    """Microseconds since the Unix epoch."""
+    jobs: int
+    """Jobs that were made again."""
+
+
+async def note_rebuilt(tx: Transaction, jobs: int) -> None:
+    """Note that Redis was found emptied or put back now, and so many jobs were made again."""
+    await tx.run("write_ledger_fact", {"name": "rebuilt", "value": f"{tx.now} {jobs}"})
+
+
+async def read_rebuilt(reader: Reader) -> QueueRebuilt | None:
+    """Return when Redis was last found emptied or put back; None if it never was."""
+    row = await reader.row("ledger_fact", {"name": "rebuilt"})
+    return None if row is None else QueueRebuilt(*map(int, row["value"].split()))

@@ -46,6 +46,8 @@ class NewDelivery(msgspec.Struct, frozen=True, kw_only=True):
     received_at: float
     """Seconds since the Unix epoch."""
     event: Event
+    encoded_event: str = ""
+    """The event as the ledger keeps it; empty to have it encoded in the transaction."""
     change: RefChange
     remote: str = ""
     """The address that it came from."""
@@ -74,26 +76,40 @@ class StoredDelivery(msgspec.Struct, frozen=True, kw_only=True):
     """The part of the rule in relay/events/ref_rule.py that decided."""
     other_body: bool = False
     """Its id came before with another body."""
+    first: int = 0
+    """Of a duplicate: the delivery that came first with the same request or the same state."""
     superseded: Sequence[DeployLine] = ()
     """Deploys that its ref's end has ended."""
+    superseded_because: str = ENDED
 
 
-LATE = "late: its ref has moved on since"
+MOST_OF_GUID = 20
+"""Deliveries with one id that are looked at; git servers give an id to one."""
+
+MOST_REASONS_TOLD = 5
+"""Routes whose reasons stand in the answer and the audit; the ledger has all of them."""
+
+LATE = "its ref has moved on since"
 SAME = "another webhook about a state of its ref that is not the newest any more"
 CANCELLED = "a person cancelled a delivery of the same state of its ref"
 
 
 async def store_delivery(tx: Transaction, states: RefStates, new: NewDelivery) -> StoredDelivery:
     """Keep a delivery, unless it is known, and return what it is."""
-    first = await _first_of_guid(tx, new)
-    arrival = Arrival(new.change, new.guid, new.body_hash, new.received_at)
-    known_body = bytes(first["body"]) if first is not None else None
-    ref, judgement = await states.judge(tx, new.repository, arrival, known_body)
-    if judgement.verdict == "known" and first is not None:
-        await tx.run("count_redelivery", {"delivery": first["id"]})
+    of_guid = await _first_of_guid(tx, new)
+    known_body = of_guid["body"] if of_guid is not None else None
+    if of_guid is not None and known_body == new.body_hash:
+        # Rule 0 of relay/events/ref_rule.py; it needs no state.
+        await tx.run("count_redelivery", {"delivery": of_guid["id"]})
         return StoredDelivery(
-            id=first["id"], verdict="known", status=first["status"], rule=judgement.rule
+            id=of_guid["id"],
+            verdict="known",
+            status=of_guid["status"],
+            rule="0",
+            first=of_guid["id"],
         )
+    arrival = Arrival(new.change, new.guid, new.body_hash, new.received_at)
+    ref, judgement = await states.judge(tx, new.repository, arrival, known_body)
     superseded: list[DeployLine] = []
     if new.change.ends and judgement.verdict in ("new", "late"):
         superseded = await end_ref(tx, ref, judgement.pos, ENDED)
@@ -104,6 +120,7 @@ async def store_delivery(tx: Transaction, states: RefStates, new: NewDelivery) -
         if await tx.row("cancelled_delivery", state) is not None:
             status, reason = "duplicate", CANCELLED
     number = await _insert(tx, new, ref, judgement, status, reason, turns)
+    first = await _first_of_state(tx, ref, judgement.no) if status == "duplicate" else 0
     return StoredDelivery(
         id=number,
         verdict=judgement.verdict,
@@ -111,17 +128,29 @@ async def store_delivery(tx: Transaction, states: RefStates, new: NewDelivery) -
         reason=reason,
         uncertain=judgement.uncertain,
         rule=judgement.rule,
-        other_body=known_body is not None and known_body != new.body_hash,
+        first=first,
+        other_body=known_body is not None,
         superseded=superseded,
     )
 
 
 async def _first_of_guid(tx: Transaction, new: NewDelivery) -> Row | None:
+    """Return the delivery that came before with this id, rather one with the same body."""
     if not new.guid:
         return None
-    return await tx.row(
-        "delivery_of_guid", {"source": new.source, "guid": new.guid, "body": new.body_hash}
+    rows = await tx.rows(
+        "deliveries_of_guid", {"source": new.source, "guid": new.guid, "most": MOST_OF_GUID}
     )
+    if not rows:
+        return None
+    return next((row for row in rows if row["body"] == new.body_hash), rows[0])
+
+
+async def _first_of_state(tx: Transaction, ref: int, state: int) -> int:
+    row = await tx.row("first_delivery_of_state", {"ref": ref, "state": state})
+    if row is None:
+        raise RuntimeError("a delivery that was inserted is not there")
+    return int(row["id"])
 
 
 def _status(new: NewDelivery, judgement: Judgement) -> tuple[DeliveryStatus, str]:
@@ -131,7 +160,8 @@ def _status(new: NewDelivery, judgement: Judgement) -> tuple[DeliveryStatus, str
     if not judgement.is_newest:
         return "duplicate", SAME
     if not new.is_wanted:
-        reasons = "; ".join(f"{one.route}: {one.reason}" for one in new.reasons)
+        told = new.reasons[:MOST_REASONS_TOLD]
+        reasons = "; ".join(f"{one.route}: {one.reason}" for one in told)
         return "ignored", reasons or f"no route for repository {new.event.repo}"
     return "queued", ""
 
@@ -150,7 +180,8 @@ async def _turns(tx: Transaction, ref: int, new: NewDelivery) -> dict[str, int]:
         row = rows.get(target)
         turn = int(row["turn"]) if row else 0
         is_old = row is not None and None not in (at, row["at"]) and cast(float, at) < row["at"]
-        if not is_old:
+        # Without a row they held all the time, as they do for most requests.
+        if not is_old and (row is not None or not holds):
             turn += int(holds and row is not None and not row["holds"])
             written = {"ref": ref, "target": target, "turn": turn, "holds": int(holds), "at": at}
             await tx.run("write_ref_turn", written)
@@ -170,7 +201,7 @@ async def _insert(
 ) -> int:
     event = new.event
     message = event.title if isinstance(event, PullRequest) else event.message
-    row = await tx.row(
+    number = await tx.insert(
         "insert_delivery",
         {
             "source": new.source,
@@ -189,7 +220,7 @@ async def _insert(
             "author": "\n".join(event.author.names()),
             "remote": new.remote,
             "message": message,
-            "event": encode_event(event),
+            "event": new.encoded_event or encode_event(event),
             "turns": _encode_turns(turns),
             "config": new.config,
             "verdict": judgement.verdict,
@@ -202,9 +233,6 @@ async def _insert(
             "next_at": tx.now if status == "queued" else None,
         },
     )
-    if row is None:
-        raise RuntimeError("an insert returned no row")
-    number = int(row["id"])
     if message:
         await tx.run("insert_delivery_text", {"delivery": number, "message": message})
     if new.payload is not None:

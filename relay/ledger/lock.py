@@ -3,16 +3,18 @@
 SQLite's own waiting sleeps up to 100 ms at a time and starves: beside a busy worker a receiver
 waited for seconds. Two flock files before ``BEGIN IMMEDIATE`` form a turnstile: a process first
 takes the turn, then waits for the lock, then lets the next one take the turn. The kernel gives
-both back when a process dies. The lock file says who holds it, so that a stopped process can be
-named, and ended.
+both back when a process dies. Both files say who holds them, so that a stopped process can be
+named, and ended (relay/ledger/holder.py).
 """
 
 from __future__ import annotations
 
 import asyncio
 import fcntl
+import itertools
 import os
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -20,56 +22,51 @@ from pathlib import Path
 import msgspec
 
 from relay.errors import LedgerUnavailable
+from relay.ledger.holder import (
+    RECORD_BYTES,
+    Holder,
+    Stuck,
+    end_if_stopped,
+    read_holder,
+    this_process,
+    write_holder,
+)
 
-_RECORD = 256
-"""Bytes of the lock file that say who holds the lock, padded with blanks."""
+STUCK_SECONDS = 10.0
+"""Seconds after which a process that keeps the lock is named, and ended if it is stopped."""
 
-
-class Holder(msgspec.Struct, frozen=True):
-    """The process that took the lock last."""
-
-    pid: int
-    started: int
-    """When it started, in clock ticks since boot (proc(5), field 22 of stat)."""
-    namespace: str
-    """Its namespace of process ids, as /proc/self/ns/pid says it; empty where that is not told."""
-
-
-def started_at(pid: int) -> int:
-    """Return when a process started, in clock ticks since boot; 0 where it is not there."""
-    with suppress(OSError, ValueError, IndexError):
-        text = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
-        # The name of the program stands in brackets and may hold anything.
-        return int(text.rpartition(")")[2].split()[19])
-    return 0
-
-
-def this_process() -> Holder:
-    """Return this process, as a lock file names it."""
-    namespace = ""
-    with suppress(OSError):
-        namespace = os.readlink("/proc/self/ns/pid")
-    return Holder(os.getpid(), started_at(os.getpid()), namespace)
+LOOK_SECONDS = 1.0
+"""Seconds between two looks at who keeps the lock."""
 
 
 class WriteLock:
     """The turnstile of one process. Not for several tasks at once."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, stuck_seconds: float = STUCK_SECONDS) -> None:
         """Open the files in ``folder``. Raises OSError."""
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
-        self._turn = os.open(folder / "ledger.turn", flags, 0o600)
-        self._lock = os.open(folder / "ledger.lock", flags, 0o600)
-        self._me = msgspec.json.encode(this_process()).ljust(_RECORD)
+        self._turn = _open(folder / "ledger.turn")
+        self._lock = _open(folder / "ledger.lock")
+        self._me = this_process()
+        self._turns = itertools.count(1)
+        self._stuck_seconds = stuck_seconds
         self._waiting: asyncio.Future[None] | None = None
         self._is_wanted = False
+        self._is_closed = False
+        self._blocked_by = self._turn
+        self._looked_at: tuple[Holder, float] | None = None
+        self.stuck: Stuck | None = None
+        """Who has kept the lock for too long while this process waits for it."""
+        self.on_killed: Callable[[Stuck], None] = lambda _: None
+        """Is told of each process that was ended."""
 
     async def take(self, patience: float) -> None:
         """Return once this process has the lock. Raises LedgerUnavailable after ``patience``
         seconds, which names the holder."""
-        if self._waiting is not None or not self._take_now():
-            await self._wait(patience)
-        os.pwrite(self._lock, self._me, 0)
+        try:
+            if self._waiting is not None or not self._take_now():
+                await self._wait(patience)
+        except OSError as error:
+            raise LedgerUnavailable(f"the ledger's lock fails: {error.strerror}") from None
 
     def release(self) -> None:
         """Let another process write."""
@@ -77,26 +74,25 @@ class WriteLock:
 
     def holder(self) -> Holder | None:
         """Return the process that took the lock last, if the file names one."""
-        try:
-            return msgspec.json.decode(os.pread(self._lock, _RECORD, 0), type=Holder)
-        except (msgspec.DecodeError, OSError):
-            return None
+        return read_holder(self._lock)
 
     def close(self) -> None:
         """Close the files. A thread that still waits for the lock gets it when it can, and lets
         go."""
-        if self._waiting is not None:
-            self._waiting.add_done_callback(lambda _: self._close_files())
-        else:
+        self._is_closed = True
+        if self._waiting is None:
             self._close_files()
 
     async def _wait(self, patience: float) -> None:
+        loop = asyncio.get_running_loop()
         if self._waiting is None:
-            self._waiting = _in_thread(self._take_blocking)
+            self._waiting = _in_thread(self._take_blocking, self._abandon)
             self._waiting.add_done_callback(self._let_go_unless_wanted)
+            self._looked_at = None
+            loop.call_later(min(LOOK_SECONDS, self._stuck_seconds), self._look, self._waiting)
         waiting, self._is_wanted = self._waiting, True
         try:
-            await asyncio.wait([waiting], timeout=patience)
+            await asyncio.wait([waiting], timeout=max(0.0, patience))
         except asyncio.CancelledError:
             if waiting.done():
                 self._let_go(waiting)
@@ -105,42 +101,90 @@ class WriteLock:
             self._is_wanted = False
         if not waiting.done():
             raise LedgerUnavailable(f"{self._holder_in_words()} holds the ledger's lock")
-        self._waiting = None
+        self._waiting = self.stuck = None
         waiting.result()
 
-    def _let_go_unless_wanted(self, waited: asyncio.Future[None]) -> None:
-        """The thread has the lock, perhaps long after everybody stopped waiting for it."""
-        if not self._is_wanted:
-            self._let_go(waited)
+    def _let_go_unless_wanted(self, waiting: asyncio.Future[None]) -> None:
+        """The thread has the lock, perhaps long after the last task stopped waiting for it."""
+        # A task that was woken before this has the lock already and waits for nothing.
+        if self._waiting is waiting and not self._is_wanted:
+            self._let_go(waiting)
 
-    def _let_go(self, waited: asyncio.Future[None]) -> None:
-        self._waiting = None
-        if waited.exception() is None:
+    def _let_go(self, waiting: asyncio.Future[None]) -> None:
+        self._waiting = self.stuck = None
+        if waiting.exception() is None:
             self.release()
+        if self._is_closed:
+            self._close_files()
+
+    def _look(self, waiting: asyncio.Future[None]) -> None:
+        """Note who keeps the lock for too long, and end that process if it is stopped."""
+        if waiting.done() or self._is_closed:
+            return
+        loop = asyncio.get_running_loop()
+        loop.call_later(min(LOOK_SECONDS, self._stuck_seconds), self._look, waiting)
+        file, now = self._blocked_by, time.monotonic()
+        holder = read_holder(file)
+        if holder is None or self._looked_at is None or self._looked_at[0] != holder:
+            self._looked_at = None if holder is None else (holder, now)
+            self.stuck = None
+            return
+        seconds = now - self._looked_at[1]
+        if seconds < self._stuck_seconds:
+            return
+        was_killed = self.stuck is not None and self.stuck.is_killed
+        is_killed = was_killed or end_if_stopped(file, holder)
+        self.stuck = Stuck(holder, seconds, is_killed)
+        if is_killed and not was_killed:
+            self.on_killed(self.stuck)
 
     def _take_now(self) -> bool:
         if not _try(self._turn):
             return False
-        if _try(self._lock):
+        try:
+            if not _try(self._lock):
+                return False
+        finally:
             fcntl.flock(self._turn, fcntl.LOCK_UN)
-            return True
-        fcntl.flock(self._turn, fcntl.LOCK_UN)
-        return False
+        self._sign(self._lock)
+        return True
 
     def _take_blocking(self) -> None:
+        self._blocked_by = self._turn
         fcntl.flock(self._turn, fcntl.LOCK_EX)
+        self._sign(self._turn)
+        self._blocked_by = self._lock
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX)
         finally:
             fcntl.flock(self._turn, fcntl.LOCK_UN)
+        self._sign(self._lock)
+
+    def _abandon(self) -> None:
+        """The thread has the lock, and the event loop that wanted it is gone."""
+        self.release()
+        if self._is_closed:
+            self._close_files()
+
+    def _sign(self, file: int) -> None:
+        write_holder(file, msgspec.structs.replace(self._me, turn=next(self._turns)))
 
     def _holder_in_words(self) -> str:
-        holder = self.holder()
+        holder = read_holder(self._blocked_by)
         return f"process {holder.pid}" if holder else "another process"
 
     def _close_files(self) -> None:
         os.close(self._lock)
         os.close(self._turn)
+
+
+def _open(file: Path) -> int:
+    number = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    with suppress(OSError):
+        if os.fstat(number).st_size < RECORD_BYTES:
+            # So that the holder can be named when the disk is full.
+            os.posix_fallocate(number, 0, RECORD_BYTES)
+    return number
 
 
 def _try(file: int) -> bool:
@@ -151,12 +195,13 @@ def _try(file: int) -> bool:
     return True
 
 
-def _in_thread(wait: Callable[[], None]) -> asyncio.Future[None]:
-    """Run what cannot be interrupted in a thread that does not keep the process from ending."""
+def _in_thread(wait: Callable[[], None], abandon: Callable[[], None]) -> asyncio.Future[None]:
+    """Run what cannot be interrupted in a thread that does not keep the process from ending. Where
+    the event loop is closed meanwhile, ``abandon`` what the thread got."""
     loop = asyncio.get_running_loop()
     done: asyncio.Future[None] = loop.create_future()
 
-    def tell(error: BaseException | None) -> None:
+    def finish(error: BaseException | None) -> None:
         if not done.done():
             done.set_exception(error) if error else done.set_result(None)
 
@@ -166,9 +211,11 @@ def _in_thread(wait: Callable[[], None]) -> asyncio.Future[None]:
             wait()
         except OSError as raised:
             error = raised
-        # The loop may have been closed meanwhile; then nobody waits.
-        with suppress(RuntimeError):
-            loop.call_soon_threadsafe(tell, error)
+        try:
+            loop.call_soon_threadsafe(finish, error)
+        except RuntimeError:
+            if error is None:
+                abandon()
 
     threading.Thread(target=run, name="ledger-lock", daemon=True).start()
     return done

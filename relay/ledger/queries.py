@@ -16,6 +16,15 @@ _NAME = re.compile(r"^-- name: ([a-z][a-z0-9_]*)$", re.MULTILINE)
 _COMMENT = re.compile(r"^\s*--[^\n]*\n", re.MULTILINE)
 
 
+_GROWS = re.compile(r"INSERT INTO (?:delivery|deploy|attempt|notice|action)\s*\(", re.IGNORECASE)
+
+
+@functools.cache
+def growing_queries() -> frozenset[str]:
+    """Return the names of the queries whose commits the ledger's generation counts."""
+    return frozenset(name for name, text in named_queries().items() if _GROWS.search(text))
+
+
 @functools.cache
 def named_queries() -> Mapping[str, str]:
     """Return the text of each query by its name. Raises ValueError where a name occurs twice."""

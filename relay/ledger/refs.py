@@ -6,18 +6,21 @@ ref another version, so that what is remembered is known to be true, or read ane
 
 from __future__ import annotations
 
+import itertools
 import secrets
 from collections import OrderedDict
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import msgspec
 
-from relay.events.ref_history import Arrival, Judgement, State, apply, judge, kept
+from relay.events.ref_history import Arrival, Judgement, State, StateList, judge
 from relay.ledger.transaction import Row, Transaction
 
 REFS_REMEMBERED = 2_000
 """Refs whose states a process remembers; each has 200 states at most."""
+
+LET_GO_EACH = 16
+"""States of a ref between two looks at which of them need not be kept any more."""
 
 
 class Judged(NamedTuple):
@@ -27,68 +30,82 @@ class Judged(NamedTuple):
     judgement: Judgement
 
 
+class _Remembered(NamedTuple):
+    """A ref as it was when its version was written."""
+
+    ref: int
+    version: int
+    states: StateList
+
+
 class RefStates:
     """The states of refs, as one process remembers them."""
 
     def __init__(self) -> None:
-        self._remembered: OrderedDict[int, tuple[int, list[State]]] = OrderedDict()
+        self._remembered: OrderedDict[tuple[str, str], _Remembered] = OrderedDict()
+        # No other process, nor this one before a rollback, gives out such numbers.
+        self._versions = itertools.count(secrets.randbits(62))
 
     async def judge(
         self, tx: Transaction, repository: str, arrival: Arrival, known_body: bytes | None
     ) -> Judged:
-        """Judge an arrival and write what changes in the states of its ref."""
-        name = arrival.change.name
-        row = await tx.row("ref_by_name", {"repository": repository, "name": name})
-        if row is None:
-            made = await tx.row("insert_ref", {"repository": repository, "name": name})
-            if made is None:
-                raise RuntimeError("an insert returned no row")
-            ref, states = int(made["id"]), []
-        else:
-            ref, states = int(row["id"]), await self._states(tx, row)
-        judgement = judge(arrival, states, known_body)
-        if judgement.verdict != "known":
-            await self._write(tx, ref, states, judgement, arrival)
-        return Judged(ref, judgement)
+        """Judge an arrival that is not known and write what changes in the states of its ref.
+        ``known_body`` is that of another request with its id, if there is one."""
+        key = (repository, arrival.change.name)
+        # What is remembered is taken out until the row has the version of what it became.
+        before = self._remembered.pop(key, None)
+        if before is not None:
+            judged = await self._judge(tx, key, before, arrival, known_body)
+            if judged is not None:
+                return judged
+        judged = await self._judge(tx, key, await _read(tx, *key), arrival, known_body)
+        if judged is None:
+            raise RuntimeError("a ref changed within the transaction that read it")
+        return judged
 
-    async def _states(self, tx: Transaction, row: Row) -> list[State]:
-        ref, version = int(row["id"]), int(row["version"])
-        remembered = self._remembered.get(ref)
-        if remembered is not None and remembered[0] == version:
-            self._remembered.move_to_end(ref)
-            return remembered[1]
-        return [_state(row) for row in await tx.rows("ref_states", {"ref": ref})]
-
-    async def _write(
+    async def _judge(
         self,
         tx: Transaction,
-        ref: int,
-        states: Sequence[State],
-        judgement: Judgement,
+        key: tuple[str, str],
+        before: _Remembered,
         arrival: Arrival,
-    ) -> None:
-        after = apply(judgement, states)
-        kept_states = kept(after, arrival.seen_at)
-        await tx.run_many("write_ref_state", [_columns(ref, state) for state in judgement.rows])
-        if len(kept_states) < len(after):
-            numbers = {state.no for state in kept_states}
-            forgotten = [{"ref": ref, "no": state.no} for state in after if state.no not in numbers]
-            await tx.run_many("delete_ref_state", forgotten)
-        version = secrets.randbits(62)
+        known_body: bytes | None,
+    ) -> Judged | None:
+        """Judge by states that may be out of date; return None if they were."""
+        ref, version, states = before
+        judgement = judge(arrival, states, known_body)
+        states.take(judgement)
+        forgotten = states.let_go(arrival.seen_at) if judgement.no % LET_GO_EACH == 0 else ()
         ends = arrival.change.ends and judgement.verdict in ("new", "late")
-        await tx.run(
-            "write_ref",
-            {
-                "ref": ref,
-                "newest": kept_states[-1].no,
-                "newest_pos": kept_states[-1].pos,
-                "ended_pos": judgement.pos if ends else 0,
-                "version": version,
-            },
-        )
-        self._remembered[ref] = (version, kept_states)
+        newest, next_version = states[-1], next(self._versions)
+        written = {
+            "ref": ref,
+            "newest": newest.no,
+            "newest_pos": newest.pos,
+            "ended_pos": judgement.pos if ends else 0,
+            "version": next_version,
+            "before": version,
+        }
+        if not await tx.run("write_ref", written):
+            return None
+        for state in judgement.rows:
+            await tx.run("write_ref_state", _columns(ref, state))
+        for state in forgotten:
+            await tx.run("delete_ref_state", {"ref": ref, "no": state.no})
+        self._remembered[key] = _Remembered(ref, next_version, states)
         if len(self._remembered) > REFS_REMEMBERED:
             self._remembered.popitem(last=False)
+        return Judged(ref, judgement)
+
+
+async def _read(tx: Transaction, repository: str, name: str) -> _Remembered:
+    """Return the states of a ref, whose row is made where there is none."""
+    row = await tx.row("ref_by_name", {"repository": repository, "name": name})
+    if row is None:
+        ref = await tx.insert("insert_ref", {"repository": repository, "name": name})
+        return _Remembered(ref, 0, StateList())
+    rows = await tx.rows("ref_states", {"ref": row["id"]})
+    return _Remembered(row["id"], row["version"], StateList([_state(row) for row in rows]))
 
 
 def _state(row: Row) -> State:

@@ -165,5 +165,5 @@ async def replay_delivery(tx: Transaction, number: int, wish: Wish) -> Done:
 
 
 async def _has_replayable(tx: Transaction, number: int) -> bool:
-    rows = await tx.rows("deploys_of_delivery", {"delivery": number})
+    rows = await tx.rows("replayable_deploys_of_delivery", {"delivery": number})
     return any(LIFE[row["status"]].is_replayable and row["replayed_by"] is None for row in rows)

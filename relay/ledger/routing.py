@@ -11,7 +11,7 @@ from relay.events.event import Event
 from relay.events.gate import REPLACED
 from relay.ledger.endings import supersede
 from relay.ledger.intake import DeliveryStatus, RouteReason
-from relay.ledger.rows import DeployLine, decode_event, seconds
+from relay.ledger.rows import DeployLine, decode_event, microseconds, seconds
 from relay.ledger.targets import target_number
 from relay.ledger.transaction import Reader, Row, Transaction
 
@@ -95,11 +95,13 @@ async def route_delivery(
 ) -> Routed | None:
     """Queue the deploys that the routes want of a delivery.
 
-    Return None where it is not its turn: another worker has routed it, a person cancelled it, or an
-    older delivery of its ref is due first. Then it stays due, and the sweep brings it again.
+    Return None where it is not its turn: another worker has routed it, a person cancelled it, the
+    ledger is behind, or an older delivery of its ref is due first. Then it stays due, and the sweep
+    brings it again.
     """
     rows = await tx.rows("queued_deliveries", {"first": number, "last": number})
-    if not rows:
+    if not rows or tx.is_behind:
+        # A ledger that went back in time may have forgotten that it was routed.
         return None
     line = {"ref": rows[0]["ref"], "now": tx.now, "delivery": number}
     if await tx.row("older_queued_delivery", line) is not None:
@@ -120,6 +122,12 @@ async def route_delivery(
             ],
         )
     return Routed(status=status, deploys=deploys)
+
+
+async def postpone_delivery(tx: Transaction, delivery: int, seconds: float) -> None:
+    """Have a queued delivery routed in so many seconds."""
+    again_at = tx.now + microseconds(seconds)
+    await tx.run("postpone_delivery", {"delivery": delivery, "next_at": again_at})
 
 
 async def _queue(tx: Transaction, row: Row, wanted: WantedDeploy, trace: str) -> RoutedDeploy:

@@ -1,4 +1,5 @@
-"""The SQLite ledger: connections, transactions and errors. The one file that knows the database.
+"""The SQLite ledger: connections, transactions and errors. With sqlite_file.py
+the only file that knows the database.
 
 Statements run in the event loop's thread and take microseconds. Only COMMIT, which waits for the
 disk, runs in another one: a thread that ran statements would have to get the interpreter's lock
@@ -8,18 +9,21 @@ back after each of them, and would hold the ledger's lock meanwhile.
 from __future__ import annotations
 
 import asyncio
+import functools
+import re
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from operator import itemgetter
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal, NamedTuple, TypeGuard, cast
 
 from relay.errors import LedgerUnavailable, LedgerUnusable
 from relay.ledger.lock import WriteLock
 from relay.ledger.migrations import migrations
-from relay.ledger.queries import named_queries
+from relay.ledger.queries import growing_queries, named_queries
 from relay.ledger.transaction import NO_PARAMS, Params, Row
 
 FILE = "ledger.db"
@@ -31,8 +35,10 @@ BUSY_PAUSE = 0.02
 """Seconds between two tries where a program that does not know the lock, such as sqlite3,
 writes."""
 
+OPEN_SECONDS = 10.0
+"""Seconds that opening the file waits for another process that opens it."""
+
 _PRAGMAS = (
-    "PRAGMA journal_mode = WAL",
     "PRAGMA foreign_keys = ON",
     "PRAGMA secure_delete = OFF",
     "PRAGMA temp_store = MEMORY",
@@ -52,6 +58,7 @@ _UNAVAILABLE: Mapping[int, str] = {
     sqlite3.SQLITE_CANTOPEN: "the file cannot be opened",
     sqlite3.SQLITE_PERM: "the file may not be opened",
     sqlite3.SQLITE_NOMEM: "there is no memory left",
+    sqlite3.SQLITE_INTERRUPT: "the search took too long",
 }
 
 
@@ -62,15 +69,12 @@ def system_clock() -> int:
 
 def unavailable(error: sqlite3.Error) -> LedgerUnavailable:
     """Return what is told of a database that refuses. It names no path."""
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    return LedgerUnavailable(f"the ledger takes nothing: {_UNAVAILABLE.get(code, str(error))}")
+    return LedgerUnavailable(f"the ledger takes nothing: {reason_of(error)}")
 
 
-def is_database_error(error: BaseException) -> bool:
+def is_database_error(error: BaseException) -> TypeGuard[sqlite3.Error]:
     """Return whether the database or its disk is the cause, and not the work that was done."""
-    if not isinstance(error, sqlite3.Error):
-        return False
-    return (getattr(error, "sqlite_errorcode", 0) & 0xFF) in _UNAVAILABLE
+    return isinstance(error, sqlite3.Error) and _code(error) in _UNAVAILABLE
 
 
 class SQLiteReader:
@@ -78,28 +82,86 @@ class SQLiteReader:
 
     def __init__(self, connection: sqlite3.Connection, clock: Clock) -> None:
         self._connection = connection
-        self._queries = named_queries()
+        self._statements = _statements_by_name()
         self.now = clock()
 
     async def rows(self, query: str, params: Params = NO_PARAMS) -> list[Row]:
         """Return all rows of a named query."""
-        return self._connection.execute(self._queries[query], params).fetchall()
+        return self._execute(query, params).fetchall()
 
     async def row(self, query: str, params: Params = NO_PARAMS) -> Row | None:
         """Return the first row of a named query, if any."""
-        return cast(Row | None, self._connection.execute(self._queries[query], params).fetchone())
+        return cast(Row | None, self._execute(query, params).fetchone())
+
+    def _execute(self, query: str, params: Params) -> sqlite3.Cursor:
+        statement = self._statements[query]
+        return self._connection.execute(statement.sql, statement.values(params))
 
 
 class SQLiteTransaction(SQLiteReader):
     """Named queries and statements; see relay.ledger.transaction.Transaction."""
 
+    def __init__(self, connection: sqlite3.Connection, clock: Clock) -> None:
+        super().__init__(connection, clock)
+        self.has_grown = False
+        self.is_behind = False
+
     async def run(self, query: str, params: Params = NO_PARAMS) -> int:
         """Run a named statement and return how many rows it changed."""
-        return self._connection.execute(self._queries[query], params).rowcount
+        return self._execute(query, params).rowcount
+
+    async def insert(self, query: str, params: Params = NO_PARAMS) -> int:
+        """Run a named INSERT of one row and return its id."""
+        return cast(int, self._execute(f"{query} without RETURNING", params).lastrowid)
 
     async def run_many(self, query: str, params: Iterable[Params]) -> None:
         """Run a named statement once for each of ``params``."""
-        self._connection.executemany(self._queries[query], params)
+        statement = self._statements[query]
+        self.has_grown = self.has_grown or statement.grows
+        self._connection.executemany(statement.sql, map(statement.values, params))
+
+    def _execute(self, query: str, params: Params) -> sqlite3.Cursor:
+        statement = self._statements[query]
+        if statement.grows:
+            self.has_grown = True
+        return self._connection.execute(statement.sql, statement.values(params))
+
+
+class Statement(NamedTuple):
+    """A named query as SQLite is given it: parameters by number, which are bound several times as
+    fast as parameters by name."""
+
+    sql: str
+    values: Callable[[Params], Sequence[Any]]
+    """Returns the parameters in the order of their numbers."""
+    grows: bool = False
+    """The ledger's generation grows with it; see relay.ledger.queries.growing_queries."""
+
+
+_PARAMETER = re.compile(r"(?<![:\w]):([a-z_]\w*)")
+
+_RETURNING = re.compile(r"\s+RETURNING id\Z")
+
+
+@functools.cache
+def _statements_by_name() -> Mapping[str, Statement]:
+    """Return all named queries, and those that return the id of a row without it, too: SQLite tells
+    it anyway, and would make a table of the answer, which costs a fifth of an insert."""
+    statements = {}
+    for name, query in named_queries().items():
+        grows = name in growing_queries()
+        statements[name] = _statement(query, grows)
+        if _RETURNING.search(query):
+            statements[f"{name} without RETURNING"] = _statement(_RETURNING.sub("", query), grows)
+    return statements
+
+
+def _statement(query: str, grows: bool) -> Statement:
+    names = list(dict.fromkeys(_PARAMETER.findall(query)))
+    sql = _PARAMETER.sub(lambda match: f"?{names.index(match[1]) + 1}", query)
+    if len(names) > 1:
+        return Statement(sql, itemgetter(*names), grows)
+    return Statement(sql, lambda params: [params[name] for name in names], grows)
 
 
 class SQLiteWriter:
@@ -121,12 +183,14 @@ class SQLiteWriter:
         deadline = time.monotonic() + patience
         if self._hanging is not None:
             await asyncio.wait([self._hanging], timeout=patience)
-            if not self._hanging.done():
+            if self._is_hanging():
                 raise LedgerUnavailable("the ledger's disk does not answer")
-            self._hanging = None
         await self._lock.take(deadline - time.monotonic())
         while True:
             try:
+                if self._connection.in_transaction:
+                    # The one before could not even be rolled back.
+                    self._connection.execute("ROLLBACK")
                 self._connection.execute("BEGIN IMMEDIATE")
                 return SQLiteTransaction(self._connection, self._clock)
             except sqlite3.Error as error:
@@ -140,11 +204,10 @@ class SQLiteWriter:
         """Return once the transaction is on the disk. Raises LedgerUnavailable, after ``patience``
         seconds at the latest; then it may have been committed all the same."""
         loop = asyncio.get_running_loop()
-        committing = loop.run_in_executor(self._thread, self._finish)
+        self._hanging = committing = loop.run_in_executor(self._thread, self._finish)
+        committing.add_done_callback(_look_at)
         await asyncio.wait([committing], timeout=patience)
-        if not committing.done():
-            self._hanging = committing
-            committing.add_done_callback(_look_at)
+        if self._is_hanging():
             raise LedgerUnavailable("the ledger's disk does not answer")
         try:
             committing.result()
@@ -159,15 +222,23 @@ class SQLiteWriter:
 
     def close(self) -> None:
         """Close the connection; a COMMIT that hangs is left to itself."""
-        self._thread.shutdown(wait=self._hanging is None)
-        if self._hanging is None:
-            self._connection.close()
+        is_hanging = self._is_hanging()
+        self._thread.shutdown(wait=not is_hanging)
+        if is_hanging:
+            return
+        self._connection.close()
         self._lock.close()
 
     @property
     def lock(self) -> WriteLock:
         """The lock that all writers of this machine share."""
         return self._lock
+
+    def _is_hanging(self) -> bool:
+        """Whether the last COMMIT still waits for the disk; then the lock is not free either."""
+        if self._hanging is not None and self._hanging.done():
+            self._hanging = None
+        return self._hanging is not None
 
     def _finish(self) -> None:
         try:
@@ -194,11 +265,18 @@ def connect(
             cached_statements=512,
         )
         connection.row_factory = sqlite3.Row
-        for pragma in _PRAGMAS if mode != "ro" else _PRAGMAS[1:]:
+        if mode != "ro":
+            journal = _patiently(connection, "PRAGMA journal_mode = WAL")
+            if journal != "wal":
+                connection.close()
+                raise LedgerUnusable(
+                    f"the ledger {file} cannot be opened: its file system has no shared memory"
+                )
+        for pragma in _PRAGMAS:
             _patiently(connection, pragma)
         connection.execute(f"PRAGMA synchronous = {'FULL' if full_sync else 'NORMAL'}")
     except sqlite3.Error as error:
-        raise LedgerUnusable(f"the ledger {file} cannot be opened: {error}") from None
+        raise LedgerUnusable(f"the ledger {file} cannot be opened: {reason_of(error)}") from None
     return connection
 
 
@@ -215,6 +293,8 @@ def migrate(file: Path) -> int:
     file.chmod(0o600)
     connection = connect(file, mode="rw")
     try:
+        if schema_version(connection) == len(steps):
+            return 0
         connection.execute("PRAGMA busy_timeout = 60000")
         connection.execute("BEGIN IMMEDIATE")
         version = schema_version(connection)
@@ -230,7 +310,7 @@ def migrate(file: Path) -> int:
         connection.execute("COMMIT")
         return len(steps) - version
     except sqlite3.Error as error:
-        raise LedgerUnusable(f"the ledger {file} cannot be migrated: {error}") from None
+        raise LedgerUnusable(f"the ledger {file} cannot be migrated: {reason_of(error)}") from None
     finally:
         connection.close()
 
@@ -246,22 +326,36 @@ def _statements(sql: str) -> list[str]:
     return statements
 
 
-def _patiently(connection: sqlite3.Connection, pragma: str) -> None:
-    """Run a pragma that needs the file for a moment while another process opens it, too."""
-    for _ in range(500):
+def _patiently(connection: sqlite3.Connection, pragma: str) -> str:
+    """Run a pragma that needs the file for a moment while another process opens it, too. Return
+    what it answers, if anything."""
+    deadline = time.monotonic() + OPEN_SECONDS
+    while True:
         try:
-            connection.execute(pragma)
+            row = connection.execute(pragma).fetchone()
         except sqlite3.OperationalError as error:
-            if not _is_busy(error):
+            if not _is_busy(error) or time.monotonic() > deadline:
                 raise
             time.sleep(BUSY_PAUSE)
         else:
-            return
-    connection.execute(pragma)
+            return str(row[0]) if row else ""
 
 
 def _is_busy(error: sqlite3.Error) -> bool:
-    return (getattr(error, "sqlite_errorcode", 0) & 0xFF) == sqlite3.SQLITE_BUSY
+    return _code(error) == sqlite3.SQLITE_BUSY
+
+
+def _code(error: sqlite3.Error) -> int:
+    """Return SQLite's primary result code; 0 where the error is the module's own."""
+    return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
+
+
+def reason_of(error: sqlite3.Error) -> str:
+    """Return in a few words why the database refuses."""
+    if getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_IOERR_SHMSIZE:
+        # The file of the shared memory could not grow.
+        return _UNAVAILABLE[sqlite3.SQLITE_FULL]
+    return _UNAVAILABLE.get(_code(error), str(error))
 
 
 def _look_at(done: asyncio.Future[Any]) -> None:

@@ -35,8 +35,16 @@ class Reader(Protocol):
 class Transaction(Reader, Protocol):
     """Reads and writes; all of it is kept, or nothing."""
 
+    has_grown: bool
+    """A delivery, a deploy, a call or an action may have been added."""
+    is_behind: bool
+    """The ledger went back in time: nothing may be called (relay/ledger/generation.py)."""
+
     async def run(self, query: str, params: Params = NO_PARAMS) -> int:
         """Run a named statement and return how many rows it changed."""
+
+    async def insert(self, query: str, params: Params = NO_PARAMS) -> int:
+        """Run a named INSERT of one row that ends with ``RETURNING id``, and return its id."""
 
     async def run_many(self, query: str, params: Iterable[Params]) -> None:
         """Run a named statement once for each of ``params``."""

@@ -50,11 +50,11 @@ class Dialect(Protocol):
         """
 
     def verify(self, headers: Headers, body: bytes, now: float) -> str:
-        """A fingerprint of these raw bytes, for which one of the keys vouches.
+        """Return a fingerprint of these raw bytes, for which one of the keys vouches.
 
-        The same body has the same fingerprint under whatever id it comes, unless the sender's id
-        is as trustworthy as the body and tells more. Where a signature covers the body and nothing
-        else, the fingerprint is taken from it, which saves hashing twice.
+        It is hexadecimal digits, and equal for equal bodies that one key vouches for. Where a
+        signature covers the body and nothing else, it is taken from that, which saves hashing
+        twice.
         ``now`` is seconds since the Unix epoch. Raises relay.errors.Unauthorized.
         """
 

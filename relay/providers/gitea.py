@@ -105,6 +105,7 @@ class _PullRequest(msgspec.Struct):
     title: str | None = None
     draft: bool | None = None
     merged: bool | None = None
+    state: str | None = None
     updated_at: msgspec.Raw = ABSENT
     labels: list[_Label] | None = None
     user: _User | None = None
@@ -287,6 +288,7 @@ def _translate_pull_request(event: _PullRequestEvent) -> PullRequest | Ignored:
         draft=draft,
         fork=head_repo.lower() != repo.lower(),
         merged=bool(pull.merged),
+        closed=pull.state == "closed",
         labels=tuple(label.name for label in pull.labels or () if label.name),
         author=Person(name=user.full_name or "", email=user.email or "", login=_login(user)),
         sender=_login(event.sender),

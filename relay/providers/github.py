@@ -83,6 +83,7 @@ class _PullRequest(msgspec.Struct):
     title: str | None = None
     draft: bool | None = None
     merged: bool | None = None
+    state: str | None = None
     updated_at: msgspec.Raw = ABSENT
     labels: list[_Label] | None = None
     user: _User | None = None
@@ -225,6 +226,7 @@ def _translate_pull_request(event: _PullRequestEvent) -> PullRequest | Ignored:
         draft=bool(pull.draft),
         fork=head_repo.lower() != base_repo.lower(),
         merged=bool(pull.merged),
+        closed=pull.state == "closed",
         labels=tuple(label.name for label in pull.labels or ()),
         author=Person(login=(pull.user.login if pull.user else None) or ""),
         sender=(event.sender.login if event.sender else None) or "",

@@ -68,6 +68,7 @@ class _MergeRequest(msgspec.Struct):
     iid: Number
     source_branch: str
     target_branch: str
+    state: str | None = None
     action: str | None = None
     oldrev: str | None = None
     title: str | None = None
@@ -183,6 +184,7 @@ def parse_merge_request(body: bytes) -> PullRequest | Ignored:
         draft=bool(request.draft or request.work_in_progress),
         fork=not source_id or source_id != target_id,
         merged=request.action == "merge",
+        closed=request.state in ("closed", "merged"),
         labels=tuple(label.title for label in event.labels or () if label.title),
         # GitLab does not name the request's author; the head commit's author is the next best.
         author=author,

@@ -1,4 +1,4 @@
-"""A console of the test's own on a real socket, with real Redis behind it."""
+"""A console of the test's own on a real socket, with a real ledger behind it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-import redis
 
 from config.settings import Settings
 from tests.console.desk import Desk, opened
@@ -25,6 +24,7 @@ def settings(server_socket: Path, tmp_path: Path, relay_yaml: str) -> Settings:
     path.write_text(relay_yaml, encoding="utf-8")
     return Settings(
         config=path,
+        data_dir=tmp_path / "data",
         audit_file=tmp_path / "audit.jsonl",
         redis_url=f"unix://{server_socket}",  # type: ignore[arg-type]
         trusted_proxies=["127.0.0.0/8"],  # type: ignore[arg-type]
@@ -34,6 +34,6 @@ def settings(server_socket: Path, tmp_path: Path, relay_yaml: str) -> Settings:
 
 
 @pytest.fixture
-async def desk(store: redis.Redis, settings: Settings, audited: io.BytesIO) -> AsyncIterator[Desk]:
-    async with opened(settings, store, audited) as desk:
+async def desk(settings: Settings, audited: io.BytesIO) -> AsyncIterator[Desk]:
+    async with opened(settings, audited) as desk:
         yield desk

@@ -1,32 +1,34 @@
-"""Whoever sits before the console in a test."""
+"""A console of a test, and the person or program that uses it."""
 
 from __future__ import annotations
 
 import io
 import json
+import sqlite3
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import aiohttp
-import redis
 from aiohttp import CookieJar, web
 from yarl import URL
 
 from config.loading import load
 from config.settings import Settings
 from relay import audit
-from relay.archive import Archive
-from relay.commands.console import powers
 from relay.console.app import assemble
 from relay.console.context import Context, planned
-from relay.console.history import History
 from relay.console.listening import Runner
 from relay.console.sessions import Sessions
-from relay.store import connect_async
+from relay.ledger.ledger import Ledger, prepare
+from relay.ledger.sqlite import FILE
 from relay.tokens import Role, create
+from relay.worker_list import Workers
+from tests.console.ledger_rows import LedgerRows
 from tests.harness import SECRETS
+
+ROLES: tuple[Role, ...] = ("viewer", "operator")
 
 
 class Answer(NamedTuple):
@@ -43,7 +45,8 @@ class Desk:
 
     url: str
     tokens: Mapping[Role, str]
-    store: redis.Redis
+    ledger: Ledger
+    rows: LedgerRows
     stream: io.BytesIO
     http: aiohttp.ClientSession
 
@@ -76,15 +79,16 @@ class Desk:
     async def log_in(self, role: Role, **more: Any) -> Answer:
         return await self.ask("POST", "/login", data={"token": self.tokens[role]}, **more)
 
-    def sessions(self) -> list[str]:
-        """Where the open sessions are kept."""
-        keys: Any = self.store.keys("relay:session:*")
-        return [key.decode() for key in keys]
+    def sessions(self) -> list[dict[str, Any]]:
+        """The rows of the open sessions."""
+        with sqlite3.connect(self.ledger.folder / FILE) as connection:
+            connection.row_factory = sqlite3.Row
+            return [dict(row) for row in connection.execute("SELECT * FROM session")]
 
-    def csrf(self, key: str) -> str:
-        """What forms of a session must bring along."""
-        value: Any = self.store.get(key)
-        return str(json.loads(value)["csrf"])
+    def csrf(self) -> str:
+        """What forms of the one open session must bring along."""
+        [session] = self.sessions()
+        return str(session["form_key"])
 
     def audit(self, event: str) -> list[dict[str, Any]]:
         audit.flush()
@@ -95,31 +99,33 @@ class Desk:
 
 
 @asynccontextmanager
-async def opened(
-    settings: Settings, store: redis.Redis, audited: io.BytesIO
-) -> AsyncIterator[Desk]:
-    """A console on a socket of its own, and who sits before it."""
-    connection = connect_async(settings.redis_address(), timeout=settings.store_timeout)
+async def opened(settings: Settings, audited: io.BytesIO) -> AsyncIterator[Desk]:
+    """A console on a socket of its own, and a desk before it."""
+    prepare(settings.data_dir)
+    ledger = Ledger(settings.data_dir, timeout=settings.store_timeout)
+    workers = Workers(settings)
     plan = planned(load(settings.config, secrets_of=()))
     context = Context(
         settings=settings,
-        redis=connection,
-        redis_once=connection,
-        archive=Archive(connection, settings.queue),
-        history=History(settings.audit_file),
-        powers=powers(settings),
-        sessions=Sessions(connection),
+        ledger=ledger,
+        sessions=Sessions(ledger),
+        workers=workers,
         plan=lambda: plan,
     )
     runner = Runner(assemble(context), settings)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     host, port = runner.addresses[0][:2]
-    texts: dict[Any, str] = {
-        role: create(store, f"a-{role}", role).text for role in ("viewer", "operator")
-    }
+    texts = {role: await token(ledger, role) for role in ROLES}
     url = f"http://{host}:{port}"
     async with aiohttp.ClientSession(url, cookie_jar=CookieJar(unsafe=True)) as http:
-        yield Desk(url, texts, store, audited, http)
+        yield Desk(url, texts, ledger, LedgerRows(ledger), audited, http)
     await runner.cleanup()
-    await connection.aclose()
+    await workers.close()
+    await ledger.close()
+
+
+async def token(ledger: Ledger, role: Role, name: str = "") -> str:
+    """The text of a new token."""
+    made = await ledger.commit(lambda tx: create(tx, name or f"a-{role}", role))
+    return made.text

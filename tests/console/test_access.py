@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import sqlite3
 
 import pytest
-import redis
 from yarl import URL
 
 from config.settings import Settings
 from relay import tokens
 from relay.console.sessions import COOKIE, TRIES
+from relay.ledger.sqlite import FILE
 from tests.console.desk import Desk, opened
 from tests.harness import PATIENCE
 
@@ -52,7 +53,7 @@ async def test_wrong_secret_and_revoked_token(desk: Desk) -> None:
     assert (await desk.log_in("viewer")).status == 303
     assert (await desk.ask("GET", HEALTH)).status == 200
 
-    tokens.revoke(desk.store, text.split("_")[1])
+    await desk.ledger.commit(lambda tx: tokens.revoke(tx, text.split("_")[1], "test"))
 
     assert (await desk.ask("GET", HEALTH, "viewer")).status == 401
     answer = await desk.ask("GET", HEALTH)
@@ -69,11 +70,13 @@ async def test_login_keeps_only_hashes(desk: Desk) -> None:
     assert (answer.status, answer.headers["Location"]) == (303, "/")
     assert (cookie["httponly"], cookie["samesite"], cookie["path"]) == (True, "Lax", "/")
     assert (cookie["secure"], cookie["max-age"]) == ("", "43200")
-    [key] = desk.sessions()
-    kept = f"{key} {desk.store.get(key)!r} {desk.store.hgetall('relay:tokens')}"
-    assert cookie.value not in kept
-    assert desk.tokens["operator"][17:] not in kept
-    assert 43_100 < desk.store.ttl(key) <= 43_200
+    [session] = desk.sessions()
+    kept = b"".join(path.read_bytes() for path in desk.ledger.folder.glob("ledger.db*"))
+    assert session["hash"].encode() in kept
+    assert cookie.value.encode() not in kept
+    assert desk.tokens["operator"][17:].encode() not in kept
+    seconds = (session["expires_at"] - desk.ledger.clock()) / 1_000_000
+    assert 43_100 < seconds <= 43_200
 
 
 async def test_cookie_is_secure_behind_a_proxy_that_is_trusted(desk: Desk) -> None:
@@ -82,11 +85,9 @@ async def test_cookie_is_secure_behind_a_proxy_that_is_trusted(desk: Desk) -> No
     assert answer.cookies[COOKIE]["secure"] is True
 
 
-async def test_nobody_else_says_that_it_is_secure(
-    settings: Settings, store: redis.Redis, audited: io.BytesIO
-) -> None:
+async def test_nobody_else_says_that_it_is_secure(settings: Settings, audited: io.BytesIO) -> None:
     alone = settings.model_copy(update={"trusted_proxies": ()})
-    async with opened(alone, store, audited) as desk:
+    async with opened(alone, audited) as desk:
         answer = await desk.log_in("viewer", headers={"X-Forwarded-Proto": "https"})
 
     assert answer.cookies[COOKIE]["secure"] == ""
@@ -94,7 +95,6 @@ async def test_nobody_else_says_that_it_is_secure(
 
 async def test_logout_needs_the_sessions_token(desk: Desk) -> None:
     await desk.log_in("viewer")
-    [key] = desk.sessions()
 
     for headers, form in (
         ({}, {}),
@@ -108,7 +108,7 @@ async def test_logout_needs_the_sessions_token(desk: Desk) -> None:
     assert len(desk.audit("console.refused")) == 4
     assert desk.audit("console.refused")[0]["by"] == "a-viewer"
 
-    csrf = desk.csrf(key)
+    csrf = desk.csrf()
     answer = await desk.ask("POST", "/logout", data={"csrf": csrf})
     assert (answer.status, answer.headers["Location"]) == (303, "/login")
     assert desk.sessions() == []
@@ -144,6 +144,17 @@ async def test_pages_send_people_to_the_login(desk: Desk) -> None:
     assert (answer.status, answer.body["error"]["code"]) == (404, "not_found")
     answer = await desk.ask("DELETE", HEALTH, "operator")
     assert (answer.status, answer.headers["Allow"]) == (405, "GET,HEAD")
+
+
+async def test_session_ends(desk: Desk) -> None:
+    await desk.log_in("viewer")
+    with sqlite3.connect(desk.ledger.folder / FILE) as connection:
+        connection.execute("UPDATE session SET expires_at = ?", (desk.ledger.clock() - 1,))
+
+    assert (await desk.ask("GET", HEALTH)).status == 401
+    # The next login deletes what is over.
+    await desk.log_in("viewer")
+    assert len(desk.sessions()) == 1
 
 
 async def test_process_answers_without_a_token(desk: Desk) -> None:

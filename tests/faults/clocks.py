@@ -1,6 +1,6 @@
 """Clocks jump by an hour under load, forth and back, and then the books are balanced.
 
-Receiver and two workers run by a clock that can be moved (tests/faults/clock.py). A Redis whose
+Receiver and two workers run by a clock that can be moved (tests/clock.py). A Redis whose
 clock jumps is one whose keys have so much less, or more, time to live, so that is what is done to
 it. Some calls take long, so that they are under way when clocks jump, and some are refused at
 first, so that retries wait for their time:
@@ -18,8 +18,8 @@ from pathlib import Path
 
 from redis.asyncio import Redis
 
+from tests.clock import clock_environ, compile_clock, set_clock
 from tests.faults.books import Balance
-from tests.faults.clock import FOLDER, move
 from tests.faults.load import Load
 from tests.faults.rig import Rig
 from tests.faults.tool import options, report
@@ -60,11 +60,15 @@ class Clocks:
         self._folder = folder
         self._seconds = seconds
         self._fast: dict[str, float] = dict.fromkeys(PARTS, 0)
+        library = compile_clock(folder)
+
+        def environ(part: str) -> dict[str, str]:
+            return {} if part == "redis" else clock_environ(library, self._clock(part))
+
         self._rig = Rig(
             folder,
             chance,
-            environ={FOLDER: str(folder)},
-            command=[sys.executable, "-m", "tests.faults.clock"],
+            environ=environ,
             workers=2,
             slow=0.05,
             refused=0.05,
@@ -74,7 +78,7 @@ class Clocks:
     async def run(self) -> Balance:
         """Send while clocks jump, wait until all has ended, and count."""
         for part in PARTS:
-            move(self._folder, part, 0)
+            set_clock(self._clock(part), 0)
         async with self._rig.running():
             self.load.enter("before")
             async with self.load.running():
@@ -95,8 +99,11 @@ class Clocks:
                 async with self._redis() as redis:
                     await redis.eval(_MOVE_REDIS, 0, fast - self._fast[part])
             else:
-                move(self._folder, part, fast)
+                set_clock(self._clock(part), fast)
             self._fast[part] = fast
+
+    def _clock(self, part: str) -> Path:
+        return self._folder / f"{part}.clock"
 
     async def _scheduled(self) -> int:
         async with self._redis() as redis:

@@ -37,7 +37,7 @@ class Outage:
         chance = random.Random(seed)  # noqa: S311
         self.events: Counter[str] = Counter()
         """Lines of the receiver's audit, by their event."""
-        self._rig = Rig(folder, chance, environ={"RELAY_STORE_TIMEOUT": store_timeout})
+        self._rig = Rig(folder, chance, environ=lambda _: {"RELAY_STORE_TIMEOUT": store_timeout})
         self.load = Load(self._rig, rate=rate, seed=seed)
         self._seconds = seconds
 

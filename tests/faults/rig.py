@@ -13,7 +13,7 @@ import signal
 import socket
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,9 +40,6 @@ SLOW = 15
 
 NO_ANSWER = 0
 """The status of a request that got none."""
-
-PART = "TEST_PART"
-"""The variable that tells a process which part it is."""
 
 _YAML = """\
 sources:
@@ -96,22 +93,20 @@ class Rig:
         folder: Path,
         chance: random.Random,
         *,
-        environ: Mapping[str, str] | None = None,
-        command: Sequence[str] = COMMAND,
+        environ: Callable[[str], Mapping[str, str]] = lambda _: {},
         workers: int = 1,
         slow: float = 0,
         refused: float = 0,
     ) -> None:
-        """``command`` is that of the relay's parts. Of first calls the share ``slow`` takes long
-        and the share ``refused`` is answered with 503."""
+        """``environ`` returns the environment variables of a part, by its name. Of first calls the
+        share ``slow`` takes long and the share ``refused`` is answered with 503."""
         self.calls: Counter[str] = Counter()
         """Calls that the platform took, by their commit."""
         self.parts: dict[str, Part] = {}
         self.url = ""
         self._folder = folder
         self._chance = chance
-        self._environ = environ or {}
-        self._command = command
+        self._environ = environ
         self._workers = ["worker", *(f"worker-{number}" for number in range(2, workers + 1))]
         self._slow = slow
         self._refused = refused
@@ -188,16 +183,15 @@ class Rig:
             "RELAY_ALLOWED_NETWORKS": "127.0.0.0/8",
             "TEST_SECRET": GITHUB_SECRET,
             "TEST_HOOK": hook,
-            **self._environ,
         }
         commands = {
             "redis": server_command(server, "always"),
-            "receiver": [*self._command, "serve"],
-            **{name: [*self._command, "worker"] for name in self._workers},
+            "receiver": [*COMMAND, "serve"],
+            **{name: [*COMMAND, "worker"] for name in self._workers},
         }
         for name, command in commands.items():
             log = self._folder / f"{name}.log"
-            self.parts[name] = Part(name, command, log, {**environ, PART: name})
+            self.parts[name] = Part(name, command, log, {**environ, **self._environ(name)})
 
     async def _deploy(self, request: web.Request) -> web.Response:
         sha = request.query["sha"]

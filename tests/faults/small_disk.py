@@ -1,4 +1,4 @@
-"""A disk of a few pages that a process has for itself: tmpfs, in a mount namespace of its own."""
+"""A disk with a few free pages that only one process sees: tmpfs, in its own mount namespace."""
 
 from __future__ import annotations
 
@@ -7,11 +7,8 @@ from pathlib import Path
 
 import pytest
 
-ROOM = 64 * 1024
-"""Bytes of the disk."""
-
-FILLER = 32 * 1024
-"""Bytes of them that somebody else has taken and may give back."""
+FREE = 32 * 1024
+"""Bytes that are free until the test deletes the file ``filler``."""
 
 _ON_SMALL_DISK = """
 mount -t tmpfs -o mode=700,size=$1 tmpfs "$2" && head -c $3 /dev/zero > "$2/filler" || exit 1
@@ -20,10 +17,14 @@ exec "$@"
 """
 
 
-def on_small_disk(folder: Path, *command: str) -> list[str]:
-    """A command that sees a small disk at a folder, as nobody else does. Skips the test where the
-    kernel lets this user mount nothing."""
-    script = ["sh", "-c", _ON_SMALL_DISK, "sh", str(ROOM), str(folder), str(FILLER)]
+def on_small_disk(folder: Path, *command: str, free: int = FREE, filler: int = FREE) -> list[str]:
+    """Return a command line that runs a command with a small disk mounted at a folder.
+
+    ``free`` is the bytes that are free, ``filler`` those that the test can free later.
+    Skips the test where the kernel does not
+    let this user mount.
+    """
+    script = ["sh", "-c", _ON_SMALL_DISK, "sh", str(free + filler), str(folder), str(filler)]
     errors = []
     for namespace in (["unshare", "-rm"], ["unshare", "-m"]):
         try:

@@ -24,7 +24,6 @@ from relay.attempts_kept import (
     AttemptRecord,
     Exchange,
     Received,
-    read_attempts,
     recorded,
 )
 from relay.audit import MASK, Redactor
@@ -190,9 +189,3 @@ def test_a_secret_is_masked_before_a_body_is_cut(before: int) -> None:
 @given(st.text(min_size=MIN_SECRET_PART, alphabet=st.characters(exclude_categories=["Cs"])))
 def test_the_forms_of_a_secret_include_itself(secret: str) -> None:
     assert {secret, json.dumps(secret)[1:-1], quote(secret, safe="")} <= written_forms(secret)
-
-
-def test_an_entry_that_is_no_attempt_is_left_out() -> None:
-    told = record(exchange({}, {}))
-
-    assert read_attempts([b"{}", b"\xff", b"", msgspec.json.encode(told)]) == [told]

@@ -329,4 +329,4 @@ def test_target_before_preset_says_what_follows_an_uncertain_call(
 
     told = Recipe("t", target, preset).on_uncertain
 
-    assert told == (chosen or ("retry" if idempotent else "hold"))
+    assert told == (chosen or ("retry" if idempotent else None))

@@ -14,10 +14,9 @@ from redis.asyncio import Redis
 from rq.job import Job, JobStatus
 
 from config.model import Target
-from relay.audit import delivery_fields
 from relay.cli import main
 from relay.events.event import Delivery, Person, Push
-from relay.intake import Intake
+from relay.queueing import DeliveryQueue, Record, encode, packed_record
 from relay.records import HELD_ERROR
 from relay.store import connect_async
 from tests.harness import sha_of
@@ -58,12 +57,13 @@ class Yard:
 
     def receive(self, *names: str, **push: Any) -> list[Job]:
         async def work(connection: Redis) -> list[Job]:
-            intake = Intake(connection, queue=QUEUE, window=600, failure_ttl=600, timeout=5)
-            deliveries = [self.delivery(name, **push) for name in names]
-            await asyncio.gather(
-                *(intake.store(one, one.id, delivery_fields(one)) for one in deliveries)
+            queue = DeliveryQueue(
+                connection, QUEUE, window=600, failure_ttl=600, timeout=5, replicas=0
             )
-            await intake.stop()
+            deliveries = [self.delivery(name, **push) for name in names]
+            await queue.write(
+                [packed_record(Record(one.id, one.id, one), encode(one)) for one in deliveries]
+            )
             return [Job.fetch(one.id, self.store) for one in deliveries]
 
         return self.with_redis(work)

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from relay.planning import Call
 from tests.harness import Target
-from workers.client import open_client
-from workers.destinations import literal_refusal, refusal
 from workers.errors import CallFailed, DeployFailed
+from workers.platform.allowed_addresses import literal_refusal, refusal
+from workers.platform.http_client import open_client
 
 LOOPBACK = (ip_network("127.0.0.0/8"),)
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from config.policies import RetryPolicy, Success
 from relay.events.event import PullRequest, Push
 from relay.identity import changed_at, delivery_id, deploy_identity, transition
-from workers.backoff import pause, retry_after
-from workers.verdict import Answer, judge
+from workers.platform.backoff import pause, retry_after
+from workers.platform.response import Answer, judge
 
 NOW = 1_700_000_000.0
 FLIGHTCONTROL = Success(status=(200,), body={"success": (True, "true")})

@@ -19,6 +19,8 @@ def migrations(database: str) -> tuple[Migration, ...]:
     missing or occurs twice."""
     steps = []
     for file in (files("relay.ledger") / "migrations" / database).iterdir():
+        if not file.name.endswith(".sql"):
+            continue
         number, _, name = file.name.removesuffix(".sql").partition("_")
         steps.append(Migration(int(number), name, file.read_text(encoding="utf-8")))
     steps.sort()

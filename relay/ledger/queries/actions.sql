@@ -58,9 +58,9 @@ ORDER BY id DESC LIMIT 1
 -- name: insert_replay_of_deploy
 -- The same call once more, behind all deploys of its target and ref and behind the ref's end.
 -- Deliveries that are not routed yet lead to newer deploys.
-INSERT INTO deploy (delivery, target, ref, state, pos, turn, call_key, replay, route, status,
-  next_at, created_at, line_at, replay_of, requested_by, approved_by, is_forced, trace)
-SELECT d.delivery, d.target, d.ref, d.state,
+INSERT INTO deploy (delivery, target, ref, repo, branch, state, pos, turn, call_key, replay, route,
+  status, next_at, created_at, line_at, replay_of, requested_by, approved_by, is_forced, trace)
+SELECT d.delivery, d.target, d.ref, d.repo, d.branch, d.state,
   (SELECT max(p.pos) FROM (
     SELECT n.pos FROM deploy n INDEXED BY deploy_ref WHERE n.ref = d.ref AND n.target = d.target
     UNION ALL SELECT r.ended_pos FROM ref r WHERE r.id = d.ref) p),
@@ -74,7 +74,7 @@ RETURNING id
 -- name: link_replay
 UPDATE deploy SET replayed_by = :new WHERE id = :deploy
 
--- name: deploys_of_delivery
+-- name: replayable_deploys_of_delivery
 SELECT id, status, replayed_by FROM deploy INDEXED BY deploy_delivery
 WHERE delivery = :delivery ORDER BY id
 

@@ -18,10 +18,11 @@ INSERT INTO target (name) VALUES (:name) ON CONFLICT (name) DO NOTHING
 
 -- name: insert_deploy
 -- Queue a deploy unless the same one exists: one target, state, turn and call.
-INSERT INTO deploy (delivery, target, ref, state, pos, turn, call_key, replay, route, status, next_at,
-  created_at, line_at, replay_of, requested_by, is_forced, trace)
-VALUES (:delivery, :target, :ref, :state, :pos, :turn, :call_key, :replay, :route, 'waiting', :now,
-  :now, :line_at, :replay_of, :requested_by, :is_forced, :trace)
+INSERT INTO deploy (delivery, target, ref, repo, branch, state, pos, turn, call_key, replay, route,
+  status, next_at, created_at, line_at, replay_of, requested_by, is_forced, trace)
+SELECT v.id, :target, :ref, v.repo, v.branch, :state, :pos, :turn, :call_key, :replay, :route,
+  'waiting', :now, :now, :line_at, :replay_of, :requested_by, :is_forced, :trace
+FROM delivery v WHERE v.id = :delivery
 ON CONFLICT DO NOTHING
 RETURNING id
 
@@ -72,24 +73,26 @@ WHERE id = :deploy AND status = 'waiting'
 UPDATE deploy SET line_at = min(line_at, :line_at) WHERE id = :deploy
 
 -- name: wake_next_in_order
--- Make the next deploy due that waits for an older one of its target and ref.
-UPDATE deploy SET next_at = :now, waits = '', waits_until = NULL
+-- Make the next deploy due that waits for an older one of its target and ref. What it waits for
+-- stays written, so that waiting for the same thing again is no news; what is due already is not
+-- woken twice.
+UPDATE deploy SET next_at = :now
 WHERE id = (SELECT id FROM deploy INDEXED BY deploy_open
   WHERE target = :target AND ref = :ref AND status IN ('waiting', 'calling') AND status = 'waiting'
-    AND waits = 'order'
+    AND waits = 'order' AND next_at > :now
   ORDER BY pos, id LIMIT 1)
 RETURNING id
 
 -- name: wake_next_for_slot
 -- Make the deploy due that has waited longest for a slot, or for the probe, of its target.
-UPDATE deploy SET next_at = :now, waits = '', waits_until = NULL
+UPDATE deploy SET next_at = :now
 WHERE id = (SELECT id FROM deploy INDEXED BY deploy_line
-  WHERE target = :target AND status = 'waiting' AND waits = :waits
+  WHERE target = :target AND status = 'waiting' AND waits = :waits AND next_at > :now
   ORDER BY line_at, id LIMIT 1)
 RETURNING id
 
 -- name: wake_all_that_wait_for
 -- Make all deploys of a target due that wait for one reason.
-UPDATE deploy SET next_at = :now, waits = '', waits_until = NULL
-WHERE target = :target AND status = 'waiting' AND waits = :waits
+UPDATE deploy SET next_at = :now
+WHERE target = :target AND status = 'waiting' AND waits = :waits AND next_at > :now
 RETURNING id

@@ -1,3 +1,3 @@
 -- name: nothing
 -- Answer that the ledger can be read.
-SELECT 1 AS one;
+SELECT 1 AS one

@@ -1,10 +1,9 @@
 -- Intake: deliveries and the history of their refs.
 
--- name: delivery_of_guid
--- The delivery that came first with this id, one with an equal body before others.
-SELECT id, body, status, verdict, state FROM delivery INDEXED BY delivery_guid
-WHERE source = :source AND guid = :guid AND guid <> ''
-ORDER BY body = :body DESC, id DESC LIMIT 1
+-- name: deliveries_of_guid
+-- The deliveries with this id, newest first. More than one are webhooks that differ.
+SELECT id, body, status FROM delivery INDEXED BY delivery_guid
+WHERE source = :source AND guid = :guid AND guid <> '' ORDER BY id DESC LIMIT :most
 
 -- name: count_redelivery
 UPDATE delivery SET redeliveries = redeliveries + 1 WHERE id = :delivery
@@ -33,9 +32,10 @@ ON CONFLICT (ref, no) DO UPDATE SET pos = excluded.pos, origin = excluded.origin
 DELETE FROM ref_state WHERE ref = :ref AND no = :no
 
 -- name: write_ref
+-- Changes nothing where another version of the ref's states is there.
 UPDATE ref SET newest = :newest, newest_pos = :newest_pos, ended_pos = max(ended_pos, :ended_pos),
   version = :version
-WHERE id = :ref
+WHERE id = :ref AND version = :before
 
 -- name: ref_turns
 SELECT target, turn, holds, at FROM ref_turn WHERE ref = :ref
@@ -62,3 +62,18 @@ INSERT INTO payload (delivery, codec, body) VALUES (:delivery, :codec, :body)
 
 -- name: insert_route_reason
 INSERT INTO route_reason (delivery, place, route, reason) VALUES (:delivery, :place, :route, :reason)
+
+-- name: first_delivery_of_state
+-- The delivery that told first of a state of a ref.
+SELECT id FROM delivery INDEXED BY delivery_ref WHERE ref = :ref AND state = :state ORDER BY id LIMIT 1
+
+-- name: payload_files
+-- The names of the files that hold payloads.
+SELECT body FROM payload INDEXED BY payload_file WHERE codec = 'file'
+
+-- name: add_refusals
+INSERT INTO refusal (hour, source, status, count, last_at, last_reason, last_remote)
+VALUES (:hour, :source, :status, :count, :last_at, :last_reason, :last_remote)
+ON CONFLICT (hour, source, status) DO UPDATE SET count = refusal.count + excluded.count,
+  last_at = excluded.last_at, last_reason = excluded.last_reason,
+  last_remote = excluded.last_remote

@@ -50,3 +50,8 @@ ON CONFLICT (target, ref) DO NOTHING
 
 -- name: delete_failing
 DELETE FROM failing WHERE target = :target AND ref = :ref
+
+-- name: is_newest_state
+-- Whether a deploy's state is still the newest of its ref.
+SELECT d.pos >= r.newest_pos AS is_newest FROM deploy d JOIN ref r ON r.id = d.ref
+WHERE d.id = :deploy

@@ -24,3 +24,6 @@ SELECT id FROM deploy INDEXED BY deploy_open
 WHERE target = :target AND ref = :ref AND status IN ('waiting', 'calling') AND state = :state
   AND turn = :turn AND call_key = :call_key
 ORDER BY pos, id LIMIT 1
+
+-- name: postpone_delivery
+UPDATE delivery SET next_at = :next_at WHERE id = :delivery AND status = 'queued'

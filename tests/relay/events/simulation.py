@@ -185,12 +185,12 @@ def make_arrivals(
                 lost = dice.random() < 0.3
                 seen_at = outage[1] + dice.uniform(0, 600)
             if not lost:
-                arrivals.append((event, _arrival(event, delivery_id, seen_at)))
+                arrivals.append((event, Arrival(event.change, delivery_id, event.body, seen_at)))
             if dice.random() < 0.02:
                 again = seen_at + dice.expovariate(1 / (6 * HOUR))
                 if not sender.keeps_id:
                     delivery_id += "-again"
-                arrivals.append((event, _arrival(event, delivery_id, again)))
+                arrivals.append((event, Arrival(event.change, delivery_id, event.body, again)))
     return sorted(arrivals, key=lambda pair: pair[1].seen_at)
 
 
@@ -206,10 +206,6 @@ def _delay(dice: random.Random) -> float:
     if chance < 0.9:
         return dice.uniform(0.2, 3)
     return dice.uniform(3, 90) if chance < 0.98 else dice.uniform(90, 3 * HOUR)
-
-
-def _arrival(event: Event, delivery_id: str, seen_at: float) -> Arrival:
-    return Arrival(event.change, delivery_id, event.body, seen_at)
 
 
 def _last_not_repeated(arrivals: list[tuple[Event, Arrival]]) -> str:
@@ -289,16 +285,14 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     write = sys.stdout.write
-    write(
-        f"wrong of {options.histories}      without   rule   asking   questions in 100 webhooks\n"
-    )
+    title = f"wrong of {options.histories}"
+    write(f"{title:22} without   rule   asking   asked of 100 webhooks\n")
     for kind in SENDERS:
         totals = simulate_many(kind, options.histories, options.seed)
         write(
             f"{kind:22}{totals.without_rule:8}{totals.by_rule:7}{totals.asking:9}"
             f"{totals.questions_in_100:10.1f}\n"
         )
-        sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -285,3 +285,24 @@ def test_a_time_of_any_type_is_a_time_or_none_and_no_error(provider: str, value:
 )
 def test_whether_a_redelivery_keeps_its_id(provider: str, keeps: bool) -> None:
     assert DIALECTS[provider].keeps_delivery_id is keeps
+
+
+@pytest.mark.parametrize(
+    ("provider", "place", "words"),
+    [
+        ("github", "pull_request", {"open": False, "closed": True}),
+        ("gitea", "pull_request", {"open": False, "closed": True}),
+        ("forgejo", "pull_request", {"open": False, "closed": True}),
+        ("gitlab", "object_attributes", {"opened": False, "closed": True, "merged": True}),
+    ],
+)
+def test_a_pull_request_says_whether_it_is_closed(
+    provider: str, place: str, words: dict[str, bool]
+) -> None:
+    event = "Merge Request Hook" if provider == "gitlab" else "pull_request"
+    for word, closed in words.items():
+        body = sample(provider, "pull_request", sha=NEW)
+        body[place]["state"] = word
+        parsed = parse(provider, event, body)
+        assert isinstance(parsed, PullRequest)
+        assert parsed.closed is closed

@@ -2,12 +2,15 @@
 -- otherwise. An empty text means "there is none"; NULL means "not told" or "not yet".
 -- The words of `status` are relay/events/deploy_life.py's.
 
--- Facts about this ledger. `generation` counts commits of deliveries and calls, and is compared with
--- marks outside of the database, so that a restored backup is noticed (relay/ledger/generation.py).
+-- Facts about this ledger (relay/ledger/generation.py). 'instance' is its random name, 'generation'
+-- counts the commits that marks outside of the database are compared with, 'behind' is there while
+-- the ledger is older than a mark, 'ancestor <instance>' names the ledgers whose marks do not count.
 CREATE TABLE ledger (
   name TEXT PRIMARY KEY,
-  value TEXT NOT NULL
+  value TEXT NOT NULL DEFAULT '',
+  number INTEGER NOT NULL DEFAULT 0
 ) STRICT, WITHOUT ROWID;
+INSERT INTO ledger (name, value) VALUES ('instance', lower(hex(randomblob(8)))), ('generation', '');
 
 -- A branch, tag or pull request of a repository: one history.
 CREATE TABLE ref (
@@ -50,7 +53,7 @@ CREATE TABLE ref_turn (
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE delivery (
-  id INTEGER PRIMARY KEY,
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
   source TEXT NOT NULL,
   guid TEXT NOT NULL,                             -- the sender's id; empty without one
   body BLOB NOT NULL,                             -- hash of the webhook's body
@@ -88,9 +91,12 @@ CREATE INDEX delivery_guid ON delivery (source, guid) WHERE guid <> '';
 CREATE INDEX delivery_repo ON delivery (repo COLLATE NOCASE, id);
 CREATE INDEX delivery_sha ON delivery (sha, id);
 CREATE INDEX delivery_received ON delivery (received_at);
-CREATE INDEX delivery_ref ON delivery (ref, id);
+CREATE INDEX delivery_ref ON delivery (ref, state, id);
 CREATE INDEX delivery_branch ON delivery (branch, id);
 CREATE INDEX delivery_status ON delivery (status, id);
+CREATE INDEX delivery_source ON delivery (source, id);
+CREATE INDEX delivery_author ON delivery (author, id);
+CREATE INDEX delivery_verdict ON delivery (verdict, id) WHERE verdict <> 'new';
 CREATE INDEX delivery_replay ON delivery (replay_of, id) WHERE replay_of IS NOT NULL;
 
 -- Of an ignored delivery, what each route said.
@@ -105,8 +111,9 @@ CREATE TABLE route_reason (
 CREATE TABLE payload (
   delivery INTEGER PRIMARY KEY REFERENCES delivery ON DELETE CASCADE,
   codec TEXT NOT NULL CHECK (codec IN ('zstd', 'file', 'none')),
-  body BLOB NOT NULL                              -- secrets redacted; of 'none' why it is not kept
+  body BLOB NOT NULL                              -- secrets redacted; a file's name; why there is none
 ) STRICT;
+CREATE INDEX payload_file ON payload (delivery) WHERE codec = 'file';
 
 CREATE VIRTUAL TABLE delivery_text USING fts5 (
   message, content = 'delivery', content_rowid = 'id', tokenize = 'unicode61', detail = 'none',
@@ -145,10 +152,12 @@ CREATE TABLE rate_call (
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE deploy (
-  id INTEGER PRIMARY KEY,
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
   delivery INTEGER NOT NULL REFERENCES delivery,
   target INTEGER NOT NULL REFERENCES target,
   ref INTEGER NOT NULL REFERENCES ref,
+  repo TEXT NOT NULL,                             -- its delivery's, for lists in the order of ids
+  branch TEXT NOT NULL,                           -- the same
   state INTEGER NOT NULL,
   pos INTEGER NOT NULL,                           -- place of that state when the deploy was queued
   turn INTEGER NOT NULL,
@@ -197,7 +206,11 @@ CREATE INDEX deploy_target ON deploy (target, id);
 CREATE INDEX deploy_target_status ON deploy (target, status, id);
 CREATE INDEX deploy_status ON deploy (status, id);
 CREATE INDEX deploy_delivery ON deploy (delivery);
-CREATE INDEX deploy_ended ON deploy (ended_at) WHERE ended_at IS NOT NULL;
+CREATE INDEX deploy_ended ON deploy (ended_at, status) WHERE ended_at IS NOT NULL;
+CREATE INDEX deploy_created ON deploy (created_at);
+CREATE INDEX deploy_repo ON deploy (repo COLLATE NOCASE, id);
+CREATE INDEX deploy_branch ON deploy (branch, id);
+CREATE INDEX deploy_route ON deploy (route, id);
 CREATE INDEX deploy_attention ON deploy (target, ref, pos, id)
   WHERE status IN ('failed', 'uncertain') AND overtaken = 0 AND replayed_by IS NULL;
 
@@ -233,7 +246,7 @@ CREATE TABLE failing (
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE notice (
-  id INTEGER PRIMARY KEY,
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
   notifier TEXT NOT NULL,
   kind TEXT NOT NULL,
   deploy INTEGER NOT NULL,
@@ -256,7 +269,7 @@ CREATE INDEX notice_waiting ON notice (notifier, id) WHERE next_at IS NOT NULL;
 
 -- What people did.
 CREATE TABLE action (
-  id INTEGER PRIMARY KEY,
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
   at INTEGER NOT NULL,
   by TEXT NOT NULL,
   what TEXT NOT NULL,                             -- replay, cancel, approve, dismiss, pause, resume, revoke, accept
@@ -289,3 +302,7 @@ CREATE TABLE duty (
   until INTEGER NOT NULL,
   note TEXT NOT NULL DEFAULT ''
 ) STRICT, WITHOUT ROWID;
+
+-- Numbers that people see are not given out twice, even if the newest row was deleted.
+INSERT INTO sqlite_sequence (name, seq)
+VALUES ('delivery', 0), ('deploy', 0), ('notice', 0), ('action', 0);

@@ -1,0 +1,258 @@
+"""All that the ledger has of one delivery or deploy, and the timeline of a delivery."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import msgspec
+
+from relay.attempts_kept import AttemptRecord
+from relay.events.ids import public_id, row_number
+from relay.ledger.actions import consequence_of
+from relay.ledger.records import (
+    Record,
+    RecordKind,
+    deploy_record,
+    iso,
+    read_delivery,
+    read_deploy,
+)
+from relay.ledger.rows import microseconds
+from relay.ledger.transaction import Reader, Row
+from relay.ledger.zstd import unpack
+
+MOST_EXCHANGE = 262_144
+"""Bytes that are unpacked of what is kept of one attempt; ours are shorter."""
+
+
+class ActionRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """What a person did."""
+
+    at: str
+    by: str
+    what: str
+    """replay, cancel, approve, dismiss, pause, resume or accept."""
+    subject: str
+    """The id of a delivery or deploy, or the name of a target."""
+    note: str = ""
+
+
+class RouteReasonRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """What one route said to a delivery that led to nothing."""
+
+    route: str
+    reason: str
+
+
+class LiveRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """What is live on the target and ref of a deploy."""
+
+    deploy: str
+    sha: str
+    at: str
+    """When its deploy ended."""
+    states_back: int
+    """How many newer states of the ref were to be deployed there, its end included."""
+
+
+class Details(msgspec.Struct, frozen=True, kw_only=True):
+    """A record and all that belongs to it. It holds no secret and no URL."""
+
+    record: Record
+    event: Mapping[str, Any]
+    """What the webhook said; of its files only their number."""
+    attempts: Sequence[AttemptRecord] = ()
+    """Of a deploy: its calls, the newest last."""
+    actions: Sequence[ActionRecord] = ()
+    """What people did to it, the newest last."""
+    reasons: Sequence[RouteReasonRecord] = ()
+    """Of a delivery that was ignored: what each route said."""
+    deploys: Sequence[Record] = ()
+    """Of a delivery, the oldest first."""
+    live: LiveRecord | None = None
+    """Of a deploy: what is live there; None where nothing is."""
+
+
+Moment = Literal[
+    "received", "routed", "ignored", "duplicate", "queued", "attempt", "ended", "action"
+]
+"""What a row of a timeline tells of."""
+
+
+class TimelineRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One row of the timeline of a delivery."""
+
+    at: str
+    what: Moment
+    deploy: str = ""
+    """The id of the deploy that it tells of; empty where it tells of the delivery."""
+    target: str = ""
+    text: str = ""
+    """In words: a status, an outcome, an action, with the reason."""
+    by: str = ""
+    """Who acted."""
+    attempt: AttemptRecord | None = None
+
+
+async def read_details(reader: Reader, kind: RecordKind, id_: str) -> Details | None:
+    """Return all that is known of one; None where the ledger has none of this id."""
+    number = row_number(kind, id_)
+    if number is None:
+        return None
+    if kind == "delivery":
+        return await _delivery(reader, number)
+    return await _deploy(reader, number)
+
+
+async def read_timeline(reader: Reader, id_: str) -> list[TimelineRow]:
+    """Return the steps of a delivery and its deploys, the oldest first; empty where the ledger has
+    none of this id."""
+    details = await read_details(reader, "delivery", id_)
+    if details is None:
+        return []
+    record = details.record
+    rows = [TimelineRow(at=record.created_at, what="received", text=f"from {record.source}")]
+    rows += [_action_row(action) for action in details.actions]
+    if record.status != "queued":
+        rows.append(_routed(details))
+    for deploy in details.deploys:
+        rows += await _steps(reader, deploy)
+    order = {"received": 0, "ignored": 1, "duplicate": 1, "routed": 1, "queued": 2}
+    return sorted(rows, key=lambda row: (row.at, order.get(row.what, 3)))
+
+
+async def read_attempts(reader: Reader, deploy: int) -> list[AttemptRecord]:
+    """Return the calls of a deploy, the newest last."""
+    rows = await reader.rows("attempts_of_deploy", {"deploy": deploy})
+    return [attempt_record(row) for row in rows]
+
+
+async def read_actions(reader: Reader, subject: str) -> list[ActionRecord]:
+    """Return what people did to a delivery, a deploy or a target, the newest last."""
+    rows = await reader.rows("actions_on_subject", {"subject": subject})
+    return [
+        ActionRecord(
+            at=iso(row["at"]),
+            by=row["by"],
+            what=row["what"],
+            subject=row["subject"],
+            note=row["note"],
+        )
+        for row in rows
+    ]
+
+
+def attempt_record(row: Row) -> AttemptRecord:
+    """Return a row of ``attempts_of_deploy``. What was exchanged is left out where it cannot be
+    read."""
+    kept = _unpacked(row["exchange"])
+    return msgspec.structs.replace(
+        kept or AttemptRecord(at="", attempt=0, outcome=""),
+        at=iso(row["called_at"]),
+        attempt=row["number"],
+        outcome=row["outcome"],
+        reason=row["reason"],
+        status=row["http"],
+        ms=row["ms"],
+    )
+
+
+async def _delivery(reader: Reader, number: int) -> Details | None:
+    record = await read_delivery(reader, number)
+    if record is None:
+        return None
+    deploys = await reader.rows("deploy_records_of_delivery", {"delivery": number})
+    reasons = await reader.rows("route_reasons", {"delivery": number})
+    return Details(
+        record=record,
+        event=await _event(reader, number),
+        actions=await read_actions(reader, record.id),
+        reasons=[RouteReasonRecord(route=row["route"], reason=row["reason"]) for row in reasons],
+        deploys=[deploy_record(row) for row in deploys],
+    )
+
+
+async def _deploy(reader: Reader, number: int) -> Details | None:
+    record = await read_deploy(reader, number)
+    if record is None:
+        return None
+    delivery = row_number("delivery", record.delivery) or 0
+    return Details(
+        record=record,
+        event=await _event(reader, delivery),
+        attempts=await read_attempts(reader, number),
+        actions=await read_actions(reader, record.id),
+        live=await read_live(reader, number),
+    )
+
+
+async def read_live(reader: Reader, deploy: int) -> LiveRecord | None:
+    """Return what is live on the target and ref of a deploy; None where nothing is."""
+    consequence = await consequence_of(reader, deploy)
+    live = consequence.live
+    if live is None:
+        return None
+    return LiveRecord(
+        deploy=public_id("deploy", live.deploy),
+        sha=live.sha,
+        at=iso(microseconds(live.at)),
+        states_back=consequence.states_back,
+    )
+
+
+async def _event(reader: Reader, delivery: int) -> dict[str, Any]:
+    row = await reader.row("event_of_delivery", {"delivery": delivery})
+    if row is None:
+        return {}
+    event: dict[str, Any] = msgspec.json.decode(row["event"])
+    if "files" in event:
+        event["files"] = len(event["files"])
+    return event
+
+
+async def _steps(reader: Reader, deploy: Record) -> list[TimelineRow]:
+    """Return the rows of one deploy."""
+    of: dict[str, Any] = {"deploy": deploy.id, "target": deploy.target}
+    rows = [TimelineRow(at=deploy.created_at, what="queued", text=deploy.route, **of)]
+    for attempt in await read_attempts(reader, row_number("deploy", deploy.id) or 0):
+        text = ": ".join(part for part in (attempt.outcome, attempt.reason) if part)
+        rows.append(TimelineRow(at=attempt.at, what="attempt", text=text, attempt=attempt, **of))
+    rows += [_action_row(action, deploy) for action in await read_actions(reader, deploy.id)]
+    if deploy.ended_at:
+        text = ": ".join(part for part in (deploy.status, deploy.reason) if part)
+        rows.append(TimelineRow(at=deploy.ended_at, what="ended", text=text, **of))
+    return rows
+
+
+def _routed(details: Details) -> TimelineRow:
+    record = details.record
+    at = min((deploy.created_at for deploy in details.deploys), default=record.created_at)
+    if record.status == "routed":
+        number = len(details.deploys)
+        text = f"{number} deploy{'' if number == 1 else 's'}"
+        return TimelineRow(at=at, what="routed", text=text)
+    if record.status == "duplicate":
+        return TimelineRow(at=at, what="duplicate", text=record.reason)
+    return TimelineRow(at=at, what="ignored", text=record.reason)
+
+
+def _action_row(action: ActionRecord, deploy: Record | None = None) -> TimelineRow:
+    return TimelineRow(
+        at=action.at,
+        what="action",
+        deploy=deploy.id if deploy else "",
+        target=deploy.target if deploy else "",
+        text=": ".join(part for part in (action.what, action.note) if part),
+        by=action.by,
+    )
+
+
+def _unpacked(exchange: bytes | None) -> AttemptRecord | None:
+    """Return what was exchanged, as an AttemptRecord in compressed JSON."""
+    if exchange is None:
+        return None
+    try:
+        return msgspec.json.decode(unpack(exchange, MOST_EXCHANGE), type=AttemptRecord)
+    except (ValueError, msgspec.DecodeError):
+        return None

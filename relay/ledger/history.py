@@ -1,0 +1,330 @@
+"""The history: what happened, newest first, in exact pages.
+
+It is merged out of four streams: deliveries as they came, deploys as they were queued, deploys as
+they ended, and what people did. Each stream has its own order, and the cursor of a page says how
+far each was read: so pages leave no gap and repeat nothing, whatever arrives meanwhile. The calls
+of a deploy stand on its own page.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator, Sequence
+from typing import NamedTuple
+
+import msgspec
+
+from relay.events.ids import public_id, row_number
+from relay.ledger.filters import Filter
+from relay.ledger.history_rows import (
+    ACTION_EVENTS,
+    DELIVERY_EVENTS,
+    END_EVENTS,
+    QUEUED_EVENTS,
+    HistoryFilter,
+    HistoryRow,
+    action_row,
+    delivery_row,
+    end_row,
+    queued_row,
+)
+from relay.ledger.lists import list_numbers
+from relay.ledger.records import RecordKind
+from relay.ledger.rows import microseconds
+from relay.ledger.transaction import Reader, Row
+
+__all__ = ["HistoryFilter", "HistoryPage", "HistoryRow", "read_history"]
+
+CHUNK = 500
+"""Rows that are read of a stream at a time."""
+
+FEW = 500
+"""Deliveries or deploys whose rows are read by their ids. A search that fits more of them is found
+sooner by walking the streams."""
+
+_LAST = 2**62
+
+_CURSOR = re.compile(r"([0-9]{1,19})\.([0-9]{1,19})\.([0-9]{1,19})\.([0-9]{1,19})\.([0-9]{1,19})")
+
+
+class HistoryPage(msgspec.Struct, frozen=True, kw_only=True):
+    """One page of the history."""
+
+    rows: Sequence[HistoryRow]
+    """The newest first."""
+    next: str
+    """The ``cursor`` of the next page; empty where this is the last one."""
+
+
+class _Key(NamedTuple):
+    """A place in a stream: what comes next is less. ``at`` counts for ends only."""
+
+    at: int
+    id: int
+
+
+class _Event(NamedTuple):
+    key: _Key
+    at: int
+    row: HistoryRow | None
+
+
+_Stream = AsyncIterator[_Event]
+
+
+class _Walk:
+    """One stream: its next wanted event, and how far it was read before that."""
+
+    def __init__(self, stream: _Stream, chosen: HistoryFilter, start: _Key) -> None:
+        self._stream = stream
+        self._chosen = chosen
+        self.reached = start
+        self.next: _Event | None = None
+        self._since = microseconds(chosen.since)
+
+    async def advance(self) -> None:
+        """Go to the next wanted event."""
+        if self.next is not None:
+            self.reached = self.next.key
+        self.next = None
+        async for event in self._stream:
+            if event.at < self._since:
+                return
+            if event.row is not None and self._chosen.wants(event.row, event.at):
+                self.next = event
+                return
+            self.reached = event.key
+
+
+async def read_history(
+    reader: Reader, chosen: HistoryFilter, limit: int, cursor: str = ""
+) -> HistoryPage:
+    """Return the newest ``limit`` events that fit, of those after ``cursor``: the ``next`` of the
+    page before. Raises ValueError for a cursor that is none."""
+    starts = _starts(cursor)
+    streams = await _streams(reader, chosen, starts)
+    walks = [_Walk(stream, chosen, start) for stream, start in zip(streams, starts, strict=True)]
+    for walk in walks:
+        await walk.advance()
+    rows: list[HistoryRow] = []
+    while True:
+        # Of one moment the later step comes first: an end before what was queued, that before
+        # the delivery.
+        best = max(
+            (walk for walk in walks if walk.next is not None),
+            key=lambda walk: (walk.next.at if walk.next else 0, walks.index(walk)),
+            default=None,
+        )
+        if best is None or best.next is None or best.next.row is None:
+            return HistoryPage(rows=rows, next="")
+        if len(rows) == limit:
+            return HistoryPage(rows=rows, next=_cursor([walk.reached for walk in walks]))
+        rows.append(best.next.row)
+        await best.advance()
+
+
+def _starts(cursor: str) -> list[_Key]:
+    if not cursor:
+        return [_Key(_LAST, _LAST)] * 4
+    parts = _CURSOR.fullmatch(cursor)
+    if parts is None:
+        raise ValueError(f"{cursor!r} is no place in the history")
+    delivery, queued, ended_at, ended, action = (min(int(part), _LAST) for part in parts.groups())
+    return [_Key(_LAST, delivery), _Key(_LAST, queued), _Key(ended_at, ended), _Key(_LAST, action)]
+
+
+def _cursor(keys: Sequence[_Key]) -> str:
+    delivery, queued, end, action = keys
+    return f"{delivery.id}.{queued.id}.{end.at}.{end.id}.{action.id}"
+
+
+async def _streams(reader: Reader, chosen: HistoryFilter, starts: Sequence[_Key]) -> list[_Stream]:
+    """Return the four streams; one that cannot have what is looked for is empty."""
+    only_people = bool(chosen.by)
+    wanted = [
+        any(chosen.wants_event(event) for event in events) and (not only_people or is_action)
+        for events, is_action in (
+            (DELIVERY_EVENTS, False),
+            (QUEUED_EVENTS, False),
+            (END_EVENTS, False),
+            (ACTION_EVENTS, True),
+        )
+    ]
+    few = (
+        None
+        if only_people
+        else await _few(reader, chosen, ends_only=wanted == [False, False, True, False])
+    )
+    if few is not None:
+        kept = [
+            _kept(events, start) if is_wanted else _nothing()
+            for events, start, is_wanted in zip(few, starts, wanted, strict=True)
+        ]
+        return list(kept)
+    walked = (_deliveries, _queued, _ends, _actions)
+    return [
+        walk(reader, chosen, start) if is_wanted else _nothing()
+        for walk, start, is_wanted in zip(walked, starts, wanted, strict=True)
+    ]
+
+
+async def _deliveries(reader: Reader, chosen: HistoryFilter, start: _Key) -> _Stream:
+    before = await _before(reader, "history_delivery_below", chosen, start)
+    while rows := await reader.rows("history_deliveries", {"before": before, "most": CHUNK}):
+        for row in rows:
+            yield _delivery_event(row)
+        before = rows[-1]["id"]
+
+
+async def _queued(reader: Reader, chosen: HistoryFilter, start: _Key) -> _Stream:
+    before = await _before(reader, "history_deploy_below", chosen, start)
+    while rows := await reader.rows("history_deploys", {"before": before, "most": CHUNK}):
+        for row in rows:
+            yield _queued_event(row)
+        before = rows[-1]["id"]
+
+
+async def _ends(reader: Reader, chosen: HistoryFilter, start: _Key) -> _Stream:
+    key = start
+    if chosen.until:
+        key = min(key, _Key(microseconds(chosen.until), 0))
+    while True:
+        place = {"at": key.at, "before": key.id, "most": CHUNK}
+        rows = await reader.rows("history_ends", place)
+        if not rows:
+            return
+        for row in rows:
+            key = _Key(row["at"], row["id"])
+            yield _Event(key, row["at"], end_row(row, row["at"]))
+
+
+async def _actions(reader: Reader, chosen: HistoryFilter, start: _Key) -> _Stream:
+    before = await _before(reader, "history_action_below", chosen, start)
+    while rows := await reader.rows("history_actions", {"before": before, "most": CHUNK}):
+        for row in rows:
+            yield await _action_event(reader, row)
+        before = rows[-1]["id"]
+
+
+async def _kept(events: Sequence[_Event], start: _Key) -> _Stream:
+    for event in sorted(events, key=lambda each: each.key, reverse=True):
+        if event.key < start:
+            yield event
+
+
+async def _nothing() -> _Stream:
+    none: Sequence[_Event] = ()
+    for event in none:
+        yield event
+
+
+async def _before(reader: Reader, query: str, chosen: HistoryFilter, start: _Key) -> int:
+    """Return the id below which a stream is read: ids are given out in the order of time, so the
+    first one that is not later than ``until`` is found by halving."""
+    if not chosen.until:
+        return start.id
+    until = microseconds(chosen.until)
+    low, row = 0, await reader.row(query, {"id": start.id - 1})
+    high = row["id"] if row is not None else 0
+    while low < high:
+        middle = (low + high + 1) // 2
+        row = await reader.row(query, {"id": middle})
+        if row is None or row["at"] < until:
+            low = middle
+        else:
+            high = row["id"] - 1
+    return low + 1
+
+
+async def _few(
+    reader: Reader, chosen: HistoryFilter, *, ends_only: bool
+) -> list[list[_Event]] | None:
+    """Return the events of each stream where a search fits few deliveries or deploys; None where
+    it fits many, or all."""
+    statuses: frozenset[str] = frozenset()
+    if ends_only and chosen.events is not None:
+        known = (event.removeprefix("deploy.") for event in END_EVENTS)
+        statuses = frozenset(name for name in known if chosen.wants_event(f"deploy.{name}"))
+        if statuses & {"failed", "uncertain"}:
+            statuses |= {"dismissed"}
+    names = [("delivery", chosen.deliveries), ("deploy", chosen.deploys)]
+    has_ids = any(ids for _, ids in names)
+    if not (has_ids or chosen.repos or chosen.sources or chosen.targets or chosen.sha or statuses):
+        return None
+    deliveries, deploys = _numbers(chosen)
+    if not has_ids:
+        by_deploy = bool(chosen.targets or statuses)
+        looked_for = Filter(
+            repos=chosen.repos,
+            sources=chosen.sources,
+            targets=chosen.targets,
+            sha=chosen.sha,
+            statuses=statuses,
+        )
+        kind: RecordKind = "deploy" if by_deploy else "delivery"
+        numbers = await list_numbers(reader, kind, looked_for, FEW + 1)
+        if len(numbers) > FEW:
+            return None
+        deliveries, deploys = ([], numbers) if by_deploy else (numbers, [])
+    return await _events_of(reader, deliveries, deploys, chosen.targets)
+
+
+def _numbers(chosen: HistoryFilter) -> tuple[list[int], list[int]]:
+    deliveries = [row_number("delivery", id_) for id_ in chosen.deliveries]
+    deploys = [row_number("deploy", id_) for id_ in chosen.deploys]
+    return [one for one in deliveries if one], [one for one in deploys if one]
+
+
+async def _events_of(
+    reader: Reader, deliveries: Sequence[int], deploys: Sequence[int], targets: frozenset[str]
+) -> list[list[_Event]]:
+    received: list[_Event] = []
+    queued: list[_Event] = []
+    ends: list[_Event] = []
+    actions: list[_Event] = []
+    numbers = set(deploys)
+    for number in deliveries:
+        row = await reader.row("history_delivery", {"id": number})
+        if row is not None:
+            received.append(_delivery_event(row))
+        rows = await reader.rows("history_deploys_of_delivery", {"id": number})
+        numbers |= {int(one["id"]) for one in rows}
+        actions += await _actions_on(reader, public_id("delivery", number))
+    for number in numbers:
+        row = await reader.row("history_deploy", {"id": number})
+        if row is None:
+            continue
+        queued.append(_queued_event(row))
+        if row["ended_at"] is not None:
+            at = row["ended_at"]
+            ends.append(_Event(_Key(at, number), at, end_row(row, at)))
+        actions += await _actions_on(reader, public_id("deploy", number))
+    for name in targets:
+        actions += await _actions_on(reader, name)
+    return [received, queued, ends, actions]
+
+
+async def _actions_on(reader: Reader, subject: str) -> list[_Event]:
+    rows = await reader.rows("history_actions_on", {"subject": subject})
+    return [await _action_event(reader, row) for row in rows]
+
+
+def _delivery_event(row: Row) -> _Event:
+    return _Event(_Key(_LAST, row["id"]), row["at"], delivery_row(row))
+
+
+def _queued_event(row: Row) -> _Event:
+    return _Event(_Key(_LAST, row["id"]), row["at"], queued_row(row))
+
+
+async def _action_event(reader: Reader, row: Row) -> _Event:
+    subject = None
+    deploy = row_number("deploy", row["subject"])
+    delivery = row_number("delivery", row["subject"])
+    if deploy is not None:
+        about = await reader.row("history_deploy", {"id": deploy})
+        subject = queued_row(about) if about is not None else None
+    elif delivery is not None:
+        about = await reader.row("history_delivery", {"id": delivery})
+        subject = delivery_row(about) if about is not None else None
+    return _Event(_Key(_LAST, row["id"]), row["at"], action_row(row, subject))

@@ -1,0 +1,162 @@
+-- Lists: what they show, and in which order they walk.
+
+-- name: delivery_record
+-- What lists tell of a delivery.
+SELECT id, source, kind, action, repo, ref_name, branch, sha, sender, author, message, verdict, status,
+  reason, uncertain, redeliveries, replay_of, requested_by, cancelled_by, received_at
+FROM delivery WHERE id = :delivery
+
+-- name: deploy_ends_of_delivery
+-- How the deploys of a delivery stand, the oldest first.
+SELECT id, status, ended_at FROM deploy WHERE delivery = :delivery ORDER BY id
+
+-- name: deploy_record
+-- What lists tell of a deploy.
+SELECT d.id, d.delivery, d.status, d.reason, d.route, d.attempt, d.created_at, d.ended_at, d.waits,
+  d.waits_until, d.http, d.deployment_id, d.live_before, d.overtaken, d.superseded_by, d.replay_of,
+  d.replayed_by, d.requested_by, d.cancelled_by, d.approved_by, d.dismissed_by, v.source, v.kind,
+  v.action, v.repo, v.ref_name, v.branch, v.sha, v.sender, v.author, v.message, v.verdict, v.uncertain,
+  t.name AS target_name, l.deploy AS live_deploy
+FROM deploy d
+JOIN delivery v ON v.id = d.delivery
+JOIN target t ON t.id = d.target
+LEFT JOIN live l ON l.target = d.target AND l.ref = d.ref
+WHERE d.id = :deploy
+
+-- name: deploy_records_of_delivery
+-- The same of each deploy of a delivery, the oldest first.
+SELECT d.id, d.delivery, d.status, d.reason, d.route, d.attempt, d.created_at, d.ended_at, d.waits,
+  d.waits_until, d.http, d.deployment_id, d.live_before, d.overtaken, d.superseded_by, d.replay_of,
+  d.replayed_by, d.requested_by, d.cancelled_by, d.approved_by, d.dismissed_by, v.source, v.kind,
+  v.action, v.repo, v.ref_name, v.branch, v.sha, v.sender, v.author, v.message, v.verdict, v.uncertain,
+  t.name AS target_name, l.deploy AS live_deploy
+FROM deploy d
+JOIN delivery v ON v.id = d.delivery
+JOIN target t ON t.id = d.target
+LEFT JOIN live l ON l.target = d.target AND l.ref = d.ref
+WHERE d.delivery = :delivery
+ORDER BY d.id
+
+-- name: newest_deliveries
+SELECT id FROM delivery WHERE id < :before ORDER BY id DESC LIMIT :most
+
+-- name: newest_deploys
+SELECT id FROM deploy WHERE id < :before ORDER BY id DESC LIMIT :most
+
+-- name: attempts_of_deploy
+SELECT number, called_at, ms, http, outcome, reason, exchange FROM attempt WHERE deploy = :deploy
+ORDER BY number
+
+-- name: actions_on_subject
+SELECT at, by, what, subject, note FROM action WHERE subject = :subject ORDER BY id
+
+-- name: route_reasons
+SELECT route, reason FROM route_reason WHERE delivery = :delivery ORDER BY place
+
+-- name: event_of_delivery
+SELECT event FROM delivery WHERE id = :delivery
+
+-- Places in a list: ids of one key, newest first. Each of these walks one index.
+
+-- name: deliveries_of_status
+SELECT id FROM delivery WHERE status = :key AND id < :before ORDER BY id DESC LIMIT :most
+
+-- name: deliveries_of_source
+SELECT id FROM delivery WHERE source = :key AND id < :before ORDER BY id DESC LIMIT :most
+
+-- name: deliveries_of_repo
+SELECT id FROM delivery WHERE repo = :key COLLATE NOCASE AND id < :before ORDER BY id DESC LIMIT :most
+
+-- name: deliveries_of_branch
+SELECT id FROM delivery WHERE branch = :key AND id < :before ORDER BY id DESC LIMIT :most
+
+-- name: deliveries_of_author
+SELECT id FROM delivery WHERE author = :key AND id < :before ORDER BY id DESC LIMIT :most
+
+-- name: deliveries_of_verdict
+-- Of a verdict that is not 'new': nearly all are.
+SELECT id FROM delivery WHERE verdict = :key AND verdict <> 'new' AND id < :before
+ORDER BY id DESC LIMIT :most
+
+-- name: deliveries_of_commit
+-- The range holds the commits that begin alike. It is sorted, and mostly small.
+SELECT id FROM delivery WHERE sha >= :first AND sha < :last AND id < :before ORDER BY id DESC LIMIT :most
+
+-- name: deliveries_of_time
+SELECT id FROM delivery WHERE received_at >= :since AND received_at < :until LIMIT :most
+
+-- name: deploys_of_status
+SELECT id FROM deploy WHERE status = :key AND id < :before ORDER BY id DESC LIMIT :most
+
+-- name: deploys_of_target
+SELECT d.id FROM deploy d WHERE d.target = (SELECT t.id FROM target t WHERE t.name = :key)
+  AND d.id < :before
+ORDER BY d.id DESC LIMIT :most
+
+-- name: deploys_of_target_and_status
+SELECT d.id FROM deploy d WHERE d.target = (SELECT t.id FROM target t WHERE t.name = :key)
+  AND d.status = :status AND d.id < :before
+ORDER BY d.id DESC LIMIT :most
+
+-- name: deploys_of_route
+SELECT id FROM deploy WHERE route = :key AND id < :before ORDER BY id DESC LIMIT :most
+
+-- name: deploys_of_repo
+SELECT id FROM deploy WHERE repo = :key COLLATE NOCASE AND id < :before ORDER BY id DESC LIMIT :most
+
+-- name: deploys_of_branch
+SELECT id FROM deploy WHERE branch = :key AND id < :before ORDER BY id DESC LIMIT :most
+
+-- name: deploys_of_time
+SELECT id FROM deploy WHERE created_at >= :since AND created_at < :until LIMIT :most
+
+-- name: deploys_of_attention
+-- Deploys that need a person. The order of the index is another one, but there are few.
+SELECT id FROM deploy
+WHERE status IN ('failed', 'uncertain') AND overtaken = 0 AND replayed_by IS NULL AND id < :before
+ORDER BY id DESC LIMIT :most
+
+-- name: deploy_ids_of_delivery
+SELECT id FROM deploy WHERE delivery = :delivery
+
+-- name: last_delivery_before
+-- The highest id of the last deliveries before a time: those of one moment come in any order.
+SELECT max(id) AS id FROM (SELECT id FROM delivery WHERE received_at < :until
+  ORDER BY received_at DESC LIMIT :most) AS last_ones
+
+-- name: last_deploy_before
+SELECT max(id) AS id FROM (SELECT id FROM deploy WHERE created_at < :until
+  ORDER BY created_at DESC LIMIT :most) AS last_ones
+
+-- name: first_delivery_since
+-- The lowest id of the first deliveries since a time.
+SELECT min(id) AS id FROM (SELECT id FROM delivery WHERE received_at >= :since
+  ORDER BY received_at LIMIT :most) AS first_ones
+
+-- name: first_deploy_since
+SELECT min(id) AS id FROM (SELECT id FROM deploy WHERE created_at >= :since
+  ORDER BY created_at LIMIT :most) AS first_ones
+
+-- name: names_of_repos
+-- Each repository once, by one look into the index for each.
+WITH RECURSIVE names (name) AS (
+  SELECT (SELECT repo FROM delivery ORDER BY repo COLLATE NOCASE LIMIT 1)
+  UNION ALL
+  SELECT (SELECT repo FROM delivery WHERE repo COLLATE NOCASE > name
+    ORDER BY repo COLLATE NOCASE LIMIT 1) FROM names WHERE name IS NOT NULL)
+SELECT name FROM names WHERE name IS NOT NULL
+
+-- name: names_of_authors
+-- Each author once, in the same way.
+WITH RECURSIVE names (name) AS (
+  SELECT (SELECT author FROM delivery WHERE author > '' ORDER BY author LIMIT 1)
+  UNION ALL
+  SELECT (SELECT author FROM delivery WHERE author > name ORDER BY author LIMIT 1)
+  FROM names WHERE name IS NOT NULL)
+SELECT name FROM names WHERE name IS NOT NULL
+
+-- name: names_of_branches
+-- Each branch within a range whose name has a text in it. Branches are many, so the whole range of
+-- the index is read.
+SELECT DISTINCT branch AS name FROM delivery
+WHERE branch >= :first AND branch < :last AND branch LIKE :like ESCAPE '\'

@@ -1,0 +1,32 @@
+-- Queries that another database has in its own words.
+
+-- name: last_ids
+-- The last number given out of each kind of id that people see.
+SELECT name, seq AS number FROM sqlite_sequence
+WHERE name IN ('delivery', 'deploy', 'notice', 'action')
+
+-- name: raise_last_id
+-- Give out numbers above :number from now on.
+UPDATE sqlite_sequence SET seq = max(seq, :number) WHERE name = :kind
+
+-- name: delivery_facts
+-- What filters compare of these deliveries: :ids is a JSON list.
+SELECT v.id, v.id AS delivery, v.status, v.source, v.repo, v.branch, v.sha, v.author, v.verdict,
+  v.received_at AS at
+FROM json_each(:ids) j JOIN delivery v ON v.id = j.value
+
+-- name: deploy_facts
+-- What filters compare of these deploys: :ids is a JSON list.
+SELECT d.id, d.delivery, d.status, v.source, d.repo, d.branch, v.sha, v.author, v.verdict, d.route,
+  t.name AS target, d.created_at AS at,
+  (d.status IN ('failed', 'uncertain') AND d.overtaken = 0 AND d.replayed_by IS NULL) AS attention
+FROM json_each(:ids) j JOIN deploy d ON d.id = j.value JOIN delivery v ON v.id = d.delivery
+JOIN target t ON t.id = d.target
+
+-- name: deliveries_of_words
+-- Deliveries whose message has all words; :words is a query of FTS5.
+SELECT rowid AS id FROM delivery_text
+WHERE delivery_text MATCH :words AND rowid < :before ORDER BY rowid DESC LIMIT :most
+
+-- name: has_words
+SELECT rowid AS id FROM delivery_text WHERE delivery_text MATCH :words AND rowid = :delivery

@@ -1,0 +1,1 @@
+"""The receiver: a webhook is verified, committed to the ledger, and answered."""

@@ -1,0 +1,1 @@
+"""A deploy, from its claim to its outcome."""

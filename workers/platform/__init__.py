@@ -1,0 +1,1 @@
+"""What knows how deploy platforms are called and what they answer."""
