@@ -8,7 +8,9 @@ from relay.audit import event_fields
 from relay.events.event import Event
 from relay.events.ids import public_id
 from relay.ledger.actions import ActionLine, DeliveryLine
-from relay.ledger.rows import DeployLine
+from relay.ledger.holder import Stuck
+from relay.ledger.records import iso
+from relay.ledger.rows import DeployLine, microseconds
 
 
 def delivery_line(
@@ -27,6 +29,22 @@ def delivery_line(
         "remote": remote,
         "config": config,
     }
+
+
+def holder_fields(stuck: Stuck) -> dict[str, Any]:
+    """Return the fields of a line about a process that kept the ledger's lock."""
+    return {
+        "pid": stuck.holder.pid,
+        "started": iso(microseconds(stuck.holder.started_at)),
+        "seconds": round(stuck.seconds, 1),
+    }
+
+
+def holder_in_words(stuck: Stuck) -> str:
+    """Return who keeps the ledger's lock, and for how long."""
+    return "process {pid}, started {started}, has kept the ledger's lock for {seconds:g} s".format(
+        **holder_fields(stuck)
+    )
 
 
 def deploy_fields(line: DeployLine) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from relay.commands.console import console
 from relay.commands.demonstration import demonstrate
 from relay.commands.draining import drain
 from relay.commands.exits import exits
+from relay.commands.ledger import ledger
 from relay.commands.operating import operating
 from relay.commands.running import serve, up, worker
 from relay.commands.targets import targets
@@ -39,7 +40,7 @@ def main() -> None:
 for _command in (
     *(up, serve, worker, console, demonstrate),
     *(check, explain, send, schema),
-    *(targets, top, drain, token, audit, tail),
+    *(targets, top, drain, token, audit, tail, ledger),
 ):
     main.add_command(_command)
 

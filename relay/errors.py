@@ -208,6 +208,10 @@ class LedgerUnusable(RelayError):
     """The ledger cannot be opened here, and waiting would not help."""
 
 
+class LedgerNotBehind(RelayError):
+    """There is nothing to accept: no mark is ahead of the ledger."""
+
+
 class RedisUnavailable(StoreUnavailable):
     """Redis is away, too slow, out of memory, or takes no writes."""
 

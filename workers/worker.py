@@ -30,6 +30,7 @@ from relay.ledger.due import due
 from relay.queue.rq_job import Wakeup
 from relay.queue.sweep import Sweep
 from relay.store import CONNECT_TIMEOUT, connect_async
+from relay.tasks import end_tasks
 from workers.flights import Flights
 from workers.heartbeat import HEARTBEAT, Heartbeat
 from workers.job_marks import JobMarks
@@ -119,9 +120,9 @@ class RelayWorker(BaseWorker):
             )
             with shared(rt):
                 beside = [
-                    asyncio.create_task(task)
-                    for task in (heart.run(), commands.run(), marks.run(), sweep.run())
+                    asyncio.create_task(task) for task in (heart.run(), commands.run(), marks.run())
                 ]
+                sweep.start()
                 with suppress(TimeoutError):
                     async with asyncio.timeout(CONNECT_TIMEOUT if await _answers(redis) else 0):
                         await commands.listening.wait()
@@ -140,12 +141,11 @@ class RelayWorker(BaseWorker):
                 flights.is_open = False
                 flights.close()
                 beside.append(asyncio.create_task(heart.announce_end()))
-                await _cancel(taking)
+                await end_tasks(taking)
                 await self._land(flights)
                 await marks.write()
-                with suppress(LedgerUnavailable):
-                    await sweep.give_up()
-                await _cancel(beside)
+                await sweep.stop()
+                await end_tasks(beside)
             with suppress(RedisError, OSError):
                 await heart.die()
         log.info("worker.stopped", worker=self.name)
@@ -238,7 +238,7 @@ class RelayWorker(BaseWorker):
         await asyncio.wait([landing], timeout=LAST_WORDS)
         if flights.running:
             _logger.warning("%d runs are left to be found", len(flights.running))
-        await _cancel([landing, hurry])
+        await end_tasks([landing, hurry])
 
 
 @asynccontextmanager
@@ -267,13 +267,3 @@ def _words(error: Exception) -> str:
     if isinstance(error, AuditUnavailable):
         return str(error)
     return f"Redis does not answer ({type(error).__name__})"
-
-
-async def _cancel(tasks: list[asyncio.Task[Any]]) -> None:
-    """End tasks. It may take more than once: redis-py loses a cancellation while it connects. For
-    the same reason none of them may be a group, which passes only the first one on."""
-    pending = set(tasks)
-    while pending:
-        for task in pending:
-            task.cancel()
-        _, pending = await asyncio.wait(pending, timeout=0.1)

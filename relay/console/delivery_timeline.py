@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from relay.attempts_kept import AttemptRecord
-from relay.console.words import VERDICTS, Line, stage, standing
+from relay.console.words import VERDICTS, Line, sentence, stage, standing
 from relay.ledger.details import ActionRecord, Details
 from relay.ledger.records import Record
 from relay.routing import Decision
@@ -96,7 +96,7 @@ def _received(record: Record) -> str:
 def _history_of(record: Record) -> list[str]:
     lines = [VERDICTS[record.verdict]] if record.verdict in VERDICTS else []
     if record.uncertain:
-        lines.append(f"Its place in the history of its ref is uncertain: {record.uncertain}.")
+        lines.append(sentence(record.uncertain))
     if record.redeliveries:
         times = "once" if record.redeliveries == 1 else f"{record.redeliveries} times"
         lines.append(f"The git server sent it again {times}.")

@@ -19,7 +19,7 @@ from relay.errors import NoSuchThing
 from relay.events.event import Event, Ignored
 from relay.explanation import explanation, understood
 from relay.ledger.overview import TargetSeen, read_targets
-from relay.ledger.transaction import Reader
+from relay.ledger.remaining import read_remaining
 
 MASK = "****"
 
@@ -35,7 +35,7 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
     config: str
     """The version of relay.yaml, as in the audit."""
     queued: int
-    """Deliveries and deploys that a worker would take now."""
+    """Deliveries, deploys and notices that a worker would take now."""
 
 
 class RouteShown(msgspec.Struct, frozen=True, kw_only=True):
@@ -155,15 +155,9 @@ class Explained(msgspec.Struct, frozen=True, kw_only=True):
 async def health(asked: Asked[Nothing, Nothing]) -> Health:
     """Tell whether the console can do its work."""
     context = asked.context
-    queued = await context.ledger.read(_waiting_for_worker)
-    return Health(status="ok", version=__version__, config=context.plan().version, queued=queued)
-
-
-async def _waiting_for_worker(reader: Reader) -> int:
-    """Return how many deliveries and deploys a worker would take now."""
-    deliveries = await reader.row("count_queued_deliveries")
-    waits = {row["waits"]: int(row["number"]) for row in await reader.rows("waits")}
-    return (deliveries["number"] if deliveries is not None else 0) + waits.get("", 0)
+    left = await context.ledger.read(read_remaining)
+    version = context.plan().version
+    return Health(status="ok", version=__version__, config=version, queued=left.queued)
 
 
 async def list_routes(asked: Asked[Nothing, Nothing]) -> Routes:

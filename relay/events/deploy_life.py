@@ -117,6 +117,7 @@ TRANSITIONS: tuple[Transition, ...] = (
     Transition("waiting", Step.EXPIRE, "failed", "worker", "nobody approved it in time"),
     Transition("waiting", Step.FAIL, "failed", "worker", "it has no target or no call to make"),
     Transition("waiting", Step.CANCEL, "cancelled", "person", "a person cancels it"),
+    Transition("waiting", Step.DOUBT, "uncertain", "person", "it is a restored ledger's"),
     Transition("waiting", Step.SUPERSEDE, "superseded", "receiver", "its ref ended"),
     Transition("waiting", Step.SUPERSEDE, "superseded", "routing", "a newer state of its ref came"),
     Transition("waiting", Step.SUPERSEDE, "superseded", "worker", "a newer state went live"),

@@ -80,10 +80,13 @@ async def claim(tx: Transaction, number: int, name: str, policies: Policies) -> 
     """Decide on a deploy that is due, and note its call where it may be made.
 
     ``name`` is the claim, which nobody else uses. Return None for a wake-up too many: the deploy is
-    not due, or has ended.
+    not due, or has ended. It is None, too, while the ledger is behind.
     """
     row = await tx.row("claim_facts", {"deploy": number})
     if row is None or row["next_at"] is None or row["next_at"] > tx.now:
+        return None
+    if tx.is_behind:
+        # It may have been called in the time that the ledger has forgotten.
         return None
     return await _Claim(tx, row, name, policies).run()
 

@@ -70,3 +70,23 @@ async def read_duty(reader: Reader, name: str) -> Duty | None:
 async def give_up_duty(tx: Transaction, name: str, owner: str) -> None:
     """Let another process take a duty at once."""
     await tx.run("give_up_duty", {"name": name, "owner": owner})
+
+
+class QueueRebuilt(NamedTuple):
+    """That Redis was emptied or put back, and what was done."""
+
+    at: int
+    """Microseconds since the Unix epoch."""
+    jobs: int
+    """Jobs that were made again."""
+
+
+async def note_rebuilt(tx: Transaction, jobs: int) -> None:
+    """Note that Redis was found emptied or put back now, and so many jobs were made again."""
+    await tx.run("write_ledger_fact", {"name": "rebuilt", "value": f"{tx.now} {jobs}"})
+
+
+async def read_rebuilt(reader: Reader) -> QueueRebuilt | None:
+    """Return when Redis was last found emptied or put back; None if it never was."""
+    row = await reader.row("ledger_fact", {"name": "rebuilt"})
+    return None if row is None else QueueRebuilt(*map(int, row["value"].split()))

@@ -94,6 +94,7 @@ class Ledger:
         self._failure: LedgerUnavailable | None = None
         self._marked_at = -MARK_SECONDS
         self._has_grown = False
+        self._is_closed = False
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="ledger-read")
         self._idle = [connect(folder / FILE, mode="ro")]
         self._glance = connect(folder / FILE, mode="ro")
@@ -130,6 +131,11 @@ class Ledger:
         """Why the last commit was refused; empty after one that was not."""
         return str(self._failure) if self._failure else ""
 
+    async def refresh(self) -> bool:
+        """Read again whether the ledger is behind, and return it. Raises LedgerUnavailable."""
+        self.behind = await self.glance(read_behind)
+        return self.is_behind
+
     @property
     def is_behind(self) -> bool:
         """Whether nothing may be called, because the ledger went back in time; as of the last
@@ -148,9 +154,11 @@ class Ledger:
 
     async def close(self) -> None:
         """Return once what waits is committed or refused, and all files are closed."""
+        if self._is_closed:
+            return
+        self._is_closed = True
         await self._group.drain()
-        if self._has_grown:
-            await self._write_mark()
+        await self._write_mark()
         self._writer.close()
         self._readers.shutdown(wait=True)
         for connection in (*self._idle, self._glance):
@@ -212,14 +220,14 @@ class Ledger:
         self._failure = None
         self.behind = behind
         self._has_grown = self._has_grown or transaction.has_grown
-        if self._has_grown and time.monotonic() - self._marked_at >= MARK_SECONDS:
+        if time.monotonic() - self._marked_at >= MARK_SECONDS:
             await self._write_mark()
         return values
 
     async def _write_mark(self) -> None:
         """Say beside the ledger how far it has come, unless a mark there is ahead of it."""
-        self._marked_at, self._has_grown = time.monotonic(), False
-        if self.behind is None:
+        if self._has_grown and self.behind is None:
+            self._marked_at, self._has_grown = time.monotonic(), False
             with suppress(OSError, LedgerUnavailable):
                 write_mark_file(self.folder, await self.glance(read_mark))
 

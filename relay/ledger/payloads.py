@@ -7,14 +7,12 @@ from pathlib import Path
 import msgspec
 
 from relay.errors import NoSuchThing
+from relay.ledger.payload_files import PayloadFiles
 from relay.ledger.transaction import Reader
 from relay.ledger.zstd import unpack
 
 MOST_BODY = 33_554_432
 """Bytes of a payload that are unpacked at most."""
-
-FOLDER = "payloads"
-"""Where large ones stand as files, below the ledger's folder."""
 
 NOT_KEPT = "the payload is not kept: {}"
 DELETED = "the payload is not kept any more: retention has deleted it"
@@ -34,7 +32,7 @@ async def read_payload(reader: Reader, folder: Path, number: int) -> bytes:
     try:
         packed = bytes(row["body"])
         if row["codec"] == "file":
-            packed = (folder / FOLDER / packed.decode()).read_bytes()
+            packed = PayloadFiles(folder).read(packed.decode())
         payload = unpack(packed, MOST_BODY)
         msgspec.json.decode(payload)
     except OSError as error:

@@ -19,6 +19,9 @@ from relay.ledger.transaction import Row, Transaction
 REFS_REMEMBERED = 2_000
 """Refs whose states a process remembers; each has 200 states at most."""
 
+LET_GO_EACH = 16
+"""States of a ref between two looks at which of them need not be kept any more."""
+
 
 class Judged(NamedTuple):
     """A ref, and what an arrival is among its states."""
@@ -27,11 +30,19 @@ class Judged(NamedTuple):
     judgement: Judgement
 
 
+class _Remembered(NamedTuple):
+    """A ref as it was when its version was written."""
+
+    ref: int
+    version: int
+    states: StateList
+
+
 class RefStates:
     """The states of refs, as one process remembers them."""
 
     def __init__(self) -> None:
-        self._remembered: OrderedDict[int, tuple[int, StateList]] = OrderedDict()
+        self._remembered: OrderedDict[tuple[str, str], _Remembered] = OrderedDict()
         # No other process, nor this one before a rollback, gives out such numbers.
         self._versions = itertools.count(secrets.randbits(62))
 
@@ -40,64 +51,61 @@ class RefStates:
     ) -> Judged:
         """Judge an arrival that is not known and write what changes in the states of its ref.
         ``known_body`` is that of another request with its id, if there is one."""
-        name = arrival.change.name
-        row = await tx.row("ref_by_name", {"repository": repository, "name": name})
-        if row is None:
-            ref = await tx.insert("insert_ref", {"repository": repository, "name": name})
-            states = StateList()
-        else:
-            ref, states = int(row["id"]), await self._states(tx, row)
-        judgement = judge(arrival, states, known_body)
-        await self._write(tx, ref, states, judgement, arrival)
-        return Judged(ref, judgement)
+        key = (repository, arrival.change.name)
+        # What is remembered is taken out until the row has the version of what it became.
+        before = self._remembered.pop(key, None)
+        if before is not None:
+            judged = await self._judge(tx, key, before, arrival, known_body)
+            if judged is not None:
+                return judged
+        judged = await self._judge(tx, key, await _read(tx, *key), arrival, known_body)
+        if judged is None:
+            raise RuntimeError("a ref changed within the transaction that read it")
+        return judged
 
-    async def _states(self, tx: Transaction, row: Row) -> StateList:
-        ref, version = int(row["id"]), int(row["version"])
-        remembered = self._remembered.get(ref)
-        if remembered is not None and remembered[0] == version:
-            self._remembered.move_to_end(ref)
-            return remembered[1]
-        states = StateList([_state(row) for row in await tx.rows("ref_states", {"ref": ref})])
-        self._remember(ref, version, states)
-        return states
-
-    async def _write(
+    async def _judge(
         self,
         tx: Transaction,
-        ref: int,
-        states: StateList,
-        judgement: Judgement,
+        key: tuple[str, str],
+        before: _Remembered,
         arrival: Arrival,
-    ) -> None:
-        # Until the row has another version, nothing may be remembered that has changed.
-        self._remembered.pop(ref, None)
+        known_body: bytes | None,
+    ) -> Judged | None:
+        """Judge by states that may be out of date; return None if they were."""
+        ref, version, states = before
+        judgement = judge(arrival, states, known_body)
         states.take(judgement)
-        await tx.run_many("write_ref_state", [_columns(ref, state) for state in judgement.rows])
-        forgotten = states.let_go(arrival.seen_at)
-        if forgotten:
-            await tx.run_many(
-                "delete_ref_state", [{"ref": ref, "no": state.no} for state in forgotten]
-            )
-        # Where the transaction is rolled back, the row has another version than what is remembered.
-        version = next(self._versions)
+        forgotten = states.let_go(arrival.seen_at) if judgement.no % LET_GO_EACH == 0 else ()
         ends = arrival.change.ends and judgement.verdict in ("new", "late")
-        newest = states[-1]
-        await tx.run(
-            "write_ref",
-            {
-                "ref": ref,
-                "newest": newest.no,
-                "newest_pos": newest.pos,
-                "ended_pos": judgement.pos if ends else 0,
-                "version": version,
-            },
-        )
-        self._remember(ref, version, states)
-
-    def _remember(self, ref: int, version: int, states: StateList) -> None:
-        self._remembered[ref] = (version, states)
+        newest, next_version = states[-1], next(self._versions)
+        written = {
+            "ref": ref,
+            "newest": newest.no,
+            "newest_pos": newest.pos,
+            "ended_pos": judgement.pos if ends else 0,
+            "version": next_version,
+            "before": version,
+        }
+        if not await tx.run("write_ref", written):
+            return None
+        for state in judgement.rows:
+            await tx.run("write_ref_state", _columns(ref, state))
+        for state in forgotten:
+            await tx.run("delete_ref_state", {"ref": ref, "no": state.no})
+        self._remembered[key] = _Remembered(ref, next_version, states)
         if len(self._remembered) > REFS_REMEMBERED:
             self._remembered.popitem(last=False)
+        return Judged(ref, judgement)
+
+
+async def _read(tx: Transaction, repository: str, name: str) -> _Remembered:
+    """Return the states of a ref, whose row is made where there is none."""
+    row = await tx.row("ref_by_name", {"repository": repository, "name": name})
+    if row is None:
+        ref = await tx.insert("insert_ref", {"repository": repository, "name": name})
+        return _Remembered(ref, 0, StateList())
+    rows = await tx.rows("ref_states", {"ref": row["id"]})
+    return _Remembered(row["id"], row["version"], StateList([_state(row) for row in rows]))
 
 
 def _state(row: Row) -> State:

@@ -94,9 +94,10 @@ async def route_delivery(
     trace: str = "",
 ) -> Routed | None:
     """Queue the deploys that the routes want of a delivery. Return None where it does not wait to
-    be routed: another worker has done it, or a person cancelled it."""
+    be routed: another worker has done it, a person cancelled it, or the ledger is behind."""
     rows = await tx.rows("queued_deliveries", {"first": number, "last": number})
-    if not rows:
+    if not rows or tx.is_behind:
+        # A ledger that went back in time may have forgotten that it was routed.
         return None
     deploys = [await _queue(tx, rows[0], one, trace) for one in wanted]
     status: DeliveryStatus = "ignored"

@@ -1,4 +1,5 @@
-"""The SQLite ledger: connections, transactions and errors. The one file that knows the database.
+"""The SQLite ledger: connections, transactions and errors. With sqlite_file.py
+the only file that knows the database.
 
 Statements run in the event loop's thread and take microseconds. Only COMMIT, which waits for the
 disk, runs in another one: a thread that ran statements would have to get the interpreter's lock
@@ -9,13 +10,15 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import re
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from operator import itemgetter
 from pathlib import Path
-from typing import Any, Literal, TypeGuard, cast
+from typing import Any, Literal, NamedTuple, TypeGuard, cast
 
 from relay.errors import LedgerUnavailable, LedgerUnusable
 from relay.ledger.lock import WriteLock
@@ -66,7 +69,7 @@ def system_clock() -> int:
 
 def unavailable(error: sqlite3.Error) -> LedgerUnavailable:
     """Return what is told of a database that refuses. It names no path."""
-    return LedgerUnavailable(f"the ledger takes nothing: {_reason(error)}")
+    return LedgerUnavailable(f"the ledger takes nothing: {reason_of(error)}")
 
 
 def is_database_error(error: BaseException) -> TypeGuard[sqlite3.Error]:
@@ -79,16 +82,20 @@ class SQLiteReader:
 
     def __init__(self, connection: sqlite3.Connection, clock: Clock) -> None:
         self._connection = connection
-        self._queries = named_queries()
+        self._statements = _statements_by_name()
         self.now = clock()
 
     async def rows(self, query: str, params: Params = NO_PARAMS) -> list[Row]:
         """Return all rows of a named query."""
-        return self._connection.execute(self._queries[query], params).fetchall()
+        return self._execute(query, params).fetchall()
 
     async def row(self, query: str, params: Params = NO_PARAMS) -> Row | None:
         """Return the first row of a named query, if any."""
-        return cast(Row | None, self._connection.execute(self._queries[query], params).fetchone())
+        return cast(Row | None, self._execute(query, params).fetchone())
+
+    def _execute(self, query: str, params: Params) -> sqlite3.Cursor:
+        statement = self._statements[query]
+        return self._connection.execute(statement.sql, statement.values(params))
 
 
 class SQLiteTransaction(SQLiteReader):
@@ -96,42 +103,65 @@ class SQLiteTransaction(SQLiteReader):
 
     def __init__(self, connection: sqlite3.Connection, clock: Clock) -> None:
         super().__init__(connection, clock)
-        self._growing = growing_queries()
         self.has_grown = False
         self.is_behind = False
 
-    async def row(self, query: str, params: Params = NO_PARAMS) -> Row | None:
-        """Return the first row of a named query, if any."""
-        if query in self._growing:
-            self.has_grown = True
-        return await super().row(query, params)
-
     async def run(self, query: str, params: Params = NO_PARAMS) -> int:
         """Run a named statement and return how many rows it changed."""
-        if query in self._growing:
-            self.has_grown = True
-        return self._connection.execute(self._queries[query], params).rowcount
+        return self._execute(query, params).rowcount
 
     async def insert(self, query: str, params: Params = NO_PARAMS) -> int:
         """Run a named INSERT of one row and return its id."""
-        return cast(int, self._connection.execute(_inserts()[query], params).lastrowid)
+        return cast(int, self._execute(f"{query} without RETURNING", params).lastrowid)
 
     async def run_many(self, query: str, params: Iterable[Params]) -> None:
         """Run a named statement once for each of ``params``."""
-        if query in self._growing:
+        statement = self._statements[query]
+        self.has_grown = self.has_grown or statement.grows
+        self._connection.executemany(statement.sql, map(statement.values, params))
+
+    def _execute(self, query: str, params: Params) -> sqlite3.Cursor:
+        statement = self._statements[query]
+        if statement.grows:
             self.has_grown = True
-        self._connection.executemany(self._queries[query], params)
+        return self._connection.execute(statement.sql, statement.values(params))
+
+
+class Statement(NamedTuple):
+    """A named query as SQLite is given it: parameters by number, which are bound several times as
+    fast as parameters by name."""
+
+    sql: str
+    values: Callable[[Params], Sequence[Any]]
+    """Returns the parameters in the order of their numbers."""
+    grows: bool = False
+    """The ledger's generation grows with it; see relay.ledger.queries.growing_queries."""
+
+
+_PARAMETER = re.compile(r"(?<![:\w]):([a-z_]\w*)")
+
+_RETURNING = re.compile(r"\s+RETURNING id\Z")
 
 
 @functools.cache
-def _inserts() -> Mapping[str, str]:
-    """Return the queries that end with RETURNING without it: SQLite tells the id of a row anyway,
-    and would make a table of the answer, which costs a fifth of an insert."""
-    return {
-        name: query.removesuffix(" RETURNING id").removesuffix("\nRETURNING id")
-        for name, query in named_queries().items()
-        if query.endswith("RETURNING id")
-    }
+def _statements_by_name() -> Mapping[str, Statement]:
+    """Return all named queries, and those that return the id of a row without it, too: SQLite tells
+    it anyway, and would make a table of the answer, which costs a fifth of an insert."""
+    statements = {}
+    for name, query in named_queries().items():
+        grows = name in growing_queries()
+        statements[name] = _statement(query, grows)
+        if _RETURNING.search(query):
+            statements[f"{name} without RETURNING"] = _statement(_RETURNING.sub("", query), grows)
+    return statements
+
+
+def _statement(query: str, grows: bool) -> Statement:
+    names = list(dict.fromkeys(_PARAMETER.findall(query)))
+    sql = _PARAMETER.sub(lambda match: f"?{names.index(match[1]) + 1}", query)
+    if len(names) > 1:
+        return Statement(sql, itemgetter(*names), grows)
+    return Statement(sql, lambda params: [params[name] for name in names], grows)
 
 
 class SQLiteWriter:
@@ -246,7 +276,7 @@ def connect(
             _patiently(connection, pragma)
         connection.execute(f"PRAGMA synchronous = {'FULL' if full_sync else 'NORMAL'}")
     except sqlite3.Error as error:
-        raise LedgerUnusable(f"the ledger {file} cannot be opened: {_reason(error)}") from None
+        raise LedgerUnusable(f"the ledger {file} cannot be opened: {reason_of(error)}") from None
     return connection
 
 
@@ -280,7 +310,7 @@ def migrate(file: Path) -> int:
         connection.execute("COMMIT")
         return len(steps) - version
     except sqlite3.Error as error:
-        raise LedgerUnusable(f"the ledger {file} cannot be migrated: {_reason(error)}") from None
+        raise LedgerUnusable(f"the ledger {file} cannot be migrated: {reason_of(error)}") from None
     finally:
         connection.close()
 
@@ -320,7 +350,8 @@ def _code(error: sqlite3.Error) -> int:
     return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
 
 
-def _reason(error: sqlite3.Error) -> str:
+def reason_of(error: sqlite3.Error) -> str:
+    """Return in a few words why the database refuses."""
     if getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_IOERR_SHMSIZE:
         # The file of the shared memory could not grow.
         return _UNAVAILABLE[sqlite3.SQLITE_FULL]

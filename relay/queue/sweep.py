@@ -10,6 +10,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 from uuid import uuid4
@@ -20,11 +21,13 @@ from rq.job import JobStatus
 
 from relay.audit import log
 from relay.errors import LedgerUnavailable
-from relay.ledger.due import Due, due, give_up_duty, read_duty, take_duty
+from relay.ledger.due import Due, due, give_up_duty, note_rebuilt, read_duty, take_duty
 from relay.ledger.ledger import Ledger
+from relay.ledger.transaction import Transaction
 from relay.queue.rq_job import JOB_PREFIX, QUEUE_PREFIX, JobKind, Wakeup, read_job_id
 from relay.queue.wakeups import Wakeups
 from relay.store import connect_async, name_of
+from relay.tasks import end_tasks
 
 DUTY = "sweep"
 
@@ -101,26 +104,32 @@ class Sweep:
         self._made: dict[Row, _Made] = {}
         self._has_told_failed = False
         self._is_well = True
+        self._task: asyncio.Task[None] | None = None
 
-    async def run(self) -> None:
-        """Sweep until cancelled, whatever the ledger and Redis do."""
-        try:
-            while True:
-                try:
-                    if await self._has_duty():
-                        await self._sweep()
-                    self._is_well = True
-                except (LedgerUnavailable, RedisError, OSError) as error:
-                    self._say(error)
-                except Exception:
-                    _logger.exception("the sweep failed")
-                await asyncio.sleep(self._period)
-        finally:
+    def start(self) -> None:
+        """Sweep from now on, in the running event loop, whatever the ledger and Redis do."""
+        self._task = asyncio.get_running_loop().create_task(self._run())
+
+    async def stop(self) -> None:
+        """Let another process sweep, and close the connection."""
+        if self._task is not None:
+            await end_tasks([self._task])
+        with suppress(LedgerUnavailable):
+            await self._ledger.commit(lambda tx: give_up_duty(tx, DUTY, self._owner))
+        with suppress(RedisError, OSError):
             await self._redis.aclose()
 
-    async def give_up(self) -> None:
-        """Let another process sweep at once. Raises LedgerUnavailable."""
-        await self._ledger.commit(lambda tx: give_up_duty(tx, DUTY, self._owner))
+    async def _run(self) -> None:
+        while True:
+            try:
+                if await self._has_duty():
+                    await self._sweep()
+                self._is_well = True
+            except (LedgerUnavailable, RedisError, OSError) as error:
+                self._say(error)
+            except Exception:
+                _logger.exception("the sweep failed")
+            await asyncio.sleep(self._period)
 
     async def _has_duty(self) -> bool:
         duty = await self._ledger.glance(lambda reader: read_duty(reader, DUTY))
@@ -175,11 +184,13 @@ class Sweep:
         if was_emptied:
             self._mark = str(time.time_ns() // 1_000_000)
             await self._redis.set(self._mark_key, self._mark)
-            await self._ledger.commit(
-                lambda tx: take_duty(tx, DUTY, self._owner, self._lease, self._mark)
-            )
+            await self._ledger.commit(lambda tx: self._note_rebuilt(tx, made))
             self.rebuilt = Rebuilt(time.time(), made)
             log.warning("queue.rebuilt", jobs=made)
+
+    async def _note_rebuilt(self, tx: Transaction, made: int) -> None:
+        await take_duty(tx, DUTY, self._owner, self._lease, self._mark)
+        await note_rebuilt(tx, made)
 
     async def _listed(self) -> set[Row] | None:
         """Return the rows that have a job in the queue; None where it is too long to look."""

@@ -25,6 +25,7 @@ from relay.queue.rq_job import (
     rq_time,
 )
 from relay.store import connect_async, name_of
+from relay.tasks import end_tasks
 
 MOST_TOGETHER = 256
 """Jobs of one round trip."""
@@ -63,9 +64,7 @@ class Wakeups:
         self._has_some.set()
         if self._task is not None:
             await asyncio.wait([self._task], timeout=LAST_WORDS)
-            self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
+            await end_tasks([self._task])
         with suppress(RedisError, OSError):
             await self._redis.aclose()
 

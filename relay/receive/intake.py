@@ -25,9 +25,6 @@ from relay.metrics import tally
 class DeliveryWaker(Protocol):
     """Has a worker look at deliveries; see relay.queue.wakeups."""
 
-    away: str
-    """Why the last wake-ups were not written; empty after some that were."""
-
     def wake_deliveries(self, first: int, last: int) -> None:
         """Have a worker route the deliveries with ids from ``first`` to ``last``. Never waits, and
         never raises."""

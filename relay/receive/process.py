@@ -18,6 +18,7 @@ from config.origin import Origin
 from config.settings import Settings
 from relay import audit
 from relay.audit import log
+from relay.audit_fields import holder_fields
 from relay.errors import LedgerUnavailable
 from relay.http.body import BodyReader
 from relay.http.client_address import ClientAddresses
@@ -26,8 +27,11 @@ from relay.http.limits import ByteBudget
 from relay.http.listen import listen
 from relay.ledger.ledger import Ledger, prepare
 from relay.ledger.payload_files import PayloadFiles, named_files
+from relay.queue.probe import QueueProbe
+from relay.queue.sweep import Sweep
+from relay.queue.wakeups import Wakeups
 from relay.receive.handler import Receiver
-from relay.receive.intake import DeliveryWaker, Intake
+from relay.receive.intake import Intake
 from relay.receive.payload import PayloadPacker
 from relay.receive.readiness import Readiness
 from relay.receive.redact_payload import PayloadRedactor
@@ -55,7 +59,7 @@ async def serve(
     LedgerUnusable, CannotListen and OSError.
     """
     targets = config.targets
-    async with receiving(settings, config, origin, SweepOnly()) as receiver:
+    async with receiving(settings, config, origin) as receiver:
 
         def renewed(loaded: Loaded) -> Receiver:
             nonlocal targets
@@ -104,7 +108,7 @@ async def serve(
 
 @asynccontextmanager
 async def receiving(
-    settings: Settings, config: RelayConfig, origin: Origin, waker: DeliveryWaker
+    settings: Settings, config: RelayConfig, origin: Origin
 ) -> AsyncIterator[Receiver]:
     """Yield a receiver on the ledger of ``settings``, which is made where there is none. What is in
     flight at the end of the block is committed. Raises LedgerUnusable and OSError."""
@@ -113,19 +117,26 @@ async def receiving(
         settings.data_dir,
         timeout=settings.store_timeout,
         full_sync=settings.ledger_fsync == "full",
+        on_holder_killed=lambda stuck: log.warning("ledger.holder_killed", **holder_fields(stuck)),
     )
+    url, queue = settings.redis_address(), settings.queue
+    wakeups = Wakeups(url, queue, timeout=settings.store_timeout)
+    probe = QueueProbe(url, queue)
+    sweep = Sweep(ledger, wakeups, url=url, queue=queue, timeout=settings.store_timeout)
+    wakeups.start()
     files = PayloadFiles(settings.data_dir)
     payloads = PayloadPacker(PayloadRedactor(audit.redactor()), files)
-    intake, refusals = Intake(ledger, waker), Refusals(ledger)
+    intake, refusals = Intake(ledger, wakeups), Refusals(ledger)
     refusals.start()
-    cleaning = asyncio.create_task(_remove_orphans(ledger, files))
+    sweep.start()
+    removing = asyncio.create_task(_remove_orphans(ledger, files))
     try:
         yield Receiver(
             sources=ready_sources(config.sources),
             router=Router(config.routes),
             intake=intake,
             payloads=payloads,
-            readiness=Readiness(ledger, waker),
+            readiness=Readiness(ledger, probe.ask),
             refusals=refusals,
             bodies=BodyReader(
                 settings.max_body, settings.body_timeout, ByteBudget(settings.bodies_in_memory)
@@ -139,9 +150,13 @@ async def receiving(
             config=origin.version,
         )
     finally:
-        cleaning.cancel()
         await intake.stop()
         await refusals.stop()
+        await sweep.stop()
+        removing.cancel()
+        await asyncio.wait([removing])
+        await wakeups.stop()
+        await probe.close()
         payloads.close()
         await ledger.close()
 
@@ -152,12 +167,3 @@ async def _remove_orphans(ledger: Ledger, files: PayloadFiles) -> None:
         await asyncio.to_thread(files.remove_orphans, named)
     except (LedgerUnavailable, OSError) as error:
         _diagnostics.warning("files of payloads were not looked through (%s)", error)
-
-
-class SweepOnly:
-    """Leaves all deliveries to the sweep."""
-
-    away = ""
-
-    def wake_deliveries(self, first: int, last: int) -> None:
-        """See DeliveryWaker."""

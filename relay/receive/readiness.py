@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
 from relay import audit
+from relay.audit_fields import holder_in_words
 from relay.errors import AuditUnavailable, LedgerUnavailable
+from relay.ledger.due import read_rebuilt
 from relay.ledger.ledger import Ledger
-from relay.ledger.transaction import Transaction
-from relay.receive.intake import DeliveryWaker
+from relay.ledger.records import iso
+from relay.ledger.transaction import Reader, Transaction
 
 PAUSE = 1.0
-"""Seconds between two looks at the ledger: anybody may ask, and a look costs a commit."""
+"""Seconds between two looks: anybody may ask, and a look costs a commit."""
+
+BEHIND = "it went back in time, so nothing is called: run deploy-relay ledger accept"
 
 
 class Report(NamedTuple):
@@ -26,49 +31,62 @@ class Report(NamedTuple):
 class Readiness:
     """Whether this process could store a delivery now."""
 
-    def __init__(self, ledger: Ledger, waker: DeliveryWaker) -> None:
+    def __init__(self, ledger: Ledger, ask_queue: Callable[[], Awaitable[str]]) -> None:
+        """``ask_queue`` returns ``ok``, or why jobs cannot be queued."""
         self._ledger = ledger
-        self._waker = waker
-        self._ledger_said = ""
+        self._ask_queue = ask_queue
+        self._refusal = ""
+        self._queue = ""
+        self._rebuilt = ""
         self._looked_at = -PAUSE
         self._looking: asyncio.Task[None] | None = None
 
     async def report(self, *, has_routes: bool) -> Report:
         """Return the answer: 503 only where webhooks would be refused."""
-        ledger = await self._ask_ledger()
-        fields = {
-            "ledger": ledger,
-            "queue": self._waker.away or "ok",
-            "routes": "ok" if has_routes else "relay.yaml has no routes",
-            "audit": _ask_audit(),
-        }
-        if ledger != "ok" or fields["audit"] != "ok":
-            status = "not ready"
-        else:
-            is_all_well = all(text == "ok" for text in fields.values())
-            status = "ready" if is_all_well else "degraded"
-        return Report(503 if status == "not ready" else 200, {"status": status, **fields})
-
-    async def _ask_ledger(self) -> str:
         if self._looking is None and time.monotonic() - self._looked_at >= PAUSE:
             self._looking = asyncio.get_running_loop().create_task(self._look())
         if self._looking is not None:
             await asyncio.shield(self._looking)
-        return self._ledger_said
+        fields = {
+            "ledger": self._refusal or (BEHIND if self._ledger.is_behind else "ok"),
+            "queue": self._queue,
+            "routes": "ok" if has_routes else "relay.yaml has no routes",
+            "audit": _ask_audit(),
+        }
+        is_ready = all(text == "ok" for text in fields.values())
+        if self._ledger.stuck is not None:
+            fields["holder"] = holder_in_words(self._ledger.stuck)
+        if self._rebuilt:
+            fields["rebuilt"] = self._rebuilt
+        if self._refusal or fields["audit"] != "ok":
+            return Report(503, {"status": "not ready", **fields})
+        return Report(200, {"status": "ready" if is_ready else "degraded", **fields})
 
     async def _look(self) -> None:
         try:
-            await self._ledger.commit(_write_probe)
-        except LedgerUnavailable as error:
-            self._ledger_said = str(error)
-        else:
-            self._ledger_said = "ok"
+            self._refusal, self._queue = await asyncio.gather(self._ask_ledger(), self._ask_queue())
         finally:
             self._looked_at, self._looking = time.monotonic(), None
 
+    async def _ask_ledger(self) -> str:
+        try:
+            await self._ledger.commit(_write_probe)
+            self._rebuilt = await self._ledger.glance(_rebuilt)
+        except LedgerUnavailable as error:
+            return str(error)
+        return ""
+
 
 async def _write_probe(tx: Transaction) -> None:
-    await tx.run("write_probe", {"now": str(tx.now)})
+    await tx.run("write_ledger_fact", {"name": "probe", "value": str(tx.now)})
+
+
+async def _rebuilt(reader: Reader) -> str:
+    """Return in words when Redis was last found emptied or put back; empty if never."""
+    rebuilt = await read_rebuilt(reader)
+    if rebuilt is None:
+        return ""
+    return f"{iso(rebuilt.at)}: Redis was emptied or put back; {rebuilt.jobs} jobs were made again"
 
 
 def _ask_audit() -> str:

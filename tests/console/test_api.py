@@ -2,55 +2,48 @@
 
 from __future__ import annotations
 
-import asyncio
 import io
 import json
-import zlib
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
-import redis
-from redis.asyncio import Redis
-from rq.job import Job, JobStatus
 from yarl import URL
 
-from config.model import Target
-from config.settings import Settings
-from relay import finding
-from relay.console import asking
 from relay.console.api import ENDPOINTS
 from relay.console.endpoints import PREFIX, Endpoint
-from relay.payload_reading import MOST_BODY, TOO_LARGE, UNCLEAR, payload_key
+from relay.events.event import Person, Push
+from relay.ledger.intake import RouteReason
 from relay.tokens import Role
 from tests.console.desk import Answer, Desk
 from tests.harness import RELAY_YAML, github_push, sha_of
-from tests.relay.yard import FAILED, HELD, QUEUE, Yard
-from workers.deploys import Deploy, Wanted, queue_deploys
-
-T = TypeVar("T")
 
 WRITES = [one for one in ENDPOINTS if one.method == "POST" and one.path != "/explain"]
 
 
 def path_of(endpoint: Endpoint[Any, Any]) -> str:
-    return PREFIX + endpoint.path.replace("{id}", "a--b").replace("{name}", "production")
+    return PREFIX + endpoint.path.replace("{id}", "a-b").replace("{name}", "production")
 
 
 def body_of(endpoint: Endpoint[Any, Any]) -> dict[str, Any]:
     if endpoint.path == "/explain":
         return {"source": "github", "payload": json.loads(github_push())}
-    return {"ids": ["a--b"]}
+    reason = {"reason": "looked at it"} if endpoint.path.endswith("dismiss") else {}
+    return {"ids": ["a-b"], **reason}
 
 
-@pytest.fixture
-def yard(store: redis.Redis, settings: Settings) -> Yard:
-    return Yard(store, settings.redis_address())
+async def post(desk: Desk, path: str, *ids: str, **more: Any) -> list[dict[str, Any]]:
+    """The results of what an operator does."""
+    answer = await desk.ask("POST", PREFIX + path, "operator", json={"ids": ids, **more})
+    assert answer.status == 200, answer.body
+    results: list[dict[str, Any]] = answer.body["results"]
+    return results
 
 
-async def prepared(work: Callable[[], T]) -> T:
-    """What the yard does, which has event loops of its own."""
-    return await asyncio.to_thread(work)
+async def get(desk: Desk, path: str, status: int = 200) -> Any:
+    """What a viewer is told."""
+    answer = await desk.ask("GET", PREFIX + path, "viewer")
+    assert answer.status == status, answer.body
+    return answer.body
 
 
 @pytest.mark.parametrize("endpoint", ENDPOINTS, ids=lambda one: f"{one.method} {one.path}")
@@ -70,233 +63,265 @@ async def test_roles(desk: Desk, endpoint: Endpoint[Any, Any]) -> None:
 def test_all_that_changes_something_needs_an_operator() -> None:
     assert {one.path for one in ENDPOINTS if one.role == "operator"} == {
         *("/deliveries/replay", "/deliveries/cancel"),
-        *("/deploys/replay", "/deploys/cancel", "/deploys/approve"),
+        *("/deploys/replay", "/deploys/cancel", "/deploys/approve", "/deploys/dismiss"),
         *("/targets/{name}/pause", "/targets/{name}/resume"),
     }
 
 
 async def test_cookie_needs_the_sessions_token_to_write(desk: Desk) -> None:
     await desk.log_in("operator")
-    [key] = desk.sessions()
     path = f"{PREFIX}/targets/production/pause"
 
     for headers in ({}, {"X-CSRF-Token": "wrong"}):
         answer = await desk.ask("POST", path, headers=headers)
         assert (answer.status, answer.body["error"]["code"]) == (403, "forbidden")
     # The session's token is no token.
-    assert (await desk.ask("POST", path, token=desk.csrf(key))).status == 401
+    assert (await desk.ask("POST", path, token=desk.csrf())).status == 401
     assert (await desk.ask("GET", f"{PREFIX}/targets")).status == 200
 
-    answer = await desk.ask("POST", path, headers={"X-CSRF-Token": desk.csrf(key)})
+    answer = await desk.ask("POST", path, headers={"X-CSRF-Token": desk.csrf()})
     assert (answer.status, answer.body["changed"]) == (200, True)
 
 
-async def test_lists_and_filters(desk: Desk, yard: Yard) -> None:
-    web = await prepared(lambda: yard.match("a"))
-    failed = await prepared(lambda: yard.end(yard.match("b"), JobStatus.FAILED, FAILED))
-    api = await prepared(lambda: yard.match("c", "api", repo="acme/api"))
-    [received] = await prepared(lambda: yard.receive("a"))
+async def test_lists_and_filters(desk: Desk) -> None:
+    rows = desk.rows
+    bob = Person("Bob Byte", "bob@example.com", "bob")
+    web = await rows.deploy("a", message="Mend the login page")
+    failed = await rows.failed("b", repo="acme/shop", branch="topic/1")
+    api = await rows.deploy("c", "api", repo="acme/api", route="other", author=bob)
+    received = "delivery-1"
 
     async def ids(query: str, kind: str = "deploys") -> list[str]:
-        answer = await desk.ask("GET", f"{PREFIX}/{kind}{query}", "viewer")
-        assert answer.status == 200, answer.body
-        assert answer.body["complete"] is True
-        return [item["id"] for item in answer.body["items"]]
+        return [item["id"] for item in (await get(desk, f"/{kind}{query}"))["items"]]
 
-    assert await ids("") == [api.id, failed.id, web.id]
-    assert await ids("?status=failed") == [failed.id]
-    assert await ids("?status=failed&status=waiting&limit=2") == [api.id, failed.id]
-    assert await ids("?repo=acme/a*") == [api.id]
-    assert await ids("?target=api&target=production") == [api.id, failed.id, web.id]
-    assert await ids("?target=api") == [api.id]
-    assert await ids("?route=r") == [api.id, failed.id, web.id]
-    assert await ids("?route=other") == []
-    assert await ids(f"?sha={sha_of('a')[:7]}") == [web.id]
-    assert await ids(f"?sha={sha_of('a')}") == [web.id]
+    assert await ids("") == [api, failed, web]
+    assert await ids("?status=failed") == [failed]
+    assert await ids("?status=failed&status=waiting&limit=2") == [api, failed]
+    assert await ids("?attention=true") == [failed]
+    assert await ids("?repo=acme/a*") == [api]
+    assert await ids("?repo=ACME/a*&repo=acme/shop") == [api, failed]
+    assert await ids("?branch=topic/*") == [failed]
+    assert await ids("?target=api&target=production") == [api, failed, web]
+    assert await ids("?target=api") == [api]
+    assert await ids("?route=web") == [failed, web]
+    assert await ids("?route=none") == []
+    assert await ids("?author=BOB") == [api]
+    assert await ids("?words=login+mend") == [web]
+    assert await ids("?words=logout") == []
+    assert await ids(f"?sha={sha_of('a')[:7]}") == [web]
+    assert await ids(f"?sha={sha_of('a')}") == [web]
     assert await ids(f"?sha={sha_of('a')[:-1]}0") == []
-    assert await ids("?since=1h") == [api.id, failed.id, web.id]
+    assert await ids("?since=1h") == [api, failed, web]
     assert await ids("?since=2099-01-01") == []
-    assert await ids("?source=github", "deliveries") == [received.id]
+    assert await ids("?until=1h") == []
+    assert await ids("?source=github") == [api, failed, web]
+    assert await ids("?source=github&words=login", "deliveries") == [received]
     assert await ids("?source=gitlab", "deliveries") == []
+    assert await ids("?status=routed&verdict=new&repo=acme/web", "deliveries") == [received]
+    assert await ids("?status=ignored", "deliveries") == []
 
 
-async def test_cursor_walks_all_without_gap_or_repeat(desk: Desk, yard: Yard) -> None:
-    """1,200 deploys, a hundred of one moment each; some have ended, in another order."""
-    target = Target.model_validate({"preset": "http", "url": "https://hooks.example"})
-
-    def queue(number: int) -> list[Job]:
-        async def work(connection: Redis) -> list[Job]:
-            wanted = []
-            for one in range(number, number + 100):
-                delivery = yard.delivery(f"n{one}", repo=f"acme/r{one}")
-                deploy = Deploy(delivery.id, "github", "r", "production", delivery.event)
-                wanted.append(Wanted(delivery.id, [(deploy, target)]))
-            queued = await queue_deploys(connection, wanted, queue=QUEUE, failure_ttl=600)
-            return [Job.fetch(deploy.id, yard.store) for [deploy] in queued]
-
-        return yard.with_redis(work)
-
-    jobs = await prepared(lambda: [job for number in range(0, 1_200, 100) for job in queue(number)])
-    ended = jobs[900:100:-1]
-    await prepared(lambda: [yard.end(job, JobStatus.FINISHED, {}) for job in ended])
-    yard.store.zrem("rq:rl:target:production:rate_limited", *(job.id for job in ended))
-    # As if they had been queued at one moment each hundred.
-    for number, job in enumerate(jobs):
-        yard.store.hset(job.key, "created_at", f"2026-01-01T00:{number // 100:02}:00.000000Z")
+async def test_cursor_walks_all_without_gap_or_repeat(desk: Desk) -> None:
+    """230 deploys; while they are listed, some end and others come."""
+    made = [await desk.rows.deploy(f"n{one}", repo=f"acme/r{one % 7}") for one in range(230)]
 
     met: list[str] = []
-    cursor = ""
-    while True:
-        query = {"limit": "97", "cursor": cursor}
-        page = (await desk.ask("GET", f"{PREFIX}/deploys", "viewer", params=query)).body
-        met += [item["id"] for item in page["items"]]
-        if page["next"] is None:
-            break
-        cursor = page["next"]
-
-    assert len(met) == 1_200
-    assert set(met) == {job.id for job in jobs}
-
-
-async def test_search_whose_time_is_over_goes_on(
-    desk: Desk, yard: Yard, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    jobs = await prepared(lambda: [yard.match(name, repo=f"a/{name}") for name in "abc"])
-    monkeypatch.setattr(finding, "CLOSE_PAGE", 1)
-    monkeypatch.setattr(asking, "SECONDS", 0)
-
-    pages: list[tuple[list[str], str | None]] = []
     cursor: str | None = ""
     while cursor is not None:
-        query = {"route": "r", "cursor": cursor}
-        page = (await desk.ask("GET", f"{PREFIX}/deploys", "viewer", params=query)).body
-        pages.append(([item["id"] for item in page["items"]], page["back_to"]))
-        assert page["complete"] is (page["back_to"] is None)
+        page = await get(desk, f"/deploys?limit=50&cursor={cursor}")
+        met += [item["id"] for item in page["items"]]
         cursor = page["next"]
-    made: list[Any] = [yard.store.hget(job.key, "created_at") for job in jobs]
-    assert pages == [
-        ([jobs[2].id], made[2].decode()),
-        ([jobs[1].id], made[1].decode()),
-        ([jobs[0].id], None),
-    ]
+        await desk.rows.deploy(f"later{len(met)}", repo="acme/later")
+
+    assert met == made[::-1]
 
 
-async def test_timeline(desk: Desk, yard: Yard) -> None:
-    [received] = await prepared(lambda: yard.receive("a"))
-    deploy = await prepared(lambda: yard.end(yard.match("a"), JobStatus.FAILED, HELD))
+@pytest.mark.parametrize("path", ["deploys?cursor=delivery-1", "history?cursor=7"])
+async def test_cursor_of_something_else(desk: Desk, path: str) -> None:
+    assert (await get(desk, f"/{path}", 400))["error"]["code"] == "bad_request"
 
-    told = (await desk.ask("GET", f"{PREFIX}/deploys/{deploy.id}", "viewer")).body
-    assert (told["record"]["status"], told["record"]["target"]) == ("held", "production")
-    assert [run["reason"] for run in told["runs"]] == ["no answer in time"]
-    assert told["event"]["after"] == sha_of("a")
-    told = (await desk.ask("GET", f"{PREFIX}/deliveries/{received.id}", "viewer")).body
-    assert [one["id"] for one in told["deploys"]] == [deploy.id]
+
+async def test_one_deploy_and_one_delivery(desk: Desk) -> None:
+    live = await desk.rows.succeeded("a")
+    deploy = await desk.rows.failed("b", reason="HTTP 404")
+
+    told = await get(desk, f"/deploys/{deploy}")
+    assert (told["record"]["status"], told["record"]["target"]) == ("failed", "production")
+    assert [(one["attempt"], one["outcome"]) for one in told["attempts"]] == [(1, "failed")]
+    assert told["event"]["after"] == sha_of("b")
+    assert (told["live"]["deploy"], told["live"]["states_back"]) == (live, 0)
+    told = await get(desk, f"/deliveries/{told['record']['delivery']}")
+    assert [one["id"] for one in told["deploys"]] == [deploy]
+    assert (told["record"]["verdict"], told["record"]["outcome"]) == ("new", "failed")
     # One is not the other.
-    answer = await desk.ask("GET", f"{PREFIX}/deploys/{received.id}", "viewer")
-    assert (answer.status, answer.body["error"]["code"]) == (404, "not_found")
+    for path in ("/deploys/delivery-1", "/deliveries/deploy-1", "/deploys/deploy-99"):
+        assert (await get(desk, path, 404))["error"]["code"] == "not_found"
 
 
-async def test_payload(desk: Desk, yard: Yard) -> None:
-    [received] = await prepared(lambda: yard.receive("a"))
-    place = f"{PREFIX}/deliveries/{received.id}/payload"
-    desk.store.set(payload_key(received.id), zlib.compress(b'{"ref":1,"secret":"****"}'))
+async def test_reasons_of_what_was_ignored(desk: Desk) -> None:
+    reasons = (RouteReason("web", "branch topic does not match main"),)
+    delivery = await desk.rows.push("a", branch="topic", reasons=reasons)
 
-    answer = await desk.ask("GET", place, "viewer")
-    assert (answer.status, answer.body) == (200, {"payload": {"ref": 1, "secret": "****"}})
-    for value, why in [
-        (TOO_LARGE, "the payload is not kept: it is larger than 1 MiB"),
-        (UNCLEAR, "the payload is not kept: secrets in it could not be looked for"),
-        (b"x", "the payload cannot be read"),
-        (zlib.compress(b"{}" * MOST_BODY), "the payload cannot be read"),
-        (zlib.compress(b'{"ref"'), "the payload cannot be read"),
-    ]:
-        desk.store.set(payload_key(received.id), value)
-        answer = await desk.ask("GET", place, "viewer")
-        assert answer.status == 404
-        assert answer.body == {"error": {"code": "not_found", "message": why}}
-    desk.store.delete(payload_key(received.id))
-    answer = await desk.ask("GET", place, "viewer")
-    # The yard's deliveries came a minute after the epoch.
-    assert answer.body["error"]["message"].endswith("the spool keeps none")
-    answer = await desk.ask("GET", f"{PREFIX}/deliveries/github--b/payload", "viewer")
-    assert answer.body["error"]["message"] == "there is no such delivery, or not any more"
+    told = await get(desk, f"/deliveries/{delivery}")
+    assert told["record"]["status"] == "ignored"
+    assert told["reasons"] == [{"route": "web", "reason": "branch topic does not match main"}]
 
 
-async def test_replay(desk: Desk, yard: Yard) -> None:
-    old = await prepared(lambda: yard.end(yard.match("a"), JobStatus.FAILED, FAILED))
-    waits = await prepared(lambda: yard.match("b", repo="acme/other"))
-    ids = [old.id, waits.id, old.id]
+async def test_payload(desk: Desk) -> None:
+    kept = await desk.rows.push("a", payload=b'{"ref":1,"secret":"****"}')
 
-    async def replay(**more: Any) -> Any:
-        answer = await desk.ask(
-            "POST", f"{PREFIX}/deploys/replay", "operator", json={"ids": ids, **more}
-        )
-        assert answer.status == 200
-        return answer.body["results"]
+    told = await get(desk, f"/deliveries/{kept}/payload")
+    assert told == {"payload": {"ref": 1, "secret": "****"}}
+    for payload, why in (
+        ("it is larger than 24 MiB", "the payload is not kept: it is larger than 24 MiB"),
+        (None, "the payload is not kept any more: retention has deleted it"),
+        (b'{"ref"', "the payload cannot be read: it is damaged"),
+    ):
+        without = await desk.rows.push("b", repo=f"acme/{len(why)}", payload=payload)
+        told = await get(desk, f"/deliveries/{without}/payload", 404)
+        assert told == {"error": {"code": "not_found", "message": why}}
+    told = await get(desk, "/deliveries/delivery-99/payload", 404)
+    assert told["error"]["message"] == "no delivery has the id delivery-99"
 
-    dry = await replay(dry_run=True)
-    assert [(one["id"], one["done"]) for one in dry] == [(old.id, True), (waits.id, False)]
+
+async def test_replay(desk: Desk) -> None:
+    old = await desk.rows.failed("a")
+    waits = await desk.rows.deploy("b", repo="acme/other")
+    ids = (old, waits, old)
+
+    dry = await post(desk, "/deploys/replay", *ids, dry_run=True)
+    assert [(one["id"], one["done"]) for one in dry] == [(old, True), (waits, False)]
     assert desk.audit("console.acted") == []
 
-    [done, refused] = await replay()
-    new = f"{old.id}-2"
-    assert (done["done"], done["new"]) == (True, new)
+    [done, refused] = await post(desk, "/deploys/replay", *ids)
+    assert (done["done"], done["new"]) == (True, "deploy-3")
     assert (refused["refusal"], refused["message"]) == (
         "active",
-        "it has not ended: it is queued in RQ",
+        "it has not ended: it is waiting",
     )
-    assert yard.store.hget(f"rq:job:{new}", "requested_by") == b"a-operator"
+    record = (await get(desk, "/deploys/deploy-3"))["record"]
+    assert (record["requested_by"], record["replay_of"]) == ("a-operator", old)
     [acted] = desk.audit("console.acted")
     assert {key: acted[key] for key in ("by", "action", "deploy", "new")} == {
         "by": "a-operator",
         "action": "replay",
-        "deploy": old.id,
-        "new": new,
+        "deploy": old,
+        "new": "deploy-3",
     }
-    assert [one["refusal"] for one in await replay()] == ["replaying", "active"]
+    [queued] = desk.audit("deploy.queued")
+    assert (queued["deploy"], queued["sender"]) == ("deploy-3", "ada")
+    again = await post(desk, "/deploys/replay", *ids)
+    assert [one["refusal"] for one in again] == ["replaying", "active"]
 
 
-async def test_delivery_is_replayed_and_cancelled(desk: Desk, yard: Yard) -> None:
-    old, waits = await prepared(lambda: yard.receive("a", "b"))
-    await prepared(lambda: yard.end(old, JobStatus.FAILED, FAILED))
+async def test_replay_says_what_it_would_replace(desk: Desk) -> None:
+    old = await desk.rows.failed("a")
+    await desk.rows.succeeded("b")
+    live = await desk.rows.succeeded("c")
 
-    answer = await desk.ask(
-        "POST", f"{PREFIX}/deliveries/replay", "operator", json={"ids": [old.id]}
+    for dry in (True, False):
+        [refused] = await post(desk, "/deploys/replay", old, dry_run=dry)
+        assert (refused["done"], refused["refusal"]) == (False, "overtaken")
+        assert refused["live"]["deploy"] == live
+        assert refused["live"]["sha"] == sha_of("c")
+        assert (refused["replaces"], refused["states_back"]) == (sha_of("a"), 2)
+        assert f"{live} with {sha_of('c')[:12]} is live there" in refused["message"]
+    assert desk.audit("console.acted") == []
+
+    [done] = await post(desk, "/deploys/replay", old, force=True)
+    assert (done["done"], done["states_back"], done["live"]["deploy"]) == (True, 2, live)
+    # A newer success has made the failure a matter of the past.
+    assert (await get(desk, "/deploys?attention=true"))["items"] == []
+
+
+async def test_dismiss(desk: Desk) -> None:
+    uncertain = await desk.rows.end(await desk.rows.deploy("a"), "uncertain", "no answer")
+    fine = await desk.rows.succeeded("b", repo="acme/fine")
+
+    [done, refused] = await post(
+        desk, "/deploys/dismiss", uncertain, fine, reason="deployed, I looked"
     )
-    assert answer.body["results"][0]["new"] == f"{old.id}-replay-1"
-    answer = await desk.ask(
-        "POST", f"{PREFIX}/deliveries/cancel", "operator", json={"ids": [waits.id]}
+
+    assert done["done"] is True
+    assert (refused["refusal"], refused["message"]) == (
+        "undecided",
+        "only failed, uncertain and unknown deploys are dismissed; it is succeeded",
     )
-    assert answer.body["results"][0]["done"] is True
-    assert Job.fetch(waits.id, yard.store).get_status() == JobStatus.CANCELED
+    told = await get(desk, f"/deploys/{uncertain}")
+    assert (told["record"]["status"], told["record"]["dismissed_by"]) == ("dismissed", "a-operator")
+    assert [(one["what"], one["note"]) for one in told["actions"]] == [
+        ("dismiss", "deployed, I looked")
+    ]
+    [dismissed] = desk.audit("deploy.dismissed")
+    assert (dismissed["deploy"], dismissed["reason"]) == (uncertain, "deployed, I looked")
+    for body in ({"ids": [uncertain]}, {"ids": [uncertain], "reason": " "}):
+        answer = await desk.ask("POST", f"{PREFIX}/deploys/dismiss", "operator", json=body)
+        assert answer.status == 400
+
+
+async def test_delivery_is_replayed_and_cancelled(desk: Desk) -> None:
+    reasons = (RouteReason("web", "branch topic does not match main"),)
+    old = await desk.rows.push("a", branch="topic", reasons=reasons)
+    waits = await desk.rows.push("b", repo="acme/other")
+
+    [done] = await post(desk, "/deliveries/replay", old)
+    assert done["new"] == "delivery-3"
+    [done] = await post(desk, "/deliveries/cancel", waits)
+    assert done["done"] is True
+    record = (await get(desk, f"/deliveries/{waits}"))["record"]
+    assert (record["status"], record["cancelled_by"]) == ("ignored", "a-operator")
     [cancelled] = desk.audit("delivery.cancelled")
     assert (cancelled["delivery"], cancelled["by"], cancelled["repo"]) == (
-        waits.id,
+        waits,
         "a-operator",
-        "acme/web",
+        "acme/other",
     )
     assert [line["action"] for line in desk.audit("console.acted")] == ["replay", "cancel"]
+    [refused] = await post(desk, "/deliveries/cancel", "deploy-1")
+    assert refused["refusal"] == "unknown"
 
 
-async def test_approval(desk: Desk, yard: Yard) -> None:
-    asks = await prepared(lambda: yard.match("a"))
-    other = await prepared(lambda: yard.match("b", repo="acme/other"))
-    yard.store.hset(asks.key, "waiting", "approval 2030-01-01T00:00:00Z")
+async def test_approval(desk: Desk) -> None:
+    asks = await desk.rows.deploy("a", "gated")
+    await desk.rows.claim(asks, "gated", approval="required")
+    other = await desk.rows.deploy("b", repo="acme/other")
 
-    answer = await desk.ask(
-        "POST", f"{PREFIX}/deploys/approve", "operator", json={"ids": [asks.id, other.id]}
-    )
+    results = await post(desk, "/deploys/approve", asks, other)
 
-    assert [one["refusal"] for one in answer.body["results"]] == ["", "unasked"]
-    assert yard.store.hget(asks.key, "approved_by") == b"a-operator"
-    assert [line["deploy"] for line in desk.audit("console.acted")] == [asks.id]
+    assert [one["refusal"] for one in results] == ["", "unasked"]
+    record = (await get(desk, f"/deploys/{asks}"))["record"]
+    assert (record["approved_by"], record["waits_for"]) == ("a-operator", "")
+    assert [line["deploy"] for line in desk.audit("console.acted")] == [asks]
 
 
-async def test_target_is_paused_and_resumed(desk: Desk, yard: Yard) -> None:
-    await prepared(lambda: yard.match("a"))
+async def test_late_approval_says_what_it_would_replace(desk: Desk) -> None:
+    asks = await desk.rows.deploy("a", "api")
+    await desk.rows.claim(asks, "api", approval="required")
+    live = await desk.rows.succeeded("b", target="api")
+
+    [refused] = await post(desk, "/deploys/approve", asks)
+    assert (refused["refusal"], refused["states_back"]) == ("overtaken", 1)
+    assert refused["live"]["deploy"] == live
+    [done] = await post(desk, "/deploys/approve", asks, force=True)
+    assert (done["done"], done["new"]) == (True, "deploy-3")
+
+
+async def test_many_are_done_in_several_transactions(desk: Desk) -> None:
+    waiting = [await desk.rows.deploy(f"n{one}", repo=f"acme/r{one}") for one in range(60)]
+
+    results = await post(desk, "/deploys/cancel", *waiting, "deploy-99", waiting[0])
+
+    assert [one["id"] for one in results] == [*waiting, "deploy-99"]
+    assert [one["done"] for one in results] == [True] * 60 + [False]
+    assert len(desk.audit("deploy.cancelled")) == 60
+
+
+async def test_target_is_paused_and_resumed(desk: Desk) -> None:
+    deploy = await desk.rows.deploy("a")
+    await desk.rows.claim(deploy)
 
     async def production() -> Any:
-        items = (await desk.ask("GET", f"{PREFIX}/targets", "viewer")).body["items"]
+        items = (await get(desk, "/targets"))["items"]
         return next(item for item in items if item["name"] == "production")
 
     before = await production()
@@ -316,9 +341,22 @@ async def test_target_is_paused_and_resumed(desk: Desk, yard: Yard) -> None:
         ("resume", "production"),
     ]
     assert desk.audit("target.paused")[0]["by"] == "a-operator"
-    yard.store.hset("relay:target:production", mapping={"until": 4_000_000_000, "failures": 5})
-    opened = await production()
-    assert (opened["breaker"], opened["until"]) == ("open", "2096-10-02T07:06:40Z")
+
+
+async def test_health_counts_what_a_worker_would_take(desk: Desk) -> None:
+    await desk.rows.push("a")
+    await desk.rows.deploy("b", repo="acme/other")
+    await desk.rows.succeeded("c", repo="acme/third")
+
+    assert (await get(desk, "/health"))["queued"] == 2
+
+
+async def test_tag_has_its_name(desk: Desk) -> None:
+    event = Push("acme/web", "refs/tags/v1", "0" * 40, sha_of("a"), created=True)
+    await desk.rows.store(event)
+
+    [item] = (await get(desk, "/deliveries?branch=v*"))["items"]
+    assert (item["branch"], item["ref"]) == ("v1", "refs/tags/v1")
 
 
 async def test_routes_and_sources(desk: Desk) -> None:
@@ -412,7 +450,7 @@ async def test_explain_says_who_is_told(desk: Desk) -> None:
 
     await desk.log_in("viewer")
     form = {"source": "github", "payload": github_push().decode()}
-    page = await desk.ask("POST", "/routes", data={"csrf": desk.csrf(desk.sessions()[0]), **form})
+    page = await desk.ask("POST", "/routes", data={"csrf": desk.csrf(), **form})
     assert "Notifies team of failure, held" in page.body
     assert "others" not in page.body
     assert "chat.example" not in page.body
@@ -451,7 +489,7 @@ async def test_parameters_that_are_refused(desk: Desk, query: str) -> None:
 
 @pytest.mark.parametrize(
     "path",
-    ["deploys?cursor=%ff%fe", "deploys?author=%ed%a0%80", "deploys/%ff--a", "deploys?repo=%00"],
+    ["deploys?cursor=%ff%fe", "deploys?author=%ed%a0%80", "deploys/%ff-a", "deploys?repo=%00"],
 )
 async def test_text_that_is_none(desk: Desk, path: str) -> None:
     answer = await desk.ask("GET", URL(f"{PREFIX}/{path}", encoded=True), "viewer")

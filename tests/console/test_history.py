@@ -1,186 +1,188 @@
-"""What Redis forgot, on pages and in the API: told by the audit files of a real relay."""
+"""The history: what happened, newest first, in exact pages, out of the ledger."""
 
 from __future__ import annotations
 
-import asyncio
-import io
 import re
-import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import orjson
 import pytest
-import redis
 
-from config.settings import Settings
-from relay import audit_history
-from relay.audit_file import AuditFile, Policy
-from relay.console import history, history_pages
-from relay.console.history_search import searched, wanted_of
-from relay.console.search import asked
-from tests.console.desk import Desk, opened
-from tests.console.test_pages import NASTIER, NASTY, assert_is_safe, text_of
-from tests.harness import Relay, Target, sha_of
-
-
-@pytest.fixture
-def file(settings: Settings) -> Path:
-    assert settings.audit_file is not None
-    return settings.audit_file
+from config.patterns import PatternSet
+from relay.console import history_pages
+from relay.console.history_pages import HistorySearch, filter_of
+from relay.events.event import Person
+from relay.ledger import history
+from relay.ledger.filters import since
+from relay.ledger.history import HistoryFilter, HistoryRow, read_history
+from relay.ledger.intake import RouteReason
+from tests.console.desk import Desk
+from tests.console.test_pages import NASTIER, NASTY, get, post, text_of
+from tests.harness import sha_of
 
 
-def write(file: Path, *entries: Mapping[str, Any], max_bytes: int = 1_000_000) -> None:
-    lines = AuditFile(file, Policy(max_bytes, 0, "never", None))
-    for entry in entries:
-        lines.add(orjson.dumps({"level": "info", "at": "2026-11-03T12:00:00Z", **entry}))
-        lines.flush()
+async def events(desk: Desk, limit: int = 200, **chosen: Any) -> list[HistoryRow]:
+    """The newest events that fit, read in pages of ``limit``."""
+    rows: list[HistoryRow] = []
+    cursor, filter_ = "", HistoryFilter(**chosen)
+    while True:
+        before = cursor
+        page = await desk.ledger.read(
+            lambda reader, before=before: read_history(reader, filter_, limit, before)  # type: ignore[misc]
+        )
+        rows += page.rows
+        cursor = page.next
+        if not cursor:
+            return rows
 
 
-def numbered(*numbers: int) -> list[dict[str, Any]]:
-    return [{"event": "test.line", "by": f"n{number}"} for number in numbers]
+def names(rows: list[HistoryRow]) -> list[str]:
+    return [row.event for row in rows]
 
 
-async def get(desk: Desk, path: str, status: int = 200) -> str:
-    answer = await desk.ask("GET", path)
-    assert answer.status == status, answer.body
-    assert_is_safe(answer.body)
-    return str(answer.body)
+async def busy_day(desk: Desk) -> None:
+    """A delivery that led to nothing, one whose deploy failed, was replayed and dismissed, and one
+    that waits; then a pause."""
+    reasons = (RouteReason("web", "branch topic does not match main"),)
+    await desk.rows.push("ignored", branch="topic", reasons=reasons)
+    failed = await desk.rows.failed("a")
+    await desk.rows.deploy("b", "api", repo="acme/api", author=Person(login="bob"))
+    await desk.log_in("operator")
+    assert (await post(desk, f"/deploys/{failed}/dismiss", reason="it is live"))[0] == 303
+    assert (await post(desk, f"/deploys/{failed}/replay"))[0] == 303
+    assert (await post(desk, "/deploys/deploy-2/cancel"))[0] == 303
+    assert (await post(desk, "/targets/production/pause"))[0] == 303
 
 
-async def api(desk: Desk, query: str, status: int = 200) -> Any:
-    answer = await desk.ask("GET", f"/api/v1/{query}", "viewer")
-    assert answer.status == status, answer.body
-    return answer.body
+NEWEST_FIRST = [
+    "target.paused",
+    "deploy.cancelled",
+    "deploy.replayed",
+    "deploy.queued",
+    "deploy.dismissed",
+    "deploy.queued",
+    "delivery.queued",
+    "deploy.failed",
+    "deploy.queued",
+    "delivery.queued",
+    "delivery.ignored",
+]
 
 
-def told(page: str) -> list[str]:
-    """Who is named by the lines of a page, in their order."""
-    return re.findall(r'faint">by=(n\d+)<', page)
+@pytest.mark.parametrize("limit", [1, 2, 3, 200])
+async def test_all_that_happened_stands_in_it_once(desk: Desk, limit: int) -> None:
+    await busy_day(desk)
+
+    rows = await events(desk, limit)
+
+    assert names(rows) == NEWEST_FIRST
+    failed = rows[7]
+    assert (failed.deploy, failed.target, failed.reason) == ("deploy-1", "production", "HTTP 404")
+    assert (failed.repo, failed.ref, failed.sha) == ("acme/web", "refs/heads/main", sha_of("a"))
+    dismissed = rows[4]
+    assert (dismissed.by, dismissed.reason) == ("a-operator", "it is live")
+    assert (dismissed.deploy, dismissed.repo) == ("deploy-1", "acme/web")
+    assert (rows[0].target, rows[0].by) == ("production", "a-operator")
+    assert rows[-1].reason == "web: branch topic does not match main"
 
 
-def linked(page: str, text: str) -> str:
-    """Where the link of a text leads."""
-    [place] = re.findall(rf'<a href="([^"]*)"[^>]*>{text}</a>', page)
-    return str(place).replace("&amp;", "&")
+@pytest.mark.parametrize("few", [0, 500])
+async def test_it_is_searched(desk: Desk, few: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By reading the rows of what fits, and by walking all, with the same result."""
+    monkeypatch.setattr(history, "FEW", few)
+    monkeypatch.setattr(history, "CHUNK", 2)
+    await busy_day(desk)
 
+    async def found(**chosen: Any) -> list[str]:
+        return names(await events(desk, 2, **chosen))
 
-async def test_what_redis_forgot_is_told_by_the_audit_file(
-    relay: Relay, target: Target, settings: Settings, store: redis.Redis, audited: io.BytesIO
-) -> None:
-    path = relay.folder / "audit" / "audit.jsonl"
-    relay.environ = {**relay.environ, "RELAY_AUDIT_FILE": str(path)}
-    await relay.serve()
-    worker = await relay.work()
-    status, answer = await relay.push(repo="acme/web", after=sha_of("one"))
-    assert status == 202
-    [done] = await worker.wait_for("deploy.succeeded")
-    delivery, deploy = answer["delivery"], done["deploy"]
-    for process in relay.processes:
-        await process.stop()
-    for key in store.scan_iter("rq:*"):
-        store.delete(key)
-
-    kept = settings.model_copy(update={"audit_file": path})
-    async with opened(kept, store, audited) as desk:
-        await desk.log_in("operator")
-        way = await get(desk, f"/deliveries/{quote(delivery, safe='')}")
-        one = await get(desk, f"/deploys/{deploy}")
-        found = await get(desk, "/history?target=production&event=deploy.*&repo=ACME/w*")
-        gone = await get(desk, "/deliveries/github--nobody", 404)
-        refused = await api(desk, f"deploys/{deploy}", 404)
-        lines = await api(desk, f"history?deploy={deploy}&limit=2")
-
-    events = re.findall(r'c-event ">([a-z._]+)<', way)
-    assert events == [
-        *("delivery.received", "delivery.queued"),
-        *("route.matched", "route.skipped"),
-        *("deploy.queued", "deploy.attempted", "deploy.succeeded"),
+    of_first = ["deploy.replayed", "deploy.queued", "deploy.dismissed", "deploy.failed"]
+    of_first += ["deploy.queued", "delivery.queued"]
+    assert await found(events=PatternSet(["target.*", "delivery.ignored"], "text")) == [
+        *("target.paused", "delivery.ignored"),
     ]
-    assert "Redis does not have this delivery, or not any more" in way
-    assert f'href="/deploys/{deploy}"' in way
-    commit = f"acme/web main {sha_of('one')[:8]}"
-    assert commit in text_of(way)
-    assert f"production: {commit}" in text_of(one)
-    assert re.findall(r'c-event ">([a-z._]+)<', one) == events[4:]
-    assert "Redis does not have this deploy, or not any more" in one
-    assert f'href="/deliveries/{quote(delivery, safe="")}"' in one
-    for page in (way, one):
-        assert "<button>" not in page.replace('<button class="plain">Log out</button>', "")
-        assert "/replay" not in page
-    assert re.findall(r'c-event ">([a-z._]+)<', found) == events[:3:-1]
-    first = path.read_bytes().partition(b"\n")[0]
-    started = orjson.loads(first)["at"][:19].replace("T", " ")
-    assert f"nor does the audit file, which goes back to {started} UTC" in text_of(gone)
-    assert "GET /history?deploy= may have it" in refused["error"]["message"]
-    assert [line["event"] for line in lines["items"]] == events[:4:-1]
-    assert (lines["complete"], lines["items"][0]["deploy"]) == (True, deploy)
-    assert set(lines["items"][0]) > {"seq", "prev"}
+    assert await found(events=PatternSet(["deploy.failed"], "text")) == ["deploy.failed"]
+    assert await found(repos=PatternSet(["ACME/api"], "path", ignore_case=True)) == [
+        *("deploy.cancelled", "deploy.queued", "delivery.queued"),
+    ]
+    assert await found(sha=sha_of("a")[:8]) == of_first
+    assert await found(targets=frozenset({"production"})) == ["target.paused", *of_first[:-1]]
+    assert await found(targets=frozenset({"api"})) == ["deploy.cancelled", "deploy.queued"]
+    assert await found(sources=frozenset({"github"})) == [
+        name for name in NEWEST_FIRST if name != "target.paused"
+    ]
+    assert await found(sources=frozenset({"gitlab"})) == []
+    assert await found(by=frozenset({"a-operator"})) == [
+        *("target.paused", "deploy.cancelled", "deploy.replayed", "deploy.dismissed"),
+    ]
+    assert await found(deliveries=frozenset({"delivery-2"})) == of_first
+    assert await found(deploys=frozenset({"deploy-1"})) == [
+        *("deploy.replayed", "deploy.dismissed", "deploy.failed", "deploy.queued"),
+    ]
+    assert await found(deploys=frozenset({"deploy-99", "odd"})) == []
 
 
-async def test_pages_of_the_history_go_on_though_the_file_is_finished_meanwhile(
-    desk: Desk, file: Path, monkeypatch: pytest.MonkeyPatch
+async def test_it_is_bounded_by_times(desk: Desk) -> None:
+    await busy_day(desk)
+    times = [row.at for row in await events(desk)]
+    middle = since(times[5])
+
+    later = await events(desk, 2, since=middle)
+    earlier = await events(desk, 2, until=middle)
+
+    # What happened in the microsecond itself is later.
+    assert names(later) == [
+        name for name, at in zip(NEWEST_FIRST, times, strict=True) if at >= times[5]
+    ]
+    assert names(earlier) == [
+        name for name, at in zip(NEWEST_FIRST, times, strict=True) if at < times[5]
+    ]
+    assert await events(desk, since=middle, until=middle) == []
+
+
+async def test_pages_go_on_whatever_arrives_meanwhile(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(history_pages, "ROWS", 3)
-    write(file, *numbered(*range(7)))
+    for number in range(4):
+        await desk.rows.failed(f"n{number}", repo=f"acme/r{number}")
     await desk.log_in("viewer")
 
-    first = await get(desk, "/history?event=test.*")
-    write(file, *numbered(7, 8), max_bytes=1)
-    second = await get(desk, linked(first, "Older →"))
-    third = await get(desk, linked(second, "Older →"))
+    seen, path, first = [], "/history?event=deploy.*", ""
+    while path:
+        page = await get(desk, path)
+        first = first or page
+        seen += re.findall(r"acme/(r\d|new)", text_of(page))
+        older = re.search(r'href="([^"]+)" rel="next"', page)
+        path = older[1].replace("&amp;", "&") if older else ""
+        await desk.rows.failed(f"new{len(seen)}", repo="acme/new")
 
-    assert told(first) == ["n6", "n5", "n4"]
-    assert told(second) == ["n3", "n2", "n1"]
-    assert told(third) == ["n0"]
-    assert "Older" not in third
-    assert "goes back to 2026-11-03 12:00:00 UTC" in text_of(third)
-    assert told(await get(desk, linked(third, "← Newest"))) == ["n8", "n7", "n6"]
-
-
-async def test_where_a_bound_is_met_it_says_how_far_back_was_looked(
-    desk: Desk, file: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(history, "BOUNDS", audit_history.Bounds(1))
-    monkeypatch.setattr(history, "BOUNDS_OF_ONE", audit_history.Bounds(1))
-    monkeypatch.setattr(audit_history, "BLOCK", 200)
-    write(file, {"event": "deploy.queued", "deploy": "a--b", "by": "n0"}, *numbered(1, 2, 3))
-    await desk.log_in("viewer")
-
-    page = await get(desk, "/history?by=n1")
-    assert "Looked back to 2026-11-03 12:00:00 UTC" in text_of(page)
-    assert "Nothing is like that" not in page
-    found = [told(page)]
-    while "Look further" in page:
-        page = await get(desk, linked(page, "Look further"))
-        found.append(told(page))
-    assert found == [[], [], ["n1"], []]
-
-    page = await get(desk, "/deploys/a--b")
-    assert "and found nothing" in text_of(page)
-    while "Look further" in page:
-        page = await get(desk, linked(page, "Look further"))
-    assert told(page) == ["n0"]
+    assert seen == ["r3", "r3", "r2", "r2", "r1", "r1", "r0", "r0"]
+    assert "← Newest" not in first
 
 
-async def test_names_in_lines_stay_names(desk: Desk, file: Path) -> None:
-    write(
-        file,
-        {
-            "event": NASTY,
-            "repo": NASTY,
-            "ref": NASTIER,
-            "sha": NASTIER,
-            "target": NASTIER,
-            "delivery": NASTIER,
-            "deploy": f"x/{NASTIER}",
-            "reason": [NASTY],
-            "at": NASTIER,
-        },
-    )
+async def test_the_api_pages_by_its_cursor(desk: Desk) -> None:
+    await busy_day(desk)
+
+    async def ask(query: str, status: int = 200) -> Any:
+        answer = await desk.ask("GET", f"/api/v1/history?{query}", "viewer")
+        assert answer.status == status, answer.body
+        return answer.body
+
+    first = await ask("limit=2&event=deploy.*&event=target.*")
+    rest = await ask(f"event=deploy.*&event=target.*&cursor={first['next']}")
+
+    assert [row["event"] for row in first["items"]] == NEWEST_FIRST[:2]
+    assert [row["event"] for row in rest["items"]] == [
+        name for name in NEWEST_FIRST[2:] if not name.startswith("delivery")
+    ]
+    assert rest["next"] is None
+    assert (await ask("delivery=delivery-1"))["items"][0]["event"] == "delivery.ignored"
+    assert (await ask("cursor=1-2", 400))["error"]["code"] == "bad_request"
+
+
+async def test_names_stay_names(desk: Desk) -> None:
+    await desk.rows.failed("a", reason=f"{NASTY} {NASTIER}", repo=f"acme/{NASTY}", branch=NASTIER)
     await desk.log_in("viewer")
 
     page = await get(desk, "/history")
@@ -188,7 +190,6 @@ async def test_names_in_lines_stay_names(desk: Desk, file: Path) -> None:
     assert NASTIER not in page
     query = quote(NASTIER, safe="")
     await get(desk, f"/history?event={query}&by={query}&target={query}&since={query}", 400)
-    await get(desk, f"/deliveries/{query.replace('/', '')}")
 
 
 @pytest.mark.parametrize(
@@ -200,8 +201,8 @@ async def test_names_in_lines_stay_names(desk: Desk, file: Path) -> None:
         ("repo=[", "without a closing"),
         ("repo=!re:(a%2b)%2b", "not a regular expression"),
         ("event=re:(a%2b)%2b", "not a regular expression"),
-        ("cursor=../../etc", "the cursor is none that was given"),
-        ("cursor=1-2-3", "the cursor is none that was given"),
+        ("cursor=../../etc", "is no place in the history"),
+        ("cursor=1.2.3", "is no place in the history"),
     ],
 )
 async def test_search_that_cannot_be_understood(desk: Desk, query: str, mistake: str) -> None:
@@ -210,113 +211,19 @@ async def test_search_that_cannot_be_understood(desk: Desk, query: str, mistake:
     assert mistake in text_of(await get(desk, f"/history?{query}", 400))
 
 
-async def test_a_cursor_that_is_none_is_refused(desk: Desk) -> None:
-    answer = await api(desk, "history?cursor=..%2F1-1", 400)
-    assert answer["error"]["code"] == "bad_request"
-    await desk.log_in("viewer")
-    page = await get(desk, "/deploys/a--b?cursor=..%2F1-1", 400)
-    assert "the cursor is none that was given" in page
+async def test_page_of_the_history(desk: Desk) -> None:
+    await busy_day(desk)
 
+    page = await get(desk, "/history?by=a-operator")
 
-async def test_the_api_pages_by_its_cursor(desk: Desk, file: Path) -> None:
-    write(file, *numbered(*range(5)), max_bytes=1)
-
-    first = await api(desk, "history?limit=3&event=test.line&event=x.*")
-    rest = await api(desk, f"history?limit=3&cursor={first['next']}")
-
-    assert [line["by"] for line in first["items"]] == ["n4", "n3", "n2"]
-    assert [line["by"] for line in rest["items"]] == ["n1", "n0"]
-    assert (first["complete"], rest["complete"], rest["next"]) == (True, True, None)
-    assert rest["back_to"] == "2026-11-03T12:00:00Z"
-
-
-async def test_an_audit_file_that_cannot_be_read_is_said_and_no_accident(
-    desk: Desk, file: Path
-) -> None:
-    await asyncio.to_thread(file.mkdir)
-    await desk.log_in("viewer")
-
-    for path in ("/history", "/deploys/a--b"):
-        page = text_of(await get(desk, path, 503))
-        assert "the audit files cannot be read (Is a directory)" in page
-        assert str(file) not in page
-    answer = await api(desk, "history", 503)
-    assert answer["error"]["code"] == "audit_unavailable"
-
-
-async def test_without_an_audit_file_it_says_what_to_set(
-    settings: Settings, store: redis.Redis, audited: io.BytesIO
-) -> None:
-    bare = settings.model_copy(update={"audit_file": None})
-    async with opened(bare, store, audited) as desk:
-        await desk.log_in("viewer")
-        assert "Set RELAY_AUDIT_FILE" in text_of(await get(desk, "/history"))
-        assert "RELAY_AUDIT_FILE is not set" in await get(desk, "/deliveries/github--x", 404)
-        assert "RELAY_AUDIT_FILE" in (await api(desk, "history", 503))["error"]["message"]
-        answer = await api(desk, "deliveries/github--x", 404)
-        assert answer["error"]["message"] == "there is no such delivery, or not any more"
-
-
-@contextmanager
-def slow_reading(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Semaphore]:
-    """A disk that answers nothing until it is let; how many ask it."""
-    asking, let = threading.Semaphore(0), threading.Event()
-
-    def stuck(*_: Any) -> Any:
-        asking.release()
-        let.wait()
-        return audit_history.Answer([], "", True, "")
-
-    monkeypatch.setattr(history, "ask", stuck)
-    try:
-        yield asking
-    finally:
-        let.set()
-
-
-async def test_a_slow_disk_stops_neither_other_pages_nor_takes_more_threads(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(history, "PATIENCE", 0.5)
-    with slow_reading(monkeypatch) as asking:
-        questions = [asyncio.create_task(api(desk, "history", 503)) for _ in range(5)]
-        for _ in range(history.AT_ONCE):
-            assert await asyncio.to_thread(asking.acquire, timeout=20)
-        await api(desk, "health")
-        answers = await asyncio.gather(*questions)
-
-        assert {answer["error"]["code"] for answer in answers} == {"audit_unavailable"}
-        assert "busy" in answers[0]["error"]["message"]
-        # Those that waited in vain are never read for.
-        assert not asking.acquire(blocking=False)
-
-
-async def test_lists_lead_on_to_the_history(desk: Desk) -> None:
-    await desk.log_in("viewer")
-
-    for path, place in (
-        ("/deploys", "/history?event=deploy.%2A"),
-        (
-            "/deploys?status=failed&repo=acme/*&target=production&sha=ab&branch=main",
-            "/history?event=deploy.failed&repo=acme%2F%2A&sha=ab&target=production",
-        ),
-        ("/deploys?status=held", "/history?event=deploy.%2A"),
-        (
-            "/deliveries?source=github&status=failed&since=30d",
-            "/history?event=delivery.%2A&since=30d&source=github",
-        ),
-    ):
-        page = await get(desk, path)
-        assert linked(page, "history") == place
-        await get(desk, place)
+    assert 'href="/deploys/deploy-1"' in page
+    assert "it is live; by a-operator" in text_of(page)
+    assert "No event matches." in await get(desk, "/history?target=gated")
 
 
 def test_a_search_takes_its_fields_from_the_query() -> None:
-    search = searched({"sha": " AB12 ", "by": "ann", "odd": "x", "cursor": "1-2"})
-    lines = wanted_of(search)
+    chosen = filter_of(HistorySearch(sha="AB12", by="ann"))
 
-    assert lines.shas == ("ab12",)
-    assert lines.values == {"by": frozenset({"ann"})}
-    assert search.link(cursor="") == "/history?sha=AB12&by=ann"
-    assert searched({}).link() == "/history"
-    assert asked({}).history("deploy") == "/history?event=deploy.%2A"
+    assert (chosen.sha, chosen.by) == ("ab12", frozenset({"ann"}))
+    assert HistorySearch(sha="AB12", cursor="1").link(cursor="") == "/history?sha=AB12"
+    assert HistorySearch().link() == "/history"

@@ -7,30 +7,17 @@ import os
 import sys
 from pathlib import Path
 
-import orjson
-from rq.job import JobStatus
-
-from config.settings import Settings
-from relay.audit_file import AuditFile, Policy
 from tests.console.desk import Desk
 from tests.harness import PATIENCE
-from tests.relay.yard import HELD, Yard
 
 
-async def test_answers_are_as_the_document_says(
-    desk: Desk, settings: Settings, tmp_path: Path
-) -> None:
-    assert settings.audit_file is not None
-    file = AuditFile(settings.audit_file, Policy(1_000, 0, "never", None))
-    for number in range(20):
-        file.add(orjson.dumps({"event": "deploy.queued", "number": number, "at": "2026-11-03"}))
-        file.flush()
-    yard = Yard(desk.store, settings.redis_address())
-    await asyncio.to_thread(yard.receive, "a", "b")
-    await asyncio.to_thread(
-        lambda: yard.end(yard.match("a"), JobStatus.FINISHED, {"status": 200, "ms": 1.5})
-    )
-    await asyncio.to_thread(lambda: yard.end(yard.match("b"), JobStatus.FAILED, HELD))
+async def test_answers_are_as_the_document_says(desk: Desk, tmp_path: Path) -> None:
+    rows = desk.rows
+    await rows.push("a", payload=b'{"ref": 1}')
+    await rows.succeeded("b", repo="acme/b")
+    await rows.end(await rows.deploy("c", repo="acme/c"), "uncertain", "no answer in 5 s")
+    asks = await rows.deploy("d", "gated", repo="acme/d")
+    await rows.claim(asks, "gated", approval="required")
     process = await asyncio.create_subprocess_exec(
         *(Path(sys.executable).with_name("schemathesis"), "run"),
         f"{desk.url}/api/v1/openapi.json",

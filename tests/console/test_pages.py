@@ -7,29 +7,20 @@ import json
 import re
 from html import unescape
 from html.parser import HTMLParser
-from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 import aiohttp
 import pytest
-from aiohttp import web
 
-from config.settings import Settings
-from relay import finding
-from relay.console import live, pages
-from relay.console.payload_pages import MOST_PAYLOAD
-from relay.payload_reading import TOO_LARGE, payload_key
+from relay.attempts_kept import AttemptRecord
+from relay.console import live
+from relay.console.payloads import MOST_PAYLOAD
+from relay.console.words import CHECK_PLATFORM
+from relay.events.event import Person, Push
+from relay.ledger import lists
+from relay.ledger.intake import RouteReason
 from tests.console.desk import Desk
-from tests.harness import (
-    GITHUB_SECRET,
-    Relay,
-    Target,
-    github_headers,
-    github_push,
-    sha_of,
-    until,
-)
+from tests.harness import github_push, sha_of
 
 YAML = """\
 sources:
@@ -46,7 +37,7 @@ targets:
     json: {sha: "{{ event.sha }}"}
     approval: required
 routes:
-  - {name: everything, repo: "**", on: push, branches: ["**", "!held"], deploy: [production]}
+  - {name: everything, repo: "**", on: push, deploy: [production]}
   - {name: gated, repo: acme/api, on: push, deploy: [gated]}
   - {name: elsewhere, repo: other/thing, on: push, deploy: [production]}
 """
@@ -56,43 +47,8 @@ NASTIER = "\"'><img src=x onerror=alert(2)>"
 
 
 @pytest.fixture
-async def settings(relay: Relay, server_socket: Path) -> Settings:
-    relay.write(YAML)
-    return Settings(
-        config=relay.folder / "relay.yaml",
-        redis_url=f"unix://{server_socket}",  # type: ignore[arg-type]
-        store_timeout=5,
-    )
-
-
-@pytest.fixture
-async def busy(desk: Desk, relay: Relay) -> Desk:
-    """A desk beside a receiver and a worker."""
-    await asyncio.gather(relay.serve(), relay.work())
-    return desk
-
-
-async def pushed(relay: Relay, *, author: str = "a", message: str = "", **push: Any) -> str:
-    """The id of the delivery of a push."""
-    body = json.loads(github_push(**push))
-    body["head_commit"]["author"]["username"] = author
-    body["head_commit"]["message"] = message or "Change it"
-    body["commits"] = [body["head_commit"]]
-    raw = json.dumps(body).encode()
-    status, answer = await relay.post("github", raw, github_headers(raw))
-    assert (status, answer["status"]) == (202, "queued")
-    return str(answer["delivery"])
-
-
-async def told(relay: Relay, event: str, **fields: Any) -> dict[str, Any]:
-    """What the worker says."""
-    [*_, line] = await relay.processes[1].wait_for(event, **fields)
-    return line
-
-
-async def stands(desk: Desk, id_: str, status: str) -> None:
-    """Until Redis has it too: the audit says it a moment before."""
-    await until(lambda: desk.store.hget(f"rq:job:{id_}", "status") == status.encode())
+def relay_yaml() -> str:
+    return YAML
 
 
 async def get(desk: Desk, path: str, status: int = 200) -> str:
@@ -103,8 +59,7 @@ async def get(desk: Desk, path: str, status: int = 200) -> str:
 
 
 async def post(desk: Desk, path: str, **form: str) -> tuple[int, str, str]:
-    [session] = desk.sessions()
-    answer = await desk.ask("POST", path, data={"csrf": desk.csrf(session), **form})
+    answer = await desk.ask("POST", path, data={"csrf": desk.csrf(), **form})
     assert_is_safe(answer.body)
     return answer.status, answer.headers.get("Location", ""), answer.body
 
@@ -184,137 +139,147 @@ async def test_search_that_cannot_be_understood(desk: Desk, query: str, mistake:
     assert mistake in await get(desk, f"/deploys?{query}", 400)
 
 
-async def test_way_of_a_webhook(busy: Desk, relay: Relay) -> None:
-    delivery = await pushed(relay, repo="acme/web")
-    deploy = (await told(relay, "deploy.succeeded"))["deploy"]
-    await stands(busy, deploy, "finished")
-    await busy.log_in("viewer")
+async def test_timeline_of_a_webhook(desk: Desk) -> None:
+    deploy = await desk.rows.succeeded("a", route="everything")
+    delivery = "delivery-1"
+    await desk.log_in("viewer")
 
-    html = await get(busy, f"/deliveries/{quote(delivery, safe='')}")
+    html = await get(desk, f"/deliveries/{delivery}")
     text = text_of(html)
 
-    order = ["Received", "Queued", "Matched", "1 of 3 routes match", "Deploy to production"]
+    order = ["Received", "It is a new state of its ref", "Routed", "1 of 3 routes match now"]
+    order += ["Deploy to production", "The event as stored"]
     assert [text.index(word) for word in order] == sorted(text.index(word) for word in order)
     assert "everything : all conditions hold" in text
     assert "repo acme/web does not match acme/api" in text
     assert "The platform accepted it at" in text
+    assert "It is live." in text
     assert f'href="/deploys/{deploy}"' in html
     assert "Change it" in html
-    page = text_of(await get(busy, f"/deploys/{deploy}"))
+    page = text_of(await get(desk, f"/deploys/{deploy}"))
     assert "production" in page
     assert delivery in page
-    assert "Attempt 1: succeeded, HTTP 200" in page
+    assert "Attempt 1: succeeded" in page
 
 
-async def test_a_payload_is_shown_without_its_secrets(busy: Desk, relay: Relay) -> None:
-    body = json.loads(github_push())
-    body["secret"] = "hook-secret-of-gogs"
-    body["pusher"] = {"name": NASTY, "note": f"{GITHUB_SECRET} </pre>"}
-    raw = json.dumps(body).replace("github-", "\\u0067ithub-").encode()
-    _, answer = await relay.post("github", raw, github_headers(raw))
-    delivery = str(answer["delivery"])
-    await until(lambda: busy.store.exists(payload_key(delivery)))
-    place = f"/deliveries/{quote(delivery, safe='')}"
+async def test_verdicts_are_told_in_words(desk: Desk) -> None:
+    late = Push(
+        "acme/web", "refs/heads/main", "0" * 40, sha_of("a"), changed_at=1e9, own_clock=True
+    )
+    newer = Push(
+        "acme/web", "refs/heads/main", sha_of("x"), sha_of("b"), changed_at=1.5e9, own_clock=True
+    )
+    await desk.rows.store(newer)
+    stored = await desk.rows.store(late)
+    await desk.log_in("viewer")
 
-    assert (await busy.ask("GET", f"{place}/payload")).status == 303
-    await busy.log_in("viewer")
-    html = await get(busy, place)
+    text = text_of(await get(desk, f"/deliveries/delivery-{stored.id}"))
 
-    assert f'href="{place}/payload"' in html
+    assert stored.verdict == "late"
+    assert "It is late: its ref has moved on since, so it is not deployed." in text
+    assert "No route was asked." in text
+    first = text_of(await get(desk, "/deliveries/delivery-1"))
+    assert "Uncertain order: it is the first one and already old." in first
+    assert "order uncertain" in text_of(await get(desk, "/deliveries"))
+    rows = await get(desk, "/deliveries?verdict=late")
+    assert re.findall(r'<tr id="row-([^"]+)"', rows) == ["delivery-2"]
+
+
+async def test_of_an_ignored_delivery_each_route_is_told(desk: Desk) -> None:
+    reasons = (RouteReason("everything", "branch topic does not match main"),)
+    delivery = await desk.rows.push("a", branch="topic", reasons=reasons)
+    await desk.log_in("operator")
+
+    html = await get(desk, f"/deliveries/{delivery}")
+
+    assert "everything : branch topic does not match main" in text_of(html)
+    assert f'href="/routes?delivery={delivery}"' in html
+    assert "It led to no deploy." in html
+    # relay.yaml may have a route for it by now.
+    assert f'href="/deliveries/{delivery}/replay"' in html
+
+
+async def test_a_payload_is_shown(desk: Desk) -> None:
+    body = {"ref": 1, "secret": "****", "pusher": {"name": NASTY, "note": "**** </pre>"}}
+    delivery = await desk.rows.push("a", payload=json.dumps(body).encode())
+    path = f"/deliveries/{delivery}"
+
+    assert (await desk.ask("GET", f"{path}/payload")).status == 303
+    await desk.log_in("viewer")
+    html = await get(desk, path)
+
+    assert f'href="{path}/payload"' in html
     assert "This is the beginning" not in html
     shown = unescape(html.partition('aria-label="The payload">')[2].partition("</pre>")[0])
-    assert json.loads(shown) == {
-        **body,
-        "secret": "****",
-        "pusher": {"name": NASTY, "note": "**** </pre>"},
-    }
-    whole = await busy.ask("GET", f"{place}/payload")
+    assert json.loads(shown) == body
+    whole = await desk.ask("GET", f"{path}/payload")
     assert (whole.status, whole.body) == (200, shown)
     assert whole.headers["Content-Type"] == "text/plain; charset=utf-8"
     assert whole.headers["Content-Security-Policy"] == "default-src 'none'; sandbox"
     assert whole.headers["X-Content-Type-Options"] == "nosniff"
 
 
-async def test_of_a_long_payload_the_page_has_the_beginning(busy: Desk, relay: Relay) -> None:
-    await busy.log_in("viewer")
+async def test_of_a_long_payload_the_page_has_the_beginning(desk: Desk) -> None:
     raw = github_push(note="x" * 2 * MOST_PAYLOAD)
-    _, answer = await relay.post("github", raw, github_headers(raw))
-    delivery = str(answer["delivery"])
-    await until(lambda: busy.store.exists(payload_key(delivery)))
-    place = f"/deliveries/{quote(delivery, safe='')}"
+    delivery = await desk.rows.push("a", payload=raw)
+    await desk.log_in("viewer")
 
-    html = await get(busy, place)
+    html = await get(desk, f"/deliveries/{delivery}")
 
     assert "This is the beginning." in text_of(html)
     assert html.count("x" * 1_000) < 2 * MOST_PAYLOAD // 1_000
-    assert json.loads((await busy.ask("GET", f"{place}/payload")).body) == json.loads(raw)
+    whole = await desk.ask("GET", f"/deliveries/{delivery}/payload")
+    assert json.loads(whole.body) == json.loads(raw)
 
 
-async def test_why_there_is_no_payload(busy: Desk, relay: Relay) -> None:
-    await busy.log_in("viewer")
-    delivery = await pushed(relay)
-    await until(lambda: busy.store.exists(payload_key(delivery)))
-    busy.store.set(payload_key(delivery), TOO_LARGE)
-    place = f"/deliveries/{quote(delivery, safe='')}"
+async def test_why_there_is_no_payload(desk: Desk) -> None:
+    delivery = await desk.rows.push("a", payload="it is larger than 24 MiB")
+    await desk.log_in("viewer")
 
-    assert "The payload is not kept: it is larger than 1 MiB." in text_of(await get(busy, place))
-    page = text_of(await get(busy, f"{place}/payload", 404))
-    assert "the payload is not kept: it is larger than 1 MiB" in page
-    assert "no such delivery" in await get(busy, "/deliveries/github--nothing/payload", 404)
+    for path in (f"/deliveries/{delivery}", f"/deliveries/{delivery}/payload"):
+        page = text_of(await get(desk, path, 404 if path.endswith("payload") else 200))
+        assert "he payload is not kept: it is larger than 24 MiB" in page
+    assert "no delivery has the id" in await get(desk, "/deliveries/delivery-9/payload", 404)
 
 
-async def test_attempts_show_request_and_answer(busy: Desk, relay: Relay) -> None:
-    delivery = await pushed(relay, repo="acme/web")
-    deploy = (await told(relay, "deploy.succeeded"))["deploy"]
-    await stands(busy, deploy, "finished")
-    kept = {
-        "at": "2026-11-25T12:00:00Z",
-        "attempt": 1,
-        "outcome": "retry",
-        "reason": "HTTP 503",
-        "method": "POST",
-        "host": "platform.example",
-        "request_headers": {"Authorization": "****"},
-        "request_body": NASTY,
-        "status": 503,
-        "response_headers": {"Retry-After": "2"},
-        "response_body": NASTIER,
-        "ms": 12.5,
-    }
-    key = f"relay:attempts:{deploy}"
-    busy.store.delete(key)
-    busy.store.rpush(key, json.dumps(kept), b"\xff", json.dumps({"attempt": "two"}))
-    busy.store.rpush(key, *[json.dumps({**kept, "attempt": n}) for n in range(2, 31)])
-    await busy.log_in("viewer")
+async def test_attempts_show_request_and_answer(desk: Desk) -> None:
+    deploy = await desk.rows.deploy("a")
+    kept = AttemptRecord(
+        at="",
+        attempt=0,
+        outcome="",
+        method="POST",
+        host="platform.example",
+        request_headers={"Authorization": "****"},
+        request_body=NASTY,
+        response_headers={"Retry-After": "2"},
+        response_body=NASTIER,
+    )
+    await desk.rows.end(deploy, "waiting", "HTTP 503", http=503, kept=kept)
+    await desk.log_in("viewer")
 
-    for path in (f"/deploys/{deploy}", f"/deliveries/{quote(delivery, safe='')}"):
-        html = await get(busy, path)
-        assert html.count("<summary>Attempt ") == 20
+    for path in (f"/deploys/{deploy}", "/deliveries/delivery-1"):
+        html = await get(desk, path)
         # By these a refreshed page knows which were open.
-        anchors = re.findall(r'<details id="(attempt-[^"]*)"', html)
-        assert anchors == [f"attempt-{deploy}-{number}" for number in range(20)]
-        assert "Attempt 30: retry, HTTP 503, 12.5 ms: HTTP 503" in html
-        assert "Attempt 10:" not in html
+        assert re.findall(r'<details id="(attempt-[^"]*)"', html) == [f"attempt-{deploy}-0"]
+        assert "Attempt 1: retry, HTTP 503, 12.5 ms: HTTP 503" in html
         assert "POST platform.example" in html
         assert "Authorization: ****" in html
         assert "Retry-After: 2" in html
         assert "&lt;script&gt;alert(1)&lt;/script&gt;</pre>" in html
-    busy.store.ltrim(key, 0, 2)
-    assert (await get(busy, f"/deploys/{deploy}")).count("<summary>Attempt ") == 1
+        assert "Its call did not succeed and is made again at" in html
 
 
-async def test_lists_are_searched(busy: Desk, relay: Relay) -> None:
-    await pushed(relay, repo="acme/web", ref="refs/heads/main", after=sha_of("x"), author="ann")
-    await pushed(relay, repo="acme/api", ref="refs/heads/topic/1", after=sha_of("y"), author="bob")
-    await told(relay, "deploy.succeeded", repo="acme/web")
-    await told(relay, "deploy.succeeded", repo="acme/api")
-    await told(relay, "deploy.waiting", repo="acme/api")
-    await until(lambda: busy.store.zcard("rq:scheduled:deploy-relay") == 1)
-    await until(lambda: busy.store.zcard("rq:finished:deploy-relay") == 4)
-    await busy.log_in("viewer")
+async def test_lists_are_searched(desk: Desk) -> None:
+    ann, bob = Person(login="ann"), Person(login="bob")
+    await desk.rows.succeeded("x", author=ann, message="Mend the login")
+    gated = await desk.rows.deploy(
+        "y", "gated", repo="acme/api", branch="topic/1", author=bob, route="gated"
+    )
+    await desk.log_in("viewer")
 
     async def found(path: str) -> set[str]:
-        rows = re.findall(r'<tr id="row-.*?</tr>', await get(busy, path), re.DOTALL)
+        rows = re.findall(r'<tr id="row-.*?</tr>', await get(desk, path), re.DOTALL)
         return {match for row in rows for match in re.findall(r"acme/\w+", text_of(row))}
 
     assert await found("/deliveries") == {"acme/web", "acme/api"}
@@ -324,155 +289,193 @@ async def test_lists_are_searched(busy: Desk, relay: Relay) -> None:
         f"sha={sha_of('x')[:7]}",
         f"sha={sha_of('x').upper()}",
         "author=ANN",
-        "status=succeeded",
+        "words=LOGIN+mend",
     ):
         assert await found(f"/deliveries?{query}") == {"acme/web"}, query
     assert await found("/deliveries?source=github&since=1h") == {"acme/web", "acme/api"}
+    assert await found("/deliveries?until=1h") == set()
     assert await found("/deliveries?source=other") == set()
+    assert await found("/deliveries?status=routed&verdict=new") == {"acme/web", "acme/api"}
+    assert await found("/deploys?status=succeeded") == {"acme/web"}
     assert await found("/deploys?target=gated") == {"acme/api"}
     assert await found("/deploys?route=gated&status=waiting&branch=topic/*") == {"acme/api"}
     assert await found("/deploys?route=elsewhere") == set()
+    assert await found("/deploys?attention=yes") == set()
+    assert gated in await get(desk, "/deploys?words=change")
 
 
-async def test_pages_of_a_long_list_leave_no_gap(busy: Desk, relay: Relay) -> None:
-    busy.store.hset("relay:target:production", "paused", "1")
-    ids = await asyncio.gather(
-        *(pushed(relay, repo=f"acme/r{n}", after=sha_of(f"c{n}")) for n in range(120))
-    )
-    await relay.processes[1].wait_for("deploy.queued", count=120)
-    await busy.log_in("viewer")
+async def test_counts_stop_somewhere(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(4):
+        await desk.rows.push(f"n{number}", repo=f"acme/r{number}")
+    await desk.log_in("viewer")
+
+    assert "4 deliveries match." in text_of(await get(desk, "/deliveries?repo=acme/*"))
+    assert "1 delivery matches." in text_of(await get(desk, "/deliveries?repo=acme/r1"))
+    assert "match." not in text_of(await get(desk, "/deliveries"))
+    monkeypatch.setattr(lists, "MOST_COUNTED", 3)
+    text = text_of(await get(desk, "/deliveries?repo=acme/*"))
+    assert "More than 3 deliveries match." in text
+
+
+async def test_pages_of_a_long_list_leave_no_gap(desk: Desk) -> None:
+    ids = [await desk.rows.push(f"c{n}", repo=f"acme/r{n}") for n in range(120)]
+    await desk.log_in("viewer")
 
     seen, path = [], "/deliveries"
     while path:
-        html = await get(busy, path)
+        html = await get(desk, path)
         seen += re.findall(r'<tr id="row-([^"]+)"', html)
         older = re.search(r'href="([^"]+)" rel="next"', html)
         path = older[1].replace("&amp;", "&") if older else ""
 
-    assert len(seen) == len(set(seen)) == 120
-    assert set(seen) == set(ids)
+    assert seen == ids[::-1]
 
 
-async def test_a_search_whose_time_is_over_says_how_far_it_came(
-    busy: Desk, relay: Relay, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    older = await pushed(relay, repo="acme/older", author="ann")
-    newer = await pushed(relay, repo="acme/newer", author="bob")
-    await told(relay, "deploy.succeeded", repo="acme/newer")
-    await busy.log_in("viewer")
-    monkeypatch.setattr(finding, "CLOSE_PAGE", 1)
-    monkeypatch.setattr(pages, "SECONDS", 0)
-
-    html = await get(busy, "/deliveries?author=ann")
-
-    made: Any = busy.store.hget(f"rq:job:{newer}", "created_at")
-    assert re.search(rf'Looked back to\s+<time datetime="{made.decode()}"', html)
-    assert "and found nothing." in text_of(html)
-    assert "Nothing of what was looked at is like that." in html
-    assert 'id="row-' not in html
-    [further] = re.findall(r'<a href="([^"]+)" rel="next">([^<]+)</a>', html)
-    assert further[1] == "Look further"
-    html = await get(busy, further[0].replace("&amp;", "&"))
-    assert re.findall(r'<tr id="row-([^"]+)"', html) == [older]
-    assert "Looked back" not in html
-    assert 'rel="next"' not in html
-
-
-async def test_names_that_a_pusher_chose_stay_names(busy: Desk, relay: Relay) -> None:
-    delivery = await pushed(
-        relay,
+async def test_names_that_a_pusher_chose_stay_names(desk: Desk) -> None:
+    deploy = await desk.rows.succeeded(
+        "a",
         repo=f"acme/{NASTY}",
-        ref=f"refs/heads/{NASTIER}",
-        author=f"{NASTY}{NASTIER}",
+        branch=NASTIER,
+        author=Person(login=f"{NASTY}{NASTIER}"),
         message=f"{NASTY} {NASTIER} </pre><script>",
     )
-    deploy = (await told(relay, "deploy.succeeded"))["deploy"]
-    await busy.log_in("operator")
+    delivery = "delivery-1"
+    await desk.log_in("operator")
 
     for path in (
         "/",
         "/deliveries",
         "/deploys",
         f"/deploys?repo={quote(NASTIER)}&author={quote(NASTY)}&route={quote(NASTIER)}",
-        f"/deliveries/{quote(delivery, safe='')}",
+        f"/deploys?words={quote(NASTY)}",
+        f"/deliveries/{delivery}",
         f"/deploys/{deploy}",
+        f"/deliveries/{delivery}/replay",
+        "/history",
+        f"/history?by={quote(NASTY)}",
         "/routes",
         f"/routes?delivery={quote(NASTIER)}",
     ):
-        html = await get(busy, path)
+        html = await get(desk, path)
         assert NASTY not in html
         assert "onerror=alert(2)>" not in html
-    assert "&lt;script&gt;alert(1)" in await get(busy, "/deliveries")
-    assert (await post(busy, "/routes", delivery=delivery))[0] == 200
-    assert (await post(busy, "/routes", payload=NASTY, source="github"))[0] == 400
-    await get(busy, f"/deliveries/{quote(NASTY, safe='')}", 404)
+    assert "&lt;script&gt;alert(1)" in await get(desk, "/deliveries")
+    assert (await post(desk, "/routes", delivery=delivery))[0] == 200
+    assert (await post(desk, "/routes", payload=NASTY, source="github"))[0] == 400
+    await get(desk, f"/deliveries/{quote(NASTY, safe='')}", 404)
 
 
-async def test_viewers_look_and_operators_act(busy: Desk, relay: Relay, target: Target) -> None:
-    async def no(_: web.Request) -> web.StreamResponse:
-        return web.Response(status=404)
-
-    target.answer = no
-    await pushed(relay, repo="acme/web")
-    deploy = (await told(relay, "deploy.failed"))["deploy"]
-    await stands(busy, deploy, "failed")
+async def test_viewers_look_and_operators_act(desk: Desk) -> None:
+    deploy = await desk.rows.failed("a")
     path = f"/deploys/{deploy}"
-    await busy.log_in("viewer")
-    html = await get(busy, path)
+    await desk.log_in("viewer")
+    html = await get(desk, path)
     assert "HTTP 404" in html
     assert "Replay…" not in html
-    assert "Pause…" not in await get(busy, "/")
+    assert "Pause…" not in await get(desk, "/")
     for place in (f"{path}/replay", "/targets/production/pause"):
-        assert "role operator" in await get(busy, place, 403)
-        assert (await post(busy, place))[0] == 403
-    assert [line["by"] for line in busy.audit("console.refused")] == ["a-viewer"] * 4
-    assert busy.audit("console.acted") == []
-    await post(busy, "/logout")
+        assert "role operator" in await get(desk, place, 403)
+        assert (await post(desk, place))[0] == 403
+    assert [line["by"] for line in desk.audit("console.refused")] == ["a-viewer"] * 4
+    assert desk.audit("console.acted") == []
+    await post(desk, "/logout")
 
-    await busy.log_in("operator")
-    overview = text_of(await get(busy, "/"))
+    await desk.log_in("operator")
+    overview = text_of(await get(desk, "/"))
     assert "1 deploy failed" in overview
     assert "0 of 1 in the last hour" in overview
-    assert f'href="{path}/replay"' in await get(busy, path)
-    assert "Yes, replay" in await get(busy, f"{path}/replay")
-    assert (await busy.ask("POST", f"{path}/replay", data={"csrf": "wrong"})).status == 403
-    status, place, _ = await post(busy, f"{path}/replay")
+    assert f'href="{path}/replay"' in await get(desk, path)
+    assert "Yes, replay" in await get(desk, f"{path}/replay")
+    assert (await desk.ask("POST", f"{path}/replay", data={"csrf": "wrong"})).status == 403
+    status, place, _ = await post(desk, f"{path}/replay")
     assert status == 303
-    assert place == f"/deploys/{deploy}-2?told=replay"
-    assert "This is the replay" in await get(busy, place)
-    assert f'href="{path}"' in await get(busy, place)
-    assert "asked for by a-operator" in text_of(await get(busy, place))
-    assert "Replay…" not in await get(busy, path)
-    status, _, html = await post(busy, f"{path}/replay")
+    assert place == "/deploys/deploy-2?told=replay"
+    assert "This is the replay" in await get(desk, place)
+    assert f'href="{path}"' in await get(desk, place)
+    assert "requested by a-operator" in text_of(await get(desk, place))
+    assert "Replay…" not in await get(desk, path)
+    status, _, html = await post(desk, f"{path}/replay")
     assert status == 409
     assert "Not replayed" in html
-    [acted] = busy.audit("console.acted")
+    [acted] = desk.audit("console.acted")
     assert (acted["by"], acted["action"], acted["deploy"]) == ("a-operator", "replay", deploy)
-    assert (await told(relay, "deploy.replayed"))["by"] == "a-operator"
 
 
-async def test_approve_and_cancel(busy: Desk, relay: Relay) -> None:
-    await pushed(relay, repo="acme/api", ref="refs/heads/held", after=sha_of("1"))
-    first = (await told(relay, "deploy.waiting", sha=sha_of("1")))["deploy"]
-    await pushed(relay, repo="acme/api", ref="refs/heads/held", after=sha_of("2"))
-    second = (await told(relay, "deploy.waiting", sha=sha_of("2")))["deploy"]
-    await until(lambda: busy.store.zcard("rq:scheduled:deploy-relay") == 2)
-    await busy.log_in("operator")
-    assert "2 deploys waiting for approval" in text_of(await get(busy, "/"))
-    html = await get(busy, f"/deploys/{first}")
+async def test_what_would_replace_something_newer_is_asked_for_twice(desk: Desk) -> None:
+    old = await desk.rows.failed("a")
+    live_now = await desk.rows.succeeded("b")
+    path = f"/deploys/{old}/replay"
+    told = f"{live_now} with {sha_of('b')[:12]} is live there"
+    await desk.log_in("operator")
+
+    # What has been overtaken needs nobody's attention.
+    assert "Nothing. No deploy has failed" in text_of(await get(desk, "/"))
+    assert "A newer deploy of its target and branch has succeeded since." in await get(
+        desk, f"/deploys/{old}"
+    )
+    page = text_of(await get(desk, path)).lower()
+    assert told in page
+    assert "1 state back" in page
+    status, _, html = await post(desk, path)
+    assert status == 409
+    assert told in text_of(html).lower()
+    assert '<input type="hidden" name="force" value="yes">' in html
+    assert desk.audit("console.acted") == []
+    status, place, _ = await post(desk, path, force="yes")
+    assert (status, place) == (303, "/deploys/deploy-3?told=replay")
+    assert len(desk.audit("console.acted")) == 1
+
+
+async def test_what_is_live_is_told_before_a_replay(desk: Desk) -> None:
+    live_now = await desk.rows.succeeded("a")
+    failed = await desk.rows.failed("b")
+    await desk.log_in("operator")
+
+    page = text_of(await get(desk, f"/deploys/{failed}/replay"))
+    assert f"{live_now} with {sha_of('a')[:12]} is live at production now." in page
+    assert f"Live there {live_now}" in text_of(await get(desk, f"/deploys/{failed}"))
+
+
+async def test_dismiss_needs_a_reason(desk: Desk) -> None:
+    deploy = await desk.rows.end(await desk.rows.deploy("a"), "uncertain", "no answer in 5 s")
+    path = f"/deploys/{deploy}"
+    await desk.log_in("operator")
+    assert f"{CHECK_PLATFORM}" in text_of(await get(desk, path))
+    assert "1 deploy uncertain" in text_of(await get(desk, "/"))
+    form = await get(desk, f"{path}/dismiss")
+    assert 'name="reason"' in form
+    assert "Nothing is called." in form
+
+    status, _, html = await post(desk, f"{path}/dismiss", reason="  ")
+    assert (status, "Write down why." in html) == (400, True)
+    status, place, _ = await post(desk, f"{path}/dismiss", reason=f"it is live {NASTY}")
+
+    assert (status, place) == (303, f"{path}?told=dismiss")
+    html = await get(desk, place)
+    assert "a-operator dismissed it." in html
+    assert "dismiss by a-operator: it is live &lt;script&gt;" in html
+    assert "Nothing. No deploy has failed" in text_of(await get(desk, "/"))
+    await get(desk, "/deliveries/delivery-1/dismiss", 404)
+
+
+async def test_approve_and_cancel(desk: Desk) -> None:
+    first = await desk.rows.deploy("1", "gated", repo="acme/api")
+    second = await desk.rows.deploy("2", "gated", repo="acme/other")
+    for deploy in (first, second):
+        await desk.rows.claim(deploy, "gated", approval="required")
+    await desk.log_in("operator")
+    assert "2 deploys waiting for approval" in text_of(await get(desk, "/"))
+    html = await get(desk, f"/deploys/{first}")
     assert html.index("Approve…") < html.index("Cancel…")
-    assert "Waits for somebody to approve it" in html
+    assert "Waits for an operator to approve it" in html
 
-    assert (await post(busy, f"/deploys/{first}/approve"))[0] == 303
-    assert (await post(busy, f"/deploys/{second}/cancel"))[0] == 303
+    assert (await post(desk, f"/deploys/{first}/approve"))[0] == 303
+    assert (await post(desk, f"/deploys/{second}/cancel"))[0] == 303
 
-    assert (await told(relay, "deploy.approved", deploy=first))["by"] == "a-operator"
-    await told(relay, "deploy.succeeded", deploy=first)
-    await stands(busy, first, "finished")
-    assert "Approved by a-operator" in await get(busy, f"/deploys/{first}")
-    assert "Cancelled by a-operator" in await get(busy, f"/deploys/{second}")
-    assert [line["action"] for line in busy.audit("console.acted")] == ["approve", "cancel"]
-    await get(busy, "/deliveries/x/approve", 404)
+    assert "Approved by a-operator" in await get(desk, f"/deploys/{first}")
+    assert "Cancelled by a-operator" in await get(desk, f"/deploys/{second}")
+    assert [line["action"] for line in desk.audit("console.acted")] == ["approve", "cancel"]
+    await get(desk, "/deliveries/delivery-1/approve", 404)
 
 
 async def test_targets_are_paused_and_resumed(desk: Desk) -> None:
@@ -490,11 +493,10 @@ async def test_targets_are_paused_and_resumed(desk: Desk) -> None:
     assert [line["action"] for line in desk.audit("console.acted")] == ["pause", "resume"]
 
 
-async def test_what_would_happen_if(busy: Desk, relay: Relay) -> None:
-    busy.store.hset("relay:target:production", "paused", "1")
-    delivery = await pushed(relay, repo="acme/api")
-    await busy.log_in("viewer")
-    html = await get(busy, "/routes")
+async def test_what_a_webhook_would_cause(desk: Desk) -> None:
+    delivery = await desk.rows.push("a", repo="acme/api")
+    await desk.log_in("viewer")
+    html = await get(desk, "/routes")
     assert "everything" in html
     assert f'<option value="{delivery}">' in html
 
@@ -502,7 +504,7 @@ async def test_what_would_happen_if(busy: Desk, relay: Relay) -> None:
         {"source": "github", "payload": github_push(repo="acme/api").decode()},
         {"delivery": delivery},
     ):
-        status, _, html = await post(busy, "/routes", **form)
+        status, _, html = await post(desk, "/routes", **form)
         assert status == 200
         text = text_of(html)
         assert "2 of 3 routes match" in text
@@ -514,37 +516,37 @@ async def test_what_would_happen_if(busy: Desk, relay: Relay) -> None:
     for form, mistake in (
         ({"source": "github", "payload": "{"}, "The payload is not understood"),
         ({"source": "nobody", "payload": "{}"}, "No source"),
-        ({"delivery": "github--gone"}, "There is no such delivery"),
+        ({"delivery": "delivery-99"}, "No delivery has the id"),
         ({}, "Paste a payload"),
     ):
-        status, _, html = await post(busy, "/routes", **form)
+        status, _, html = await post(desk, "/routes", **form)
         assert status == 400
         assert mistake in html
     status, _, html = await post(
-        busy, "/routes", source="github", payload='{"zen": "x", "hook_id": 1}', event="ping"
+        desk, "/routes", source="github", payload='{"zen": "x", "hook_id": 1}', event="ping"
     )
     assert status == 200
     assert "It would be ignored: ping" in html
-    _, _, html = await post(busy, "/routes", source="github", payload='{"starred_at": ""}')
+    _, _, html = await post(desk, "/routes", source="github", payload='{"starred_at": ""}')
     assert "if it is one, say what its event header was" in html
 
 
-async def test_rows_come_live(busy: Desk, relay: Relay, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_rows_come_live(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(live, "MOST_CLIENTS", 2)
-    await busy.log_in("viewer")
+    await desk.log_in("viewer")
     async with (
-        busy.http.get("/live?kind=delivery&repo=acme/w*") as rows,
-        busy.http.get("/live") as all_of_it,
+        desk.http.get("/live?kind=delivery&repo=acme/w*") as rows,
+        desk.http.get("/live") as all_of_it,
     ):
         assert rows.content_type == "text/event-stream"
         assert "default-src 'none'" in rows.headers["Content-Security-Policy"]
-        assert (await busy.ask("GET", "/live")).status == 503
-        # What happened between the page and its stream nobody has told.
+        assert (await desk.ask("GET", "/live")).status == 503
+        # What happened between the page and its stream was sent to nobody.
         for stream in (rows, all_of_it):
             while await message(stream) != ("missed", ""):
                 pass
-        await pushed(relay, repo="acme/other")
-        delivery = await pushed(relay, repo="acme/web", ref=f"refs/heads/{NASTIER}")
+        await desk.rows.push("a", repo="acme/other")
+        delivery = await desk.rows.push("b", branch=NASTIER)
 
         name, data = await message(rows)
         assert name == "row"
@@ -554,10 +556,35 @@ async def test_rows_come_live(busy: Desk, relay: Relay, monkeypatch: pytest.Monk
         assert_is_safe(row["html"])
         assert await message(all_of_it) == ("changed", "")
         monkeypatch.setattr(live, "MOST_CLIENTS", 3)
-        async with busy.http.get("/live") as later:
+        async with desk.http.get("/live") as later:
             while await message(later) != ("missed", ""):
                 pass
-    await get(busy, "/live?kind=delivery&status=odd", 400)
+    await get(desk, "/live?kind=delivery&status=odd", 400)
+
+
+async def test_a_row_that_changes_comes_again(desk: Desk) -> None:
+    """Also an old one whose page is open, and the row of its delivery."""
+    deploy = await desk.rows.deploy("old")
+    for number in range(60):
+        await desk.rows.failed(f"n{number}", repo=f"acme/r{number}")
+    await desk.log_in("viewer")
+    async with (
+        desk.http.get(f"/live?deploy={deploy}") as of_deploy,
+        desk.http.get("/live?delivery=delivery-1") as of_delivery,
+        desk.http.get("/live?kind=deploy") as rows,
+    ):
+        for stream in (of_deploy, of_delivery, rows):
+            while await message(stream) != ("missed", ""):
+                pass
+        await desk.rows.end(deploy)
+
+        assert await message(of_deploy) == ("changed", "")
+        assert await message(of_delivery) == ("changed", "")
+        newest = await desk.rows.failed("newest", repo="acme/newest")
+        name, data = await message(rows)
+        while name != "row" or json.loads(data)["id"] != f"row-{newest}":
+            name, data = await message(rows)
+        assert "failed" in json.loads(data)["text"]
 
 
 async def message(stream: aiohttp.ClientResponse) -> tuple[str, str]:

@@ -1,10 +1,10 @@
-"""The console as a process, the commands `token`, and a Redis that is away."""
+"""The console as a process, the commands `token`, and a Redis or a ledger that is away."""
 
 from __future__ import annotations
 
-import asyncio
 import io
 import signal
+import sqlite3
 import tempfile
 from pathlib import Path
 
@@ -13,20 +13,22 @@ import pytest
 import redis
 from click.testing import CliRunner
 
-from config.loading import load
 from config.settings import Settings, load_settings
 from relay.cli import main
-from relay.commands.console import powers
-from relay.errors import StoreUnavailable
-from relay.tokens import create
-from tests.console.desk import Desk, opened
+from relay.ledger.ledger import Ledger, prepare
+from relay.ledger.sqlite import FILE
+from tests.console.desk import opened, token
+from tests.console.test_pages import get, text_of
 from tests.harness import COMMAND, SECRETS, Relay, start_server, until
 
 
-async def test_console_serves_and_stops_cleanly(relay: Relay, store: redis.Redis) -> None:
+async def test_console_serves_and_stops_cleanly(relay: Relay) -> None:
     console = await relay.start(*COMMAND, "console")
     [started] = await console.wait_for("console.started")
-    text = create(store, "ada", "viewer").text
+    # It made the ledger, as it is the first process.
+    ledger = Ledger(relay.folder / "relay-data")
+    text = await token(ledger, "viewer")
+    await ledger.close()
 
     async with aiohttp.ClientSession(started["url"]) as http:
         headers = {"Authorization": f"Bearer {text}"}
@@ -48,24 +50,23 @@ async def test_console_serves_and_stops_cleanly(relay: Relay, store: redis.Redis
 
 @pytest.mark.parametrize("how", [signal.SIGSTOP, signal.SIGKILL])
 async def test_redis_is_away(settings: Settings, audited: io.BytesIO, how: signal.Signals) -> None:
+    """Nothing but the number of workers needs it."""
     with tempfile.TemporaryDirectory(prefix="relay-") as folder:
         process, socket = start_server(Path(folder))
         with redis.Redis(unix_socket_path=str(socket)) as store:
             await until(lambda: answers(store))
-            away = settings.model_copy(
-                update={
-                    "redis_url": load_settings(redis_url=f"unix://{socket}").redis_url,
-                    "store_timeout": 0.2,
-                }
-            )
-            async with opened(away, store, audited) as desk:
-                assert (await desk.ask("GET", "/api/v1/deploys", "viewer")).status == 200
+            url = load_settings(redis_url=f"unix://{socket}").redis_url
+            changed = {"redis_url": url, "store_timeout": 0.2}
+            async with opened(settings.model_copy(update=changed), audited) as desk:
+                await desk.rows.failed("a")
                 process.send_signal(how)
-                await unavailable(desk)
-                # What the workers lend asks in its own way.
-                known = load(away.config, secrets_of=()).config.targets
-                with pytest.raises(StoreUnavailable, match="Redis does not answer"):
-                    await asyncio.to_thread(powers(away).targets, known)
+                await desk.log_in("operator")
+                assert "Redis does not answer" in text_of(await get(desk, "/"))
+                for path in ("health", "deploys", "targets", "history"):
+                    assert (await desk.ask("GET", f"/api/v1/{path}")).status == 200
+                body = {"ids": ["deploy-1"]}
+                answer = await desk.ask("POST", "/api/v1/deploys/replay", "operator", json=body)
+                assert answer.body["results"][0]["done"] is True
         process.kill()
         process.wait()
 
@@ -77,31 +78,46 @@ def answers(store: redis.Redis) -> bool:
         return False
 
 
-async def unavailable(desk: Desk) -> None:
-    for path in ("health", "deploys", "targets"):
-        answer = await desk.ask("GET", f"/api/v1/{path}", "viewer")
-        assert answer.status == 503
-        assert answer.body["error"]["code"] == "store_unavailable"
-        assert answer.body["error"]["message"].startswith("Redis does not answer (")
-    assert (await desk.ask("GET", "/healthz")).status == 200
-    answer = await desk.log_in("viewer")
-    assert (answer.status, "Redis does not answer" in answer.body) == (503, True)
+async def test_ledger_takes_nothing(settings: Settings, audited: io.BytesIO) -> None:
+    """What is written is refused; what is read is shown."""
+    hurried = settings.model_copy(update={"store_timeout": 0.3})
+    async with opened(hurried, audited) as desk:
+        await desk.rows.failed("a")
+        await desk.log_in("operator")
+        blocker = sqlite3.connect(desk.ledger.folder / FILE, isolation_level=None)
+        blocker.execute("BEGIN IMMEDIATE")
+
+        answer = await desk.ask(
+            "POST", "/api/v1/deploys/replay", "operator", json={"ids": ["deploy-1"]}
+        )
+        assert (answer.status, answer.body["error"]["code"]) == (503, "store_unavailable")
+        assert str(desk.ledger.folder) not in answer.body["error"]["message"]
+        assert (await desk.log_in("viewer")).status == 503
+        assert "1 deploy failed" in text_of(await get(desk, "/"))
+        assert desk.audit("console.acted") == []
+
+        blocker.execute("ROLLBACK")
+        blocker.close()
+        assert (await desk.log_in("viewer")).status == 303
 
 
 @pytest.fixture
-def cli(store: redis.Redis, server_socket: Path, monkeypatch: pytest.MonkeyPatch) -> CliRunner:
-    monkeypatch.setenv("RELAY_REDIS_URL", f"unix://{server_socket}")
+def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CliRunner:
+    monkeypatch.setenv("RELAY_DATA_DIR", str(tmp_path))
+    prepare(tmp_path)
     return CliRunner()
 
 
-def test_tokens_are_made_listed_and_revoked(cli: CliRunner, store: redis.Redis) -> None:
+def test_tokens_are_made_listed_and_revoked(cli: CliRunner, tmp_path: Path) -> None:
     made = cli.invoke(main, ["token", "create", "ada", "--role", "operator"])
     text = made.stdout.strip()
     id_ = text.split("_")[1]
     assert made.exit_code == 0
     assert text not in made.stderr
     assert '"event":"token.created"' in made.stderr
-    assert text[17:] not in str(store.hgetall("relay:tokens"))
+    kept = b"".join(path.read_bytes() for path in tmp_path.glob("ledger.db*"))
+    assert id_.encode() in kept
+    assert text[17:].encode() not in kept
 
     again = cli.invoke(main, ["token", "create", "ada", "--role", "viewer"])
     assert (again.exit_code, "there is a token named ada" in again.stderr) == (1, True)

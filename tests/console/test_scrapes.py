@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import pytest
-
 from config.settings import Settings
+from relay.ledger.actions import Wish
+from relay.ledger.pause import pause_target
 from relay.metrics import DELIVERIES
 from relay.tallies import Tallies, encode
 from tests.console.desk import Desk
-
-
-@pytest.fixture
-def settings(settings: Settings, tmp_path: Path) -> Settings:
-    return settings.model_copy(update={"data_dir": tmp_path})
 
 
 async def test_a_viewer_scrapes_what_this_machine_counted(desk: Desk, settings: Settings) -> None:
     receiver = Tallies(settings.metrics_folder)
     receiver.open()
     receiver.save(encode({(DELIVERIES, "github", "queued"): [7]}))
-    desk.store.hset("relay:target:production", "paused", "1700000000")
-    desk.store.rpush("rq:queue:deploy-relay", "github--1", "github--2")
+    await desk.ledger.commit(lambda tx: pause_target(tx, "production", Wish(by="test")))
+    await desk.rows.push("a")
+    await desk.rows.deploy("b", repo="acme/other")
 
     answer = await desk.ask("GET", "/metrics", "viewer")
 

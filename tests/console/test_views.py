@@ -181,14 +181,15 @@ def test_timeline_of_a_delivery_that_waits_for_a_worker() -> None:
 
 
 def test_timeline_says_what_the_history_of_the_ref_says() -> None:
-    late = record("ignored", verdict="late", uncertain="it is already old", redeliveries=2)
+    doubt = "uncertain order: it is already old"
+    late = record("ignored", verdict="late", uncertain=doubt, redeliveries=2)
     replay = record("routed", replay_of="delivery-7", requested_by="ada")
 
     received, ignored = steps(Details(record=late, event={}), {}, [])
 
     assert received.lines[0].startswith("It is late: its ref has moved on since")
     assert received.lines[1:] == [
-        "Its place in the history of its ref is uncertain: it is already old.",
+        "Uncertain order: it is already old.",
         "The git server sent it again 2 times.",
     ]
     assert (ignored.title, ignored.shows_routes) == ("Ignored", False)

@@ -39,7 +39,12 @@ class NotingWaker:
     """Notes whom it is told to wake."""
 
     woken: list[tuple[int, int]] = field(default_factory=list)
-    away: str = ""
+    answer: str = "ok"
+    """What it tells of Redis."""
+
+    async def ask(self) -> str:
+        """Return whether Redis takes jobs."""
+        return self.answer
 
     def wake_deliveries(self, first: int, last: int) -> None:
         """See relay.receive.intake.DeliveryWaker."""
@@ -94,7 +99,7 @@ async def running(
         router=Router(routes),
         intake=intake,
         payloads=payloads,
-        readiness=Readiness(ledger, waker),
+        readiness=Readiness(ledger, waker.ask),
         refusals=refusals,
         bodies=BodyReader(max_body, 0.3, bodies or ByteBudget(max_body)),
         clients=ClientAddresses([ip_network(text) for text in trusted]),

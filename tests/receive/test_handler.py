@@ -340,7 +340,7 @@ async def test_without_a_queue_or_routes_it_is_degraded(
 ) -> None:
     desks: list[Desk] = []
     async for client in build(aiohttp_client, tmp_path, routes=(), desks=desks):
-        desks[0].waker.away = "Redis takes no jobs (ConnectionError)"
+        desks[0].waker.answer = "Redis takes no jobs (ConnectionError)"
         async with client.get("/readyz") as response:
             assert response.status == 200
             answer = await response.json()

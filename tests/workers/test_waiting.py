@@ -115,10 +115,13 @@ async def test_a_probe_whose_address_is_refused_lets_others_be_the_probe(
     assert store.keys("relay:probe:*") == []
 
 
+TODAY = datetime.now(UTC).date()
+"""Read once, so that the tests agree on it also at midnight."""
+
+
 def closed_now() -> str:
     """A freeze of this day and the next one."""
-    today = datetime.now(UTC).date()
-    return f"{today - timedelta(1)} to {today + timedelta(1)}"
+    return f"{TODAY - timedelta(1)} to {TODAY + timedelta(1)}"
 
 
 HOURS = f"    hours: {{zone: UTC, freeze: {closed_now()}}}\n"
@@ -133,7 +136,7 @@ async def test_in_a_freeze_deploys_wait_and_say_until_when(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(gate, "HOURS_LOOK", 1)
-    over = datetime.now(UTC).date() + timedelta(2)
+    over = TODAY + timedelta(2)
     worker = desk.crew.start()
 
     first = await desk.push("b", before="a")

@@ -29,4 +29,5 @@ WHERE duty.owner = excluded.owner OR duty.until < :now
 SELECT owner, until, note FROM duty WHERE name = :name
 
 -- name: give_up_duty
-DELETE FROM duty WHERE name = :name AND owner = :owner
+-- The note stays for the next one.
+UPDATE duty SET until = 0 WHERE name = :name AND owner = :owner

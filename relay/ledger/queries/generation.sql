@@ -4,9 +4,6 @@
 -- Count a commit of deliveries, deploys, calls or actions.
 UPDATE ledger SET number = number + 1 WHERE name = 'generation'
 
--- name: raise_generation
-UPDATE ledger SET number = max(number, :number) WHERE name = 'generation'
-
 -- name: instance_and_generation
 SELECT i.value AS instance, g.number AS generation
 FROM ledger i JOIN ledger g ON g.name = 'generation'
@@ -30,16 +27,11 @@ DELETE FROM token WHERE id = :token
 SELECT coalesce(max(at), 0) AS at FROM action
 
 -- name: open_deploys_until
--- Deploys that wait, of those that the ledger had when it was found to be behind.
+-- Deploys that wait or whose claim ran out, of those that the ledger had when it was found behind.
 SELECT id, target, ref, attempt, status FROM deploy INDEXED BY deploy_due
-WHERE next_at IS NOT NULL AND id <= :deploy AND status = 'waiting' ORDER BY id
+WHERE next_at IS NOT NULL AND id <= :deploy AND (status = 'waiting' OR next_at <= :now)
+ORDER BY id
 
 -- name: queued_deliveries_until
 SELECT id FROM delivery INDEXED BY delivery_due
 WHERE next_at IS NOT NULL AND id <= :delivery ORDER BY id
-
--- name: doubt_restored_deploy
--- End a deploy that waits in a restored ledger and may have been called since.
-UPDATE deploy SET status = 'uncertain', reason = :reason, waits = '', waits_until = NULL,
-  next_at = NULL, ended_at = :now
-WHERE id = :deploy AND status = 'waiting'

@@ -32,9 +32,10 @@ ON CONFLICT (ref, no) DO UPDATE SET pos = excluded.pos, origin = excluded.origin
 DELETE FROM ref_state WHERE ref = :ref AND no = :no
 
 -- name: write_ref
+-- Changes nothing where another version of the ref's states is there.
 UPDATE ref SET newest = :newest, newest_pos = :newest_pos, ended_pos = max(ended_pos, :ended_pos),
   version = :version
-WHERE id = :ref
+WHERE id = :ref AND version = :before
 
 -- name: ref_turns
 SELECT target, turn, holds FROM ref_turn WHERE ref = :ref

@@ -17,7 +17,7 @@ import pytest
 from relay.errors import LedgerUnavailable, LedgerUnusable
 from relay.ledger import ledger as ledger_module
 from relay.ledger.ledger import Ledger, prepare
-from relay.ledger.sqlite import FILE, SQLiteWriter
+from relay.ledger.sqlite import FILE, SQLiteWriter, Statement
 from relay.ledger.transaction import Reader, Transaction
 from tests.harness import PATIENCE
 from tests.relay.ledger.conftest import LockUser
@@ -300,7 +300,7 @@ async def test_a_read_sees_one_state_and_is_broken_off_when_it_takes_too_long(
     monkeypatch.setattr(ledger_module, "READ_SECONDS", 0.05)
 
     async def read(reader: Reader) -> Any:
-        reader._queries = {"endless": endless}  # type: ignore[attr-defined]
+        reader._statements = {"endless": Statement(endless, lambda _: [])}  # type: ignore[attr-defined]
         return await reader.row("endless")
 
     with pytest.raises(LedgerUnavailable, match="the search took too long"):

@@ -9,7 +9,7 @@ import pytest
 
 import relay
 from relay.ledger.queries import growing_queries, named_queries
-from relay.ledger.sqlite import FILE, connect
+from relay.ledger.sqlite import FILE, _statements_by_name, connect
 
 ROOT = Path(relay.__file__).parent.parent
 
@@ -21,7 +21,11 @@ NOT_YET = {
 
 _WORD = re.compile(r"\"([a-z][a-z0-9_]*)\"")
 
-_CALL = re.compile(r"\.(?:rows|row|run|run_many)\(\s*\"([a-z][a-z0-9_]*)\"")
+_FORMAT = re.compile(r"f\"([a-z_{}.]*\{[a-z_.]+\}[a-z_{}.]*)\"")
+
+_FIELD = re.compile(r"\{[^}]+\}")
+
+_CALL = re.compile(r"\.(?:rows|row|run|insert|run_many)\(\s*\"([a-z][a-z0-9_]*)\"")
 
 _PARAM = re.compile(r":([a-z][a-z0-9_]*)")
 
@@ -42,12 +46,33 @@ def test_each_query_prepares(name: str, folder: Path) -> None:
     connection.close()
 
 
+def test_parameters_by_number_are_those_by_name() -> None:
+    for name, text in named_queries().items():
+        names = dict.fromkeys(_PARAM.findall(text))
+        statement = _statements_by_name()[name]
+        assert list(statement.values({one: one for one in names})) == list(names)
+        assert set(re.findall(r"\?([0-9]+)", statement.sql)) == {
+            str(number + 1) for number in range(len(names))
+        }
+
+
 def test_each_query_is_used_and_each_that_is_used_exists() -> None:
     texts = sources().values()
     called = {name for text in texts for name in _CALL.findall(text)}
     assert called <= named_queries().keys()
     words = {word for text in texts for word in _WORD.findall(text)}
-    assert named_queries().keys() - words - NOT_YET == set()
+    formats = {form for text in texts for form in _FORMAT.findall(text)}
+    patterns = [
+        re.compile(_FIELD.sub("[a-z]+", form))
+        for form in formats
+        if len(_FIELD.sub("", form)) >= len("_of_")
+    ]
+    unused = [
+        name
+        for name in named_queries().keys() - words - NOT_YET
+        if not any(pattern.fullmatch(name) for pattern in patterns)
+    ]
+    assert unused == []
 
 
 def test_sql_stands_in_no_other_place() -> None:
