@@ -101,10 +101,9 @@ def test_a_timeline_has_all_steps_in_their_order(filled: FilledLedger) -> None:
 
 
 def test_a_delivery_that_led_to_nothing_says_why(filled: FilledLedger) -> None:
-    filled.delivery(status="ignored", reason="web: branch x does not match")
-    filled.insert(
-        "route_reason", delivery=1, place=0, route="web", reason="branch x does not match"
-    )
+    reason = "branch x does not match"
+    filled.delivery(status="ignored", reason=f"web: {reason}")
+    filled.insert("route_reason", delivery=1, place=0, route="web", reason=reason)
 
     read = details(filled, "delivery", "delivery-1")
 
