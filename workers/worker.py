@@ -45,6 +45,9 @@ MOST = 64
 LAST_WORDS = 3
 """Seconds after the grace in which the outcome of calls must be written that were cut off."""
 
+GATHER = 0.002
+"""Seconds that a worker without room waits for more of it, once there is some."""
+
 SUSPENSION = 1
 """Seconds between two looks whether `rq resume` was called, as in RQ."""
 
@@ -172,6 +175,8 @@ class RelayWorker(BaseWorker):
                 if not room:
                     flights.changed.clear()
                     await flights.changed.wait()
+                    # Where many end, their places are filled in one round trip.
+                    await asyncio.sleep(GATHER)
                     continue
                 # Of what the audit does not take nobody could tell later why it was done.
                 audit.flush()

@@ -199,10 +199,11 @@ class Sweep:
 
     async def _listed(self) -> set[Row] | None:
         """Return the rows that have a job in the queue; None where it is too long to look."""
+        length: Any = self._redis.llen(self._queue_key)
+        if await length > MOST_LISTED:
+            return None
         ids: Any = self._redis.lrange(self._queue_key, 0, MOST_LISTED)
         jobs = [read_job_id(job.decode(errors="replace")) for job in await ids]
-        if len(jobs) > MOST_LISTED:
-            return None
         return _all_rows(job for job in jobs if job is not None)
 
     async def _to_make(self, missing: set[Row]) -> set[Row]:
