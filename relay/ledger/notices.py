@@ -83,10 +83,7 @@ async def insert_notices(tx: Transaction, notices: Sequence[NewNotice]) -> list[
     numbers = []
     for notice in notices:
         columns = {**msgspec.structs.asdict(notice), "now": tx.now}
-        row = await tx.row("insert_notice", columns)
-        if row is None:
-            raise RuntimeError("an insert returned no row")
-        numbers.append(int(row["id"]))
+        numbers.append(await tx.insert("insert_notice", columns))
     return numbers
 
 
