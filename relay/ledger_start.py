@@ -1,35 +1,13 @@
-"""How a process opens the ledger, and what /readyz says of it."""
+"""What people are told of a ledger that is not as it should be."""
 
 from __future__ import annotations
 
-from config.settings import Settings
-from relay.audit import log
-from relay.audit_fields import holder_fields
 from relay.ledger.acceptance import in_words
-from relay.ledger.holder import Stuck
-from relay.ledger.ledger import MOST_OF_A_WORKER, Ledger, prepare
-
-
-def open_ledger(
-    settings: Settings, *, most: int = MOST_OF_A_WORKER, full_sync: bool = True
-) -> Ledger:
-    """Return the ledger of RELAY_DATA_DIR. Blocking; ``most`` is the pieces of work in one
-    transaction at most, ``full_sync`` whether a commit waits for the disk. Raises LedgerUnusable.
-
-    ``relay.ledger_marks.check_marks`` follows before the first call or answer.
-    """
-    prepare(settings.data_dir)
-    return Ledger(
-        settings.data_dir,
-        timeout=settings.store_timeout,
-        most=most,
-        full_sync=full_sync,
-        on_holder_killed=_say_killed,
-    )
+from relay.ledger.ledger import Ledger
 
 
 def ledger_troubles(ledger: Ledger) -> list[str]:
-    """Return what /readyz says of a ledger that is not as it should be; empty where it is."""
+    """Return what is wrong with a ledger; empty where nothing is."""
     troubles = []
     if ledger.stuck is not None:
         troubles.append(ledger.stuck.in_words())
@@ -38,7 +16,3 @@ def ledger_troubles(ledger: Ledger) -> list[str]:
     if ledger.behind is not None:
         troubles.append(in_words(ledger.behind))
     return troubles
-
-
-def _say_killed(stuck: Stuck) -> None:
-    log.warning("ledger.holder_killed", **holder_fields(stuck))

@@ -9,6 +9,7 @@ from aiohttp import web
 from config.loading import Loaded
 from config.settings import Settings
 from relay.audit import log
+from relay.audit_fields import say_holder_killed
 from relay.console import api, faults, history_pages, login, pages, scrapes
 from relay.console.access import admit
 from relay.console.context import CONTEXT, Context, planned
@@ -16,6 +17,7 @@ from relay.console.listening import Runner
 from relay.console.sessions import Sessions
 from relay.http.listen import listen
 from relay.ledger.ledger import Ledger, prepare
+from relay.ledger_marks import check_at_start
 from relay.reloading import Reloading
 from relay.signals import on_signals
 from relay.worker_list import Workers
@@ -43,7 +45,15 @@ async def serve(settings: Settings, loaded: Loaded) -> None:
     """Serve the console until SIGTERM or SIGINT. Raises CannotListen, LedgerUnusable and
     OSError."""
     await asyncio.to_thread(prepare, settings.data_dir)
-    ledger = Ledger(settings.data_dir, timeout=settings.store_timeout)
+    ledger = Ledger(
+        settings.data_dir, timeout=settings.store_timeout, on_holder_killed=say_holder_killed
+    )
+    try:
+        # A token that the audit file says was revoked is taken away before the first request.
+        await check_at_start(ledger, settings)
+    except BaseException:
+        await ledger.close()
+        raise
     workers = Workers(settings)
     reloading = Reloading(
         settings,

@@ -12,7 +12,6 @@ import os
 import signal
 import time
 from contextlib import suppress
-from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
@@ -52,13 +51,6 @@ class Stuck(msgspec.Struct, frozen=True):
     """For how long at least."""
     is_killed: bool = False
     """The process was stopped, and has been ended."""
-
-    def in_words(self) -> str:
-        """Return what an operator is told."""
-        at = self.holder.started_at
-        started = f", started at {datetime.fromtimestamp(at, UTC):%Y-%m-%dT%H:%M:%SZ}" if at else ""
-        what = f"process {self.holder.pid}{started}, has kept the ledger's lock"
-        return f"{what} for {self.seconds:.0f} s" + "; it was stopped and is ended" * self.is_killed
 
 
 def this_process() -> Holder:

@@ -86,6 +86,7 @@ WRITERS: list[Callable[[Any], str]] = [
 ]
 
 
+@pytest.mark.slow
 @given(bodies, st.sampled_from(WRITERS))
 def test_all_stays_as_it_was_but_for_what_is_secret(
     pair: Pair, write: Callable[[Any], str]

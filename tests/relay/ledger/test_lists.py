@@ -115,7 +115,7 @@ def fits(row: dict[str, Any], chosen: Filter) -> bool:
     )
 
 
-SMALL = Bounds(short=2, compared=2, deliveries=1, names=1, slice=2)
+SMALL = Bounds(compared=2, few_deliveries=1, deliveries=2, names=1, slice=2)
 """Bounds as small as the lists of these tests; but for times, which come in any order here."""
 
 
@@ -177,7 +177,7 @@ async def _paged(
 ) -> list[int]:
     numbers: list[int] = []
     before = LATEST
-    while page := await search(reader, kind, chosen, size, before, bounds):
+    while page := (await search(reader, kind, chosen, size, before, bounds)).numbers:
         assert len(page) <= size
         numbers += page
         before = page[-1]
