@@ -18,16 +18,16 @@ from config.origin import Origin
 from config.settings import Settings
 from relay import audit
 from relay.audit import log
-from relay.audit_fields import say_holder_killed
 from relay.errors import LedgerUnavailable
 from relay.http.body import BodyReader
 from relay.http.client_address import ClientAddresses
 from relay.http.connections import Bounds, most_connections
 from relay.http.limits import ByteBudget
 from relay.http.listen import listen
-from relay.ledger.ledger import Ledger, prepare
+from relay.ledger.ledger import MOST_OF_A_RECEIVER, Ledger
 from relay.ledger.payload_files import PayloadFiles, named_files
 from relay.ledger_marks import RedisMark, check_at_start
+from relay.ledger_start import open_ledger
 from relay.queue.former_release import refuse_former_release
 from relay.queue.probe import QueueProbe
 from relay.queue.sweep import Sweep
@@ -116,12 +116,11 @@ async def receiving(
     flight at the end of the block is committed. Raises FormerRelease, LedgerUnusable and OSError.
     """
     await refuse_former_release(settings)
-    await asyncio.to_thread(prepare, settings.data_dir)
-    ledger = Ledger(
-        settings.data_dir,
-        timeout=settings.store_timeout,
+    ledger = await asyncio.to_thread(
+        open_ledger,
+        settings,
+        most=MOST_OF_A_RECEIVER,
         full_sync=settings.ledger_fsync == "full",
-        on_holder_killed=say_holder_killed,
     )
     try:
         await check_at_start(ledger, settings)
