@@ -238,7 +238,7 @@ async def test_what_waits_goes_on_only_if_the_audit_knows_that_nothing_happened(
     site.say("deploy.succeeded", deploy=f"deploy-{called}", attempt=1)
     site.say("deploy.queued", delivery="delivery-6", deploy="deploy-6", target="production")
     assert await site.restore()
-    sql(site.folder, "UPDATE deploy SET next_at = 1 WHERE status = 'calling'")
+    sql(site.folder, "UPDATE deploy SET next_at = 1, claim_boot = '' WHERE status = 'calling'")
     accepted = await site.accept()
     assert statuses(site.folder) == {
         done: "uncertain",
