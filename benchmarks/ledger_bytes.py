@@ -1,7 +1,7 @@
-"""How many bytes the ledger takes for each row: ``python -m benchmarks.ledger_bytes [DELIVERIES]``.
+"""Bytes of the ledger for each delivery: ``python -m benchmarks.ledger_bytes [DELIVERIES]``.
 
-Deliveries of 8 KB, each with one deploy and one call, go through the ledger's own transactions. From
-the bytes a row follows how large the file is after a year with the default retention.
+Deliveries of 8 KB, each with one deploy and one call, go through the ledger's own transactions.
+From their bytes follows how large the file is after a year with the default retention.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 from benchmarks.payloads import SECRET, Pushes
 from config.model import OnUncertain, Target
 from config.settings import Settings
-from relay.events.event import Event, Push
+from relay.events.event import Push
 from relay.events.ref_change import ref_change, repository_key
 from relay.ledger.claims import claim
 from relay.ledger.intake import NewDelivery, Payload, store_delivery
@@ -63,8 +63,9 @@ async def _fill(folder: Path, number: int) -> None:
 
     async def one(index: int) -> None:
         body = next(bodies)
-        event: Event | object = provider.parse({"X-GitHub-Event": "push"}, body)
-        assert isinstance(event, Push)
+        event = provider.parse({"X-GitHub-Event": "push"}, body)
+        if not isinstance(event, Push):
+            raise TypeError("the benchmark's payload is no push")
         repo = f"acme/service-{index % 200}"
         branch = "main" if index % 3 else f"feature/change-{index % 2_000}"
         event = Push(
