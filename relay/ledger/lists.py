@@ -16,6 +16,9 @@ from relay.ledger.ways import LATEST
 MOST_COUNTED = 10_000
 """A count stops here."""
 
+MOST_COMPARED = 20_000
+"""Entries that are compared for a count."""
+
 
 class Listed(msgspec.Struct, frozen=True, kw_only=True):
     """One page of a list."""
@@ -31,7 +34,7 @@ class Count(msgspec.Struct, frozen=True, kw_only=True):
 
     number: int
     is_more: bool
-    """There are more than MOST_COUNTED, which is then ``number``."""
+    """There are more than ``number``."""
 
     def __str__(self) -> str:
         return f"more than {self.number:,}" if self.is_more else f"{self.number:,}"
@@ -55,10 +58,14 @@ async def list_numbers(
     start = row_number(kind, before) if before else LATEST
     if start is None:
         raise ValueError(f"{before!r} is no {kind} after which a list goes on")
-    return await search(reader, kind, chosen, limit, start)
+    return (await search(reader, kind, chosen, limit, start)).numbers
 
 
 async def count(reader: Reader, kind: RecordKind, chosen: Filter) -> Count:
-    """Return how many fit, up to MOST_COUNTED."""
-    numbers = await list_numbers(reader, kind, chosen, MOST_COUNTED + 1)
-    return Count(number=min(len(numbers), MOST_COUNTED), is_more=len(numbers) > MOST_COUNTED)
+    """Return how many fit, up to MOST_COUNTED; fewer than that, with ``is_more``, where they lie
+    among too many others."""
+    numbers, is_complete = await search(
+        reader, kind, chosen, MOST_COUNTED + 1, LATEST, most=MOST_COMPARED
+    )
+    number = min(len(numbers), MOST_COUNTED)
+    return Count(number=number, is_more=len(numbers) > MOST_COUNTED or not is_complete)

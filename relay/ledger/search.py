@@ -1,19 +1,21 @@
 """Finds what fits a filter, the newest first. Exact, whatever the filter and the place.
 
-1. A filter of one field that an index knows is read from that index.
-2. Otherwise the way that leads through the fewest entries is taken, or the whole list where there
-   is none, and what the other fields say is compared in slices.
-3. A pattern of branches is looked up, which costs more, only where that did not fill a page soon.
+1. Each field that an index knows is a cursor over that index. What all of them have in common is
+   met by moving each on to where another one stands; without any the whole list is walked.
+2. What the other fields say is compared in slices.
+3. What costs more is read only where that did not fill a page soon: the deploys of all deliveries
+   that fit, and the branches that a pattern fits.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import msgspec
 
 from relay.ledger.filters import Filter
-from relay.ledger.id_cursors import ListCursor, QueryCursor, ResumedCursor, take_chunk
+from relay.ledger.id_cursors import ListCursor, QueryCursor, take_chunk
 from relay.ledger.predicates import (
     FIELDS_OF_DEPLOYS,
     Predicate,
@@ -25,14 +27,25 @@ from relay.ledger.predicates import (
 from relay.ledger.records import RecordKind
 from relay.ledger.rows import microseconds
 from relay.ledger.transaction import Reader
-from relay.ledger.ways import LATEST, Bounds, Way, Ways
+from relay.ledger.ways import LATEST, Bounds, Way, Ways, crossing
 
 BOUNDS = Bounds()
 
 _LARGEST_SLICE = 4_096
 
+_NEAR = 50
+"""Deliveries that lie no further apart are looked up in the full-text index at once."""
+
 _OF_DELIVERIES = frozenset({"sources", "verdicts", "sha", "author", "words"})
 """Fields of which a deploy's row does not tell."""
+
+
+class Numbers(NamedTuple):
+    """What a search returns."""
+
+    numbers: list[int]
+    is_complete: bool
+    """False where ``most`` entries were compared before the end."""
 
 
 async def search(
@@ -42,14 +55,16 @@ async def search(
     limit: int,
     before: int,
     bounds: Bounds = BOUNDS,
-) -> list[int]:
-    """Return the highest ``limit`` numbers below ``before`` that fit."""
+    most: int | None = None,
+) -> Numbers:
+    """Return the highest ``limit`` numbers below ``before`` that fit; fewer where ``most`` entries
+    were compared before that many were met."""
     fields = active_fields(chosen)
     if kind == "delivery" and fields & FIELDS_OF_DEPLOYS:
-        return []
+        return Numbers([], is_complete=True)
     if chosen.words and not words_query(chosen.words):
-        return []
-    return await _Search(reader, kind, chosen, fields, limit, before, bounds).run()
+        return Numbers([], is_complete=True)
+    return await _Search(reader, kind, chosen, fields, limit, before, bounds, most).run()
 
 
 class _Search:
@@ -62,6 +77,7 @@ class _Search:
         limit: int,
         before: int,
         bounds: Bounds,
+        most: int | None,
     ) -> None:
         self._reader = reader
         self._kind = kind
@@ -70,20 +86,34 @@ class _Search:
         self._limit = limit
         self._before = before
         self._bounds = bounds
+        self._most = most
         self._first = 0
         self._found: list[int] = []
 
-    async def run(self) -> list[int]:
+    async def run(self) -> Numbers:
         """Return the numbers."""
         await self._bound()
-        best, is_short = await self._best()
-        patterns = self._chosen.branches
-        if is_short or "branches" in best.fields or patterns is None:
-            await self._follow(best)
-        elif not await self._follow(best, self._bounds.compared):
-            by_branch = await self._ways().by_branch_patterns()
-            await self._follow(by_branch or best)
-        return self._found
+        way = await self._way(await self._gathered(self._bounds.few_deliveries))
+        is_over = await self._follow(way, self._bounds.compared)
+        if not is_over:
+            dear = await self._gathered(self._bounds.deliveries) or await self._by_branches(way)
+            is_over = await self._follow(await self._way(dear), self._most)
+        return Numbers(self._found, is_over)
+
+    async def _way(self, besides: Way | None) -> Way:
+        """Return the way from the place reached that all indexes know, and ``besides``."""
+        ways = self._ways()
+        known_ways = await ways.quick()
+        if self._fields & {"since", "until"}:
+            by_time = await ways.by_time(max(self._bounds.of_time, self._limit))
+            known_ways += [by_time] if by_time is not None else []
+        known_ways += [besides] if besides is not None else []
+        return crossing(known_ways) if known_ways else self._all()
+
+    async def _by_branches(self, way: Way) -> Way | None:
+        if "branches" in way.fields:
+            return None
+        return await self._ways().by_branch_patterns()
 
     async def _bound(self) -> None:
         """Set where the search begins and ends by the times that the filter names. Times and
@@ -103,46 +133,21 @@ class _Search:
     def _ways(self) -> Ways:
         return Ways(self._reader, self._kind, self._chosen, self._before, self._bounds)
 
-    async def _best(self) -> tuple[Way, bool]:
-        """Return the way with the fewest entries, as far as their beginnings tell, and whether it
-        is short."""
-        ways = self._ways()
-        candidates = await ways.quick()
-        if self._fields & {"since", "until"}:
-            by_time = await ways.by_time(max(self._bounds.of_time, self._limit))
-            candidates += [by_time] if by_time is not None else []
-        if len(candidates) == 1 and candidates[0].fields >= self._fields:
-            return candidates[0], True
-        best, rank = self._all(), (2, 0)
-        for way in candidates:
-            beginning = await take_chunk(way.cursor, self._bounds.short)
-            # Of two that go on, the one that has come further is the sparser one.
-            is_long = len(beginning) == self._bounds.short
-            own_rank = (1, beginning[-1]) if is_long else (0, len(beginning))
-            if own_rank < rank:
-                rank, best = own_rank, Way(way.fields, ResumedCursor(beginning, way.cursor))
-        if self._kind == "deploy" and rank[0]:
-            gathered = await self._gathered()
-            if gathered is not None:
-                return gathered, True
-        return best, not rank[0]
-
-    async def _gathered(self) -> Way | None:
-        """Return the way through the deliveries of a deploy; None where they are too many."""
+    async def _gathered(self, most: int) -> Way | None:
+        """Return the way through the deliveries that fit; None where ``most`` are not enough."""
         fields = self._fields & _OF_DELIVERIES
-        if not fields:
+        if not fields or self._kind == "delivery":
             return None
         facets = {name: getattr(self._chosen, name) for name in fields}
         chosen = msgspec.structs.replace(Filter(), **facets)
-        most = self._bounds.deliveries
-        deliveries = await search(self._reader, "delivery", chosen, most + 1, LATEST, self._bounds)
-        if len(deliveries) > most:
+        deliveries, is_complete = await search(
+            self._reader, "delivery", chosen, most + 1, LATEST, self._bounds, most
+        )
+        if len(deliveries) > most or not is_complete:
             return None
-        deploys: list[int] = []
-        for delivery in deliveries:
-            rows = await self._reader.rows("deploy_ids_of_delivery", {"delivery": delivery})
-            deploys += [row["id"] for row in rows]
-        return Way(fields, ListCursor(deploys, self._before))
+        ids = {"ids": msgspec.json.encode(deliveries).decode()}
+        rows = await self._reader.rows("deploy_ids_of_deliveries", ids)
+        return Way(fields, ListCursor([row["id"] for row in rows], self._before))
 
     def _all(self) -> Way:
         query = "newest_deliveries" if self._kind == "delivery" else "newest_deploys"
@@ -155,12 +160,10 @@ class _Search:
         rest = self._fields - way.fields
         judges = predicates(self._chosen, rest)
         compared, size = 0, self._bounds.slice if rest else self._limit
-        while len(self._found) < self._limit and (most is None or compared < most):
-            numbers = await take_chunk(way.cursor, size)
-            is_over = len(numbers) < size or numbers[-1] < self._first
-            fitting_numbers = numbers
-            if rest:
-                fitting_numbers = await self._compare(numbers, judges, "words" in rest)
+        while len(self._found) < self._limit and (not rest or most is None or compared < most):
+            numbers = await take_chunk(way.cursor, size, self._first)
+            is_over = len(numbers) < size
+            fitting_numbers = await self._compare(numbers, judges, rest) if rest else numbers
             self._found += fitting_numbers[: self._limit - len(self._found)]
             if is_over:
                 return True
@@ -170,17 +173,25 @@ class _Search:
         return len(self._found) >= self._limit
 
     async def _compare(
-        self, numbers: list[int], judges: Sequence[Predicate], with_words: bool
+        self, numbers: list[int], judges: Sequence[Predicate], rest: frozenset[str]
     ) -> list[int]:
-        query = "delivery_facts" if self._kind == "delivery" else "deploy_facts"
+        query = "delivery_facts"
+        if self._kind == "deploy":
+            query = "deploy_and_delivery_facts" if rest & _OF_DELIVERIES else "deploy_facts"
         ids = {"ids": msgspec.json.encode(numbers).decode()}
         rows = fitting(await self._reader.rows(query, ids), judges)
-        if with_words:
-            words = words_query(self._chosen.words)
-            kept = []
-            for row in rows:
-                place = {"words": words, "delivery": row["delivery"]}
-                if await self._reader.row("has_words", place) is not None:
-                    kept.append(row)
-            rows = kept
+        if "words" in rest and rows:
+            with_words = await self._with_words([row["delivery"] for row in rows])
+            rows = [row for row in rows if row["delivery"] in with_words]
         return [row["id"] for row in rows]
+
+    async def _with_words(self, deliveries: list[int]) -> set[int]:
+        """Return those of these deliveries, and perhaps others, whose message has the words."""
+        words = words_query(self._chosen.words)
+        first, last = min(deliveries), max(deliveries)
+        if last - first < _NEAR * len(deliveries):
+            span = {"words": words, "first": first, "last": last}
+            return {row["id"] for row in await self._reader.rows("words_in_span", span)}
+        places = [{"words": words, "delivery": number} for number in set(deliveries)]
+        rows = [await self._reader.row("has_words", place) for place in places]
+        return {row["id"] for row in rows if row is not None}

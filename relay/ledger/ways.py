@@ -6,12 +6,18 @@ from an index first, so that a pattern costs as much as the names that it may fi
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from config.patterns import PatternSet, is_literal, literal_part
 from relay.ledger.filters import Filter
-from relay.ledger.id_cursors import IdCursor, ListCursor, MergedCursor, QueryCursor
+from relay.ledger.id_cursors import (
+    IdCursor,
+    IntersectedCursor,
+    ListCursor,
+    MergedCursor,
+    QueryCursor,
+)
 from relay.ledger.predicates import is_author, words_query
 from relay.ledger.records import RecordKind
 from relay.ledger.rows import microseconds
@@ -21,18 +27,18 @@ from relay.ledger.transaction import Reader
 class Bounds(NamedTuple):
     """What decides which way is taken. Whatever they are, what is found is the same."""
 
-    short: int = 2_000
-    """A way with fewer numbers is taken at once."""
-    compared: int = 8_000
-    """Entries that are compared before a pattern of branches is looked up."""
+    compared: int = 2_048
+    """Entries that are compared before anything is read that costs more."""
     of_time: int = 5_000
     """Entries of a span of time that are gathered. Also those among which the first and the last
     one of a longer span are looked for: what came within one moment has no order."""
-    deliveries: int = 2_000
-    """Deliveries whose deploys are gathered."""
+    few_deliveries: int = 4_000
+    """Deliveries whose deploys are gathered at once."""
+    deliveries: int = 20_000
+    """Deliveries whose deploys are gathered after that."""
     names: int = 3_000
     """Names whose numbers are merged. What fits more is frequent, and is met soon."""
-    slice: int = 512
+    slice: int = 128
     """Entries that are compared at first; each time after that twice as many."""
 
 
@@ -43,6 +49,8 @@ _FEW = 16
 
 _AFTER_HEX = "g"
 
+_ANY = "%%"
+
 _AFTER_TEXT = "\U0010ffff"
 
 
@@ -51,6 +59,14 @@ class Way(NamedTuple):
 
     fields: frozenset[str]
     cursor: IdCursor
+
+
+def crossing(ways: Sequence[Way]) -> Way:
+    """Return the way to what all of these ways lead to."""
+    if len(ways) == 1:
+        return ways[0]
+    fields = frozenset[str]().union(*(way.fields for way in ways))
+    return Way(fields, IntersectedCursor([way.cursor for way in ways]))
 
 
 class Ways:
@@ -91,7 +107,9 @@ class Ways:
         names: set[str] = set()
         for pattern in patterns.patterns:
             if not pattern.startswith("!"):
-                rows = await self._reader.rows("names_of_branches", _range(pattern))
+                span = _range(pattern)
+                query = "names_in_branches" if span["like"] == _ANY else "names_of_branches"
+                rows = await self._reader.rows(query, span)
                 names.update(row["name"] for row in rows)
         fitting = [name for name in names if patterns.matches(name)]
         return (
@@ -162,7 +180,7 @@ class Ways:
         return Way(frozenset({field}), _merged(cursors))
 
     def _query(self, field: str, query: str, params: Mapping[str, Any]) -> Way:
-        return Way(frozenset({field}), self._cursor(query, params, self._bounds.short))
+        return Way(frozenset({field}), self._cursor(query, params))
 
     def _cursor(self, query: str, params: Mapping[str, Any], chunk: int = 64) -> QueryCursor:
         return QueryCursor(self._reader, query, params, self._before, chunk)

@@ -1,27 +1,24 @@
-"""Fixture: a yard with an empty queue and relay.yaml."""
+"""Fixture: a yard with an empty ledger and relay.yaml."""
 
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import redis
 
 from tests.harness import RELAY_YAML
 from tests.relay.yard import Yard
 
 
 @pytest.fixture
-def yard(
-    store: redis.Redis,
-    server_socket: Path,
-    tmp_path: Path,
-    audited: io.BytesIO,
-    monkeypatch: pytest.MonkeyPatch,
-) -> Yard:
+def yard(tmp_path: Path, audited: io.BytesIO, monkeypatch: pytest.MonkeyPatch) -> Iterator[Yard]:
     (tmp_path / "relay.yaml").write_text(RELAY_YAML)
-    url = f"unix://{server_socket}"
     monkeypatch.setenv("RELAY_CONFIG", str(tmp_path / "relay.yaml"))
-    monkeypatch.setenv("RELAY_REDIS_URL", url)
-    return Yard(store, url)
+    monkeypatch.setenv("RELAY_DATA_DIR", str(tmp_path / "relay-data"))
+    # Commands do without Redis.
+    monkeypatch.setenv("RELAY_REDIS_URL", f"unix://{tmp_path}/nobody-listens")
+    yard = Yard(tmp_path / "relay-data")
+    yield yard
+    yard.close()

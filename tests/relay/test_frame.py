@@ -8,14 +8,14 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from relay.frame import age, frame, share
-from relay.overview import Overview, TargetSeen, WorkerSeen
-from relay.pace import Minute
-from relay.reading import Record
+from relay.ledger.overview import Overview, TargetSeen, WorkerSeen
+from relay.ledger.pace import Minute
+from relay.ledger.records import Record
 
 
 def record(number: int) -> Record:
     return Record(
-        id=f"production--{number:024x}",
+        id=f"deploy-{10**9 + number}",
         status="failed",
         reason="HTTP 500 " * 30,
         repo="acme/" + "long" * 20,
@@ -41,7 +41,6 @@ def busy(targets: int) -> Overview:
                 state="breaker open until x" if n == targets - 1 else "ready",
                 calling=n,
                 waiting=n,
-                more=n == 2,
                 paused=False,
                 breaker="open" if n == targets - 1 else "closed",
                 held=False,
@@ -49,10 +48,10 @@ def busy(targets: int) -> Overview:
             )
             for n in range(targets)
         ],
-        dead=9,
+        waits={"slot": 7, "hours": 18, "approval": 2},
         failed=8,
-        held=1,
-        unmatched=0,
+        uncertain=1,
+        breakers=[f"t{targets - 1}"],
         asking=[],
         approval=2,
         troubled=[record(n) for n in range(10)],
@@ -73,12 +72,12 @@ def test_a_frame_fits(width: int, height: int) -> None:
 
     assert len(shown) <= height
     assert all(len(line) <= width for line in shown)
-    person = "needs a person: 8 failed, 1 held, 2 to be approved, 1 open breaker"
+    person = "needs a person: 8 failed, 1 uncertain, 2 to be approved, 1 open breaker"
     assert [line for line in shown if line.startswith("needs") and person.startswith(line[:50])]
     # What is not well comes before what is, and ids are whole or not there.
     assert next(line for line in shown if line.startswith("t29")).endswith("breaker open until x")
-    assert [line for line in shown if f"production--{0:024x}" in line]
-    assert not [line for line in shown if "production--0000…" in line]
+    assert [line for line in shown if "deploy-1000000000" in line]
+    assert not [line for line in shown if "deploy-10…" in line]
 
 
 def test_what_a_frame_says() -> None:

@@ -1,110 +1,102 @@
-"""A queue with what a test puts there, and the command line beside it."""
+"""A ledger with what a test puts there, and the command line beside it."""
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
-import redis
+import msgspec
 from click.testing import CliRunner, Result
-from redis.asyncio import Redis
-from rq.job import Job, JobStatus
 
-from config.model import Target
 from relay.cli import main
-from relay.events.event import Delivery, Person, Push
-from relay.queueing import DeliveryQueue, Record, encode, packed_record
-from relay.records import HELD_ERROR
-from relay.store import connect_async
+from relay.events.event import Person, Push
+from relay.events.ids import public_id
+from relay.ledger.zstd import pack
 from tests.harness import sha_of
-from workers.deploys import Deploy, Wanted, queue_deploys
+from tests.relay.ledger.filled import AT, FilledLedger
 
-T = TypeVar("T")
-
-QUEUE = "deploy-relay"
-FAILED = "workers.errors.DeployFailed: HTTP 404"
-HELD = f"{HELD_ERROR}: no answer in time"
+REFUSED = "HTTP 404"
+NO_ANSWER = "no answer in time"
 
 
-@dataclass
-class Yard:
-    """A queue with what a test puts there, and the command line beside it."""
+class Yard(FilledLedger):
+    """A ledger with what a test puts there, and the command line beside it."""
 
-    store: redis.Redis
-    url: str
-
-    def with_redis(self, work: Callable[[Redis], Awaitable[T]]) -> T:
-        async def run() -> T:
-            connection = connect_async(self.url, timeout=5)
-            try:
-                return await work(connection)
-            finally:
-                await connection.aclose()
-
-        return asyncio.run(run())
-
-    def delivery(self, name: str, *, repo: str = "acme/web", after: str = "") -> Delivery:
-        commit = after or sha_of(name)
+    def receive(self, name: str, *, repo: str = "acme/web", **columns: Any) -> str:
+        """Insert a delivery, a push of its own commit to main, and return its id."""
         event = Push(
-            *(repo, "refs/heads/main", sha_of("before"), commit),
+            *(repo, "refs/heads/main", sha_of("before"), sha_of(name)),
             message="\x1b[31mred",
             author=Person("Ada", login="ada"),
         )
-        return Delivery(f"github--{name}", "github", 1.0, event)
+        ref = self.ref(repo, "refs/heads/main")
+        [states] = self.sql.execute(
+            "SELECT count(*) FROM ref_state WHERE ref = ?", (ref,)
+        ).fetchone()
+        state = states + 1
+        self.state(ref, state)
+        self.sql.execute(
+            "UPDATE ref SET newest = ?, newest_pos = ? WHERE id = ?", (state, state, ref)
+        )
+        number = self.delivery(
+            repo=repo,
+            sha=event.sha,
+            message=event.message,
+            event=msgspec.json.encode(event).decode(),
+            ref=ref,
+            state=state,
+            **columns,
+        )
+        return public_id("delivery", number)
 
-    def receive(self, *names: str, **push: Any) -> list[Job]:
-        async def work(connection: Redis) -> list[Job]:
-            queue = DeliveryQueue(
-                connection, QUEUE, window=600, failure_ttl=600, timeout=5, replicas=0
+    def queue(
+        self,
+        name: str,
+        status: str,
+        target: str = "production",
+        *,
+        repo: str = "acme/web",
+        **columns: Any,
+    ) -> str:
+        """Insert a deploy of a delivery of its own, and return its id. The last one of a ref that
+        succeeded is live there."""
+        delivery = int(self.receive(name, repo=repo).rpartition("-")[2])
+        [ref, state] = self.sql.execute(
+            "SELECT ref, state FROM delivery WHERE id = ?", (delivery,)
+        ).fetchone()
+        place = {"state": state, "pos": state}
+        number = self.deploy(target, delivery=delivery, status=status, **{**place, **columns})
+        if status == "succeeded":
+            self.sql.execute(
+                "INSERT INTO live (target, ref, deploy, pos) VALUES (?, ?, ?, ?) "
+                "ON CONFLICT (target, ref) DO UPDATE SET deploy = excluded.deploy, "
+                "pos = excluded.pos",
+                (self.target(target), ref, number, state),
             )
-            deliveries = [self.delivery(name, **push) for name in names]
-            await queue.write(
-                [packed_record(Record(one.id, one.id, one), encode(one)) for one in deliveries]
-            )
-            return [Job.fetch(one.id, self.store) for one in deliveries]
+        return public_id("deploy", number)
 
-        return self.with_redis(work)
+    def attempt(self, deploy: str, exchange: Any = None, **columns: Any) -> None:
+        """Insert an attempt of a deploy."""
+        kept = None if exchange is None else pack(msgspec.json.encode(exchange))
+        number = int(deploy.rpartition("-")[2])
+        row = {"number": 1, "called_at": AT, "outcome": "failed", "reason": "", **columns}
+        self.insert("attempt", deploy=number, exchange=kept, **row)
 
-    def match(self, name: str, target: str = "production", **push: Any) -> Job:
-        """Queue a deploy of a delivery; it is not necessarily one that was received."""
-
-        async def work(connection: Redis) -> Job:
-            one = self.delivery(name, **push)
-            deploy = Deploy(one.id, "github", "r", target, one.event)
-            settings = Target.model_validate({"preset": "http", "url": "https://secret.example"})
-            [[queued]] = await queue_deploys(
-                connection, [Wanted(one.id, [(deploy, settings)])], queue=QUEUE, failure_ttl=600
-            )
-            assert not queued.duplicate
-            return Job.fetch(queued.id, self.store)
-
-        return self.with_redis(work)
-
-    def end(self, job: Job, status: JobStatus, said: Any = None) -> Job:
-        """Have a job end as RQ has it end."""
-        self.store.lrem(f"rq:queue:{QUEUE}", 0, job.id)
-        self.store.zrem(f"rq:rl:{job.rate_limit_key}:allowed", job.id)
-        times: dict[str, Any] = {"worker_name": "w", "execution_id": "e"}
-        with self.store.pipeline() as pipe:
-            job.set_status(status, pipeline=pipe)
-            if status is JobStatus.FINISHED:
-                job._result = said
-                job._handle_success(600, pipe, **times)
-            else:
-                job._handle_failure(f"Traceback\n{said}", pipe, **times)
-            pipe.execute()
-        return job
+    def column(self, id_: str, name: str) -> Any:
+        """Return one column of a delivery or deploy."""
+        table, _, number = id_.rpartition("-")
+        query = f"SELECT {name} FROM {table} WHERE id = ?"  # noqa: S608
+        return self.sql.execute(query, (int(number),)).fetchone()[0]
 
     def run(self, *args: str, code: int = 0, typed: str = "") -> Result:
+        """Run a command; it shows no secret, no traceback and no control character."""
         result = CliRunner().invoke(main, args, input=typed)
-        assert result.exit_code == code, result.output
+        assert result.exit_code == code, (result.output, result.exception)
         for secret in ("secret", "Traceback", "\x1b"):
             assert secret not in result.output
         return result
 
     def listed(self, *args: str) -> list[tuple[str, str]]:
+        """Return id and status of what a command lists."""
         lines = self.run(*args, "--json").stdout.splitlines()
         return [(entry["id"], entry["status"]) for entry in map(json.loads, lines)]

@@ -80,7 +80,8 @@ ORDER BY id DESC LIMIT :most
 
 -- name: deliveries_of_commit
 -- The range holds the commits that begin alike. It is sorted, and mostly small.
-SELECT id FROM delivery WHERE sha >= :first AND sha < :last AND id < :before ORDER BY id DESC LIMIT :most
+SELECT id FROM delivery INDEXED BY delivery_sha
+WHERE sha >= :first AND sha < :last AND id < :before ORDER BY id DESC LIMIT :most
 
 -- name: deliveries_of_time
 SELECT id FROM delivery WHERE received_at >= :since AND received_at < :until LIMIT :most
@@ -112,12 +113,9 @@ SELECT id FROM deploy WHERE created_at >= :since AND created_at < :until LIMIT :
 
 -- name: deploys_of_attention
 -- Deploys that need a person. The order of the index is another one, but there are few.
-SELECT id FROM deploy
+SELECT id FROM deploy INDEXED BY deploy_attention
 WHERE status IN ('failed', 'uncertain') AND overtaken = 0 AND replayed_by IS NULL AND id < :before
 ORDER BY id DESC LIMIT :most
-
--- name: deploy_ids_of_delivery
-SELECT id FROM deploy WHERE delivery = :delivery
 
 -- name: last_delivery_before
 -- The highest id of the last deliveries before a time: those of one moment come in any order.
@@ -154,6 +152,10 @@ WITH RECURSIVE names (name) AS (
   SELECT (SELECT author FROM delivery WHERE author > name ORDER BY author LIMIT 1)
   FROM names WHERE name IS NOT NULL)
 SELECT name FROM names WHERE name IS NOT NULL
+
+-- name: names_in_branches
+-- Each branch within a range of names.
+SELECT DISTINCT branch AS name FROM delivery WHERE branch >= :first AND branch < :last
 
 -- name: names_of_branches
 -- Each branch within a range whose name has a text in it. Branches are many, so the whole range of

@@ -13,23 +13,38 @@ UPDATE sqlite_sequence SET seq = max(seq, :number) WHERE name = :kind
 -- What filters compare of these deliveries: :ids is a JSON list.
 SELECT v.id, v.id AS delivery, v.status, v.source, v.repo, v.branch, v.sha, v.author, v.verdict,
   v.received_at AS at
-FROM json_each(:ids) j JOIN delivery v ON v.id = j.value
+FROM json_each(:ids) j CROSS JOIN delivery v ON v.id = j.value
 
 -- name: deploy_facts
 -- What filters compare of these deploys: :ids is a JSON list.
-SELECT d.id, d.delivery, d.status, v.source, d.repo, d.branch, v.sha, v.author, v.verdict, d.route,
-  t.name AS target, d.created_at AS at,
+SELECT d.id, d.delivery, d.status, d.repo, d.branch, d.route, t.name AS target, d.created_at AS at,
   (d.status IN ('failed', 'uncertain') AND d.overtaken = 0 AND d.replayed_by IS NULL) AS attention
-FROM json_each(:ids) j JOIN deploy d ON d.id = j.value JOIN delivery v ON v.id = d.delivery
-JOIN target t ON t.id = d.target
+FROM json_each(:ids) j CROSS JOIN deploy d ON d.id = j.value
+CROSS JOIN target t ON t.id = d.target
+
+-- name: deploy_and_delivery_facts
+-- The same with what only the delivery tells.
+SELECT d.id, d.delivery, d.status, d.repo, d.branch, d.route, t.name AS target, d.created_at AS at,
+  (d.status IN ('failed', 'uncertain') AND d.overtaken = 0 AND d.replayed_by IS NULL) AS attention,
+  v.source, v.sha, v.author, v.verdict
+FROM json_each(:ids) j CROSS JOIN deploy d ON d.id = j.value
+CROSS JOIN delivery v ON v.id = d.delivery CROSS JOIN target t ON t.id = d.target
 
 -- name: deliveries_of_words
 -- Deliveries whose message has all words; :words is a query of FTS5.
 SELECT rowid AS id FROM delivery_text
 WHERE delivery_text MATCH :words AND rowid < :before ORDER BY rowid DESC LIMIT :most
 
+-- name: words_in_span
+SELECT rowid AS id FROM delivery_text
+WHERE delivery_text MATCH :words AND rowid BETWEEN :first AND :last
+
 -- name: has_words
 SELECT rowid AS id FROM delivery_text WHERE delivery_text MATCH :words AND rowid = :delivery
+
+-- name: deploy_ids_of_deliveries
+-- :ids is a JSON list of deliveries.
+SELECT d.id FROM json_each(:ids) j CROSS JOIN deploy d ON d.delivery = j.value
 
 -- name: ledger_bytes
 -- Bytes that the rows of the ledger take, and those of its file.

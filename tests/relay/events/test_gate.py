@@ -230,6 +230,22 @@ def test_what_waits_goes_when_its_waits_are_over(
     assert len(told) <= 6
 
 
+@pytest.mark.parametrize(
+    ("calls", "place", "turn"),
+    [
+        ((0.0, 0.0), 0, 0.0),
+        ((NOW - 1, 0.0), 0, NOW + 59),
+        ((NOW - 1, NOW - 10), 0, NOW + 3_590),
+        ((NOW - 1, 0.0), 1, NOW + 59),
+        ((NOW - 1, 0.0), 2, NOW + 119),
+        ((NOW - 61, 0.0), 0, NOW - 1),
+    ],
+)
+def test_the_turn_within_rates(calls: tuple[float, float], place: int, turn: float) -> None:
+    """Two calls a minute, and three an hour."""
+    assert turn_at(target(rate=["2/m", "3/h"]).rate, calls, place) == turn
+
+
 @given(st.lists(TIMES, min_size=1, max_size=3), st.integers(0, 50))
 def test_a_later_place_in_the_line_has_a_later_turn(calls: list[float], place: int) -> None:
     rates = target(rate=["2/m", "5/h", "100/d"][: len(calls)]).rate

@@ -173,6 +173,8 @@ CREATE TABLE deploy (
   tries INTEGER NOT NULL DEFAULT 0,               -- of these, those that count against retry.attempts
   next_at INTEGER,                                -- waiting: when it is due; calling: when its claim ends
   claim TEXT,
+  claim_boot TEXT NOT NULL DEFAULT '',            -- the boot of the machine that claimed it
+  claim_boot_end INTEGER NOT NULL DEFAULT 0,      -- when its claim ends, by that boot's clock
   probe INTEGER NOT NULL DEFAULT 0,               -- its call finds out whether the target is well again
   called_at INTEGER,
   created_at INTEGER NOT NULL,
@@ -201,7 +203,7 @@ CREATE INDEX deploy_due ON deploy (next_at) WHERE next_at IS NOT NULL;
 CREATE INDEX deploy_open ON deploy (target, ref, pos, id) WHERE status IN ('waiting', 'calling');
 CREATE INDEX deploy_ref ON deploy (ref, target, pos, id);
 CREATE INDEX deploy_line ON deploy (target, waits, line_at, id) WHERE status = 'waiting';
-CREATE INDEX deploy_calling ON deploy (target) WHERE status = 'calling';
+CREATE INDEX deploy_calling ON deploy (target, probe) WHERE status = 'calling';
 CREATE INDEX deploy_target ON deploy (target, id);
 CREATE INDEX deploy_target_status ON deploy (target, status, id);
 CREATE INDEX deploy_status ON deploy (status, id);
