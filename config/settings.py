@@ -135,6 +135,23 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Of standard output; debug adds route.skipped. The audit file has info and above anyway."""
 
+    keep_deliveries: Lifetime = 10_368_000
+    """Seconds for which deliveries, their deploys and attempts are kept; what is open or live stays
+    longer."""
+    keep_payloads: Lifetime = 2_592_000
+    """Seconds for which payloads are kept, secrets redacted."""
+    keep_exchanges: Lifetime = 2_592_000
+    """Seconds for which requests and answers of calls are kept, secrets redacted."""
+    keep_actions: Lifetime = 34_560_000
+    """Seconds for which what people did is kept."""
+    keep_notices: Lifetime = 2_592_000
+    """Seconds for which notices are kept after they were told."""
+    keep_refusals: Lifetime = 7_776_000
+    """Seconds for which the sums of refused requests are kept."""
+    ledger_max_bytes: Annotated[int, Field(ge=0)] = 5_000_000_000
+    """Bytes of the ledger; a larger one deletes its oldest deliveries before their time. 0: no
+    bound."""
+
     def redis_address(self) -> str:
         """The URL to connect to; it may hold a password."""
         if self.redis_url is not None:
