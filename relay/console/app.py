@@ -15,7 +15,8 @@ from relay.console.context import CONTEXT, Context, planned
 from relay.console.listening import Runner
 from relay.console.sessions import Sessions
 from relay.http.listen import listen
-from relay.ledger.ledger import Ledger, prepare
+from relay.ledger_marks import check_at_start
+from relay.ledger_start import open_ledger
 from relay.reloading import Reloading
 from relay.signals import on_signals
 from relay.worker_list import Workers
@@ -42,8 +43,13 @@ def assemble(context: Context) -> web.Application:
 async def serve(settings: Settings, loaded: Loaded) -> None:
     """Serve the console until SIGTERM or SIGINT. Raises CannotListen, LedgerUnusable and
     OSError."""
-    await asyncio.to_thread(prepare, settings.data_dir)
-    ledger = Ledger(settings.data_dir, timeout=settings.store_timeout)
+    ledger = await asyncio.to_thread(open_ledger, settings)
+    try:
+        # A token that the audit file says was revoked is taken away before the first request.
+        await check_at_start(ledger, settings)
+    except BaseException:
+        await ledger.close()
+        raise
     workers = Workers(settings)
     reloading = Reloading(
         settings,

@@ -36,9 +36,14 @@ Branch = Annotated[str, Meta(max_length=100, pattern="^[A-Za-z0-9_.+~/*?#-]+$")]
 
 Sha = Annotated[str, Meta(pattern="^[0-9a-f]{0,64}$")]
 
+DAY = (
+    r"(20[0-9]{2}-((0[1-9]|1[0-2])-(0[1-9]|1[0-9]|2[0-8])|(0[13-9]|1[0-2])-(29|30)"
+    r"|(0[13578]|1[02])-31)|20([02468][048]|[13579][26])-02-29)"
+)
+"""A day of the calendar in this century."""
+
 SINCE = (
-    r"^(|[0-9]{1,9}(ms|s|m|h|d)?"
-    r"|20[0-9]{2}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])"
+    rf"^(|[0-9]{{1,9}}(ms|s|m|h|d)?|{DAY}"
     r"(T([01][0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9])?(Z|[+-](0[0-9]|1[0-3]):[0-5][0-9])?)?)$"
 )
 """What the document says of a time; ``relay.ledger.filters.since`` reads it."""
@@ -66,8 +71,6 @@ class _Query(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     until: Moment = ""
     """The same."""
     limit: Annotated[int, Meta(ge=1, le=MOST)] = 50
-    cursor: Annotated[str, Meta(max_length=350)] = ""
-    """``next`` of the page before."""
 
 
 class DeliveryQuery(_Query, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -76,6 +79,8 @@ class DeliveryQuery(_Query, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     status: Annotated[tuple[DeliveryStatus, ...], Few] = ()
     verdict: Annotated[tuple[Verdict, ...], Few] = ()
     """What the history of the ref says of the delivery."""
+    cursor: Annotated[str, Meta(pattern="^(delivery-[1-9][0-9]{0,17})?$")] = ""
+    """``next`` of the page before."""
 
 
 class DeployQuery(_Query, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -87,6 +92,8 @@ class DeployQuery(_Query, frozen=True, kw_only=True, forbid_unknown_fields=True)
     attention: bool = False
     """Only deploys that failed or are uncertain, that no newer success has overtaken and that were
     not replayed."""
+    cursor: Annotated[str, Meta(pattern="^(deploy-[1-9][0-9]{0,17})?$")] = ""
+    """``next`` of the page before."""
 
 
 class Page(msgspec.Struct, frozen=True, kw_only=True):
@@ -123,7 +130,7 @@ class HistoryQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     delivery: Annotated[tuple[Id, ...], Few] = ()
     deploy: Annotated[tuple[Id, ...], Few] = ()
     limit: Annotated[int, Meta(ge=1, le=MOST)] = 100
-    cursor: Annotated[str, Meta(max_length=200)] = ""
+    cursor: Annotated[str, Meta(pattern=r"^([0-9]{1,18}(\.[0-9]{1,18}){4})?$")] = ""
     """``next`` of the page before."""
 
 
@@ -208,7 +215,9 @@ async def details_of(context: Context, kind: RecordKind, id_: str) -> Details:
     return details
 
 
-async def _page(context: Context, kind: RecordKind, query: _Query, own: Filter) -> Page:
+async def _page(
+    context: Context, kind: RecordKind, query: DeliveryQuery | DeployQuery, own: Filter
+) -> Page:
     try:
         chosen = msgspec.structs.replace(
             own,

@@ -15,6 +15,7 @@ from relay.ledger.lists import MOST_COUNTED, Count
 from relay.ledger.overview import Overview, TargetSeen, read_overview
 from relay.ledger.pace import Pace, success_rate
 from relay.ledger.records import Record, RecordKind
+from relay.ledger_start import ledger_troubles
 
 FRESH = 2
 """Seconds for which one look serves."""
@@ -66,6 +67,8 @@ class Attention(NamedTuple):
 class View(NamedTuple):
     """The whole of it."""
 
+    troubles: Sequence[str]
+    """What is not as it should be with the ledger, in sentences without their end."""
     attention: Attention
     figures: Sequence[Figure]
     chart: Chart
@@ -95,13 +98,14 @@ class Overviews:
             seen = await self._context.ledger.read(
                 lambda reader: read_overview(reader, targets, workers, self._pace)
             )
-            made = view(seen)
+            await self._context.ledger.refresh()
+            made = view(seen, ledger_troubles(self._context.ledger))
             self._made = time.monotonic(), made
             return made
 
 
-def view(seen: Overview) -> View:
-    """Return what the page shows of it."""
+def view(seen: Overview, troubles: Sequence[str] = ()) -> View:
+    """Return what the page shows of it. ``troubles`` are those of the ledger."""
     targets = [_target(target) for target in seen.targets]
     records: list[tuple[RecordKind, Record]] = [
         ("deploy", record) for record in (*seen.troubled, *seen.asking)
@@ -109,7 +113,7 @@ def view(seen: Overview) -> View:
     records.sort(key=lambda each: each[1].created_at, reverse=True)
     stopped = [target for target in targets if target.word in ("open", "paused")]
     attention = Attention(stopped, groups(seen), records[:SHOWN])
-    return View(attention, figures(seen), chart(seen.minutes), targets)
+    return View(troubles, attention, figures(seen), chart(seen.minutes), targets)
 
 
 def groups(seen: Overview) -> list[Group]:

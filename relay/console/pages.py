@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import cast
 from urllib.parse import quote
 
@@ -10,17 +11,17 @@ from aiohttp import web
 
 from relay.console import acting, detail_pages, doing, explaining, live, payloads, words
 from relay.console.access import CALLER, needs, see_other
-from relay.console.context import CONTEXT
+from relay.console.context import CONTEXT, Context
 from relay.console.faults import ERROR_PAGE, Fault
 from relay.console.live import LIVE, Live, Watcher
 from relay.console.overview import Overviews
 from relay.console.rendering import STATIC, page, told_by
-from relay.console.search import STATUSES_OF, filter_of, is_in_list, read_search
-from relay.errors import NoSuchThing, Refused
+from relay.console.search import STATUSES_OF, Search, filter_of, is_in_list, read_search
+from relay.errors import NoSuchThing, Refused, StoreUnavailable
 from relay.events.ids import row_number
+from relay.ledger.filters import Filter
 from relay.ledger.lists import Listed, count, list_records
 from relay.ledger.records import VERDICTS, Record, RecordKind, read_delivery, read_records
-from relay.ledger.transaction import Reader
 
 ROWS = 50
 """Rows of one page of a list."""
@@ -92,13 +93,10 @@ async def listed(request: web.Request) -> web.Response:
     shown, number = Listed(records=(), next=""), ""
     try:
         chosen = filter_of(kind, search)
-
-        async def read(reader: Reader) -> tuple[Listed, str]:
-            part = await list_records(reader, kind, chosen, ROWS, search.cursor)
-            is_counted = search.is_search and part.records
-            return part, str(await count(reader, kind, chosen)) if is_counted else ""
-
-        shown, number = await context.ledger.read(read)
+        shown = await context.ledger.read(
+            lambda reader: list_records(reader, kind, chosen, ROWS, search.cursor)
+        )
+        number = await _number(context, kind, search, chosen, shown)
     except ValueError as error:
         mistake = f"{error}"
     config = context.plan().config
@@ -124,6 +122,20 @@ async def listed(request: web.Request) -> web.Response:
         routes=[route.name for route in config.routes][: explaining.MOST_ROUTES],
         live=f"/live?kind={kind}&{search.query()}",
     )
+
+
+async def _number(
+    context: Context, kind: RecordKind, search: Search, chosen: Filter, shown: Listed
+) -> str:
+    """Return how many a search has found; empty where nothing is searched for, or where counting
+    takes too long."""
+    if not search.is_search or not shown.records:
+        return ""
+    if not shown.next and not search.cursor:
+        return f"{len(shown.records)}"
+    with suppress(StoreUnavailable):
+        return str(await context.ledger.read(lambda reader: count(reader, kind, chosen)))
+    return ""
 
 
 async def live_updates(request: web.Request) -> web.StreamResponse:

@@ -121,6 +121,12 @@ class _Claim:
             return await self._wait(decision)
         if isinstance(decision, Expired):
             return await self._end("failed", "nobody approved it in time", decision)
+        if self.uncertain is not None:
+            # The call that was cut off may have deployed, so a person has to look.
+            reason = (
+                f"{self.uncertain.reason}, and {decision.reason}: the platform may have deployed"
+            )
+            return await self._end("uncertain", reason, decision)
         return await self._end("superseded", decision.reason, decision)
 
     async def _mark_cut_off(self, policy: Target | None) -> Asked | None:

@@ -42,9 +42,10 @@ FEW = 500
 """Deliveries or deploys whose rows are read by their ids. A search that fits more of them is found
 sooner by walking the streams."""
 
-_LAST = 2**62
+_LAST = 10**18 - 1
+"""No id and no time in microseconds is as large."""
 
-_CURSOR = re.compile(r"([0-9]{1,19})\.([0-9]{1,19})\.([0-9]{1,19})\.([0-9]{1,19})\.([0-9]{1,19})")
+_CURSOR = re.compile(r"([0-9]{1,18})\.([0-9]{1,18})\.([0-9]{1,18})\.([0-9]{1,18})\.([0-9]{1,18})")
 
 
 class HistoryPage(msgspec.Struct, frozen=True, kw_only=True):

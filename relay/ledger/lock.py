@@ -27,7 +27,7 @@ from relay.ledger.holder import (
     Holder,
     Stuck,
     end_if_stopped,
-    read_holder,
+    find_holder,
     this_process,
     write_holder,
 )
@@ -74,7 +74,7 @@ class WriteLock:
 
     def holder(self) -> Holder | None:
         """Return the process that took the lock last, if the file names one."""
-        return read_holder(self._lock)
+        return find_holder(self._lock)
 
     def close(self) -> None:
         """Close the files. A thread that still waits for the lock gets it when it can, and lets
@@ -124,7 +124,7 @@ class WriteLock:
         loop = asyncio.get_running_loop()
         loop.call_later(min(LOOK_SECONDS, self._stuck_seconds), self._look, waiting)
         file, now = self._blocked_by, time.monotonic()
-        holder = read_holder(file)
+        holder = find_holder(file)
         if holder is None or self._looked_at is None or self._looked_at[0] != holder:
             self._looked_at = None if holder is None else (holder, now)
             self.stuck = None
@@ -170,7 +170,7 @@ class WriteLock:
         write_holder(file, msgspec.structs.replace(self._me, turn=next(self._turns)))
 
     def _holder_in_words(self) -> str:
-        holder = read_holder(self._blocked_by)
+        holder = find_holder(self._blocked_by)
         return f"process {holder.pid}" if holder else "another process"
 
     def _close_files(self) -> None:

@@ -13,7 +13,7 @@ import aiohttp
 import pytest
 
 from relay.attempts_kept import AttemptRecord
-from relay.console import live
+from relay.console import live, pages
 from relay.console.payloads import MOST_PAYLOAD
 from relay.console.words import CHECK_PLATFORM
 from relay.events.event import Person, Push
@@ -313,6 +313,7 @@ async def test_counts_stop_somewhere(desk: Desk, monkeypatch: pytest.MonkeyPatch
     assert "1 delivery matches." in text_of(await get(desk, "/deliveries?repo=acme/r1"))
     assert "match." not in text_of(await get(desk, "/deliveries"))
     monkeypatch.setattr(lists, "MOST_COUNTED", 3)
+    monkeypatch.setattr(pages, "ROWS", 2)
     text = text_of(await get(desk, "/deliveries?repo=acme/*"))
     assert "More than 3 deliveries match." in text
 

@@ -15,9 +15,10 @@ from click.testing import CliRunner
 
 from config.settings import Settings, load_settings
 from relay.cli import main
+from relay.ledger.generation import LastIds, note_behind
 from relay.ledger.ledger import Ledger, prepare
 from relay.ledger.sqlite import FILE
-from tests.console.desk import opened, token
+from tests.console.desk import Desk, opened, token
 from tests.console.test_pages import get, text_of
 from tests.harness import COMMAND, SECRETS, Relay, start_server, until
 
@@ -139,3 +140,13 @@ def test_console_is_switched_off(value: str, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("RELAY_CONSOLE_PORT", value)
 
     assert load_settings().console_port is None
+
+
+async def test_a_ledger_that_went_back_is_said_and_takes_no_revoked_token(desk: Desk) -> None:
+    await desk.log_in("operator")
+    revoked, told = desk.tokens["viewer"].split("_")[1], LastIds(delivery=99)
+
+    await desk.ledger.commit(lambda tx: note_behind(tx, {}, told, frozenset({revoked})))
+
+    assert "no call is made until you run deploy-relay ledger accept" in await get(desk, "/")
+    assert (await desk.ask("GET", "/api/v1/health", "viewer")).status == 401

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+import re
+from datetime import UTC, date, datetime, timedelta
+from itertools import product
 from typing import Any, get_args
 
 import pytest
@@ -10,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.console.acting import LiveNow, Result
+from relay.console.asking import SINCE
 from relay.console.chart import HEIGHT, chart
 from relay.console.delivery_timeline import judged_routes, shown, steps
 from relay.console.doing import is_forceable, reason_of, warning
@@ -406,3 +409,12 @@ async def test_slow_page_is_told_to_look_again() -> None:
         watcher.tell(b"%d" % number)
 
     assert await watcher.next() == b"event: missed\ndata: \n\n"
+
+
+def test_the_document_has_the_calendar() -> None:
+    first = date(2000, 1, 1)
+    days = {(first + timedelta(number)).isoformat() for number in range(36_525)}
+
+    for year, month, day in product(range(2000, 2100), range(14), range(33)):
+        text = f"{year}-{month:02}-{day:02}"
+        assert (re.search(SINCE, text) is not None) == (text in days), text

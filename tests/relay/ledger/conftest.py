@@ -1,4 +1,4 @@
-"""Fixtures: a ledger of one test, and processes beside it."""
+"""Fixtures: a ledger of one test with a clock of its own, and processes beside it."""
 
 from __future__ import annotations
 
@@ -21,9 +21,24 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+class Clock:
+    """The time, in seconds since the Unix epoch, as the test sets it."""
+
+    def __init__(self) -> None:
+        self.now = 1_899_979_200.0
+
+    def __call__(self) -> int:
+        return round(self.now * 1e6)
+
+
 @pytest.fixture
-async def ledger(folder: Path) -> AsyncIterator[Ledger]:
-    opened = Ledger(folder)
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+async def ledger(folder: Path, clock: Clock) -> AsyncIterator[Ledger]:
+    opened = Ledger(folder, full_sync=False, clock=clock)
     yield opened
     await opened.close()
 

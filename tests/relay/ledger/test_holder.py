@@ -52,7 +52,7 @@ def named(lock: WriteLock) -> Holder:
     return holder
 
 
-@pytest.mark.parametrize("deed", ["hold", "turn"])
+@pytest.mark.parametrize("deed", ["hold", "turn", "unsigned"])
 async def test_a_stopped_process_that_keeps_the_lock_is_ended(
     lock: WriteLock, start: LockUser, deed: str
 ) -> None:
@@ -137,6 +137,19 @@ async def test_many_turns_of_one_process_are_not_one_long_one(
     busy.release()
     await waiting
     busy.close()
+
+
+async def test_a_process_that_was_stopped_before_it_signed_is_named_by_the_kernel(
+    lock: WriteLock, start: LockUser
+) -> None:
+    await lock.take(PATIENCE)
+    lock.release()
+    assert named(lock).pid == os.getpid()
+    process = start("unsigned")
+    assert named(lock).pid == process.pid
+    stop(process)
+    await lock.take(PATIENCE)
+    assert process.wait(PATIENCE) == -signal.SIGKILL
 
 
 def test_another_namespace_or_a_pid_that_was_given_out_again_ends_nothing(
