@@ -3,13 +3,21 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test check torture bench bench-check wheel clean
+AHEAD := TZ=Pacific/Kiritimati $(BIN)/python -m tests.clock --days 400
+
+.PHONY: run test test-days check torture bench bench-check wheel clean
 
 run: $(VENV)/.installed
 	$(BIN)/deploy-relay demo $(if $(ONCE),--once)
 
 test: $(VENV)/.installed
 	$(BIN)/pytest --numprocesses 2 --dist loadfile $(ARGS)
+
+# What depends on the day or on the time zone shows by a clock that is 400 days ahead, in a zone
+# where the date is another one than in UTC for most of the day.
+test-days: $(VENV)/.installed
+	$(AHEAD) $(BIN)/pytest --numprocesses 2 --dist loadfile -m "not slow" \
+		$(or $(ARGS),tests/config tests/console tests/relay)
 
 check: $(VENV)/.installed
 	$(BIN)/ruff check .

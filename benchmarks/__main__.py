@@ -80,7 +80,9 @@ QUICK: dict[str, Part] = {
         ),
     ),
     "audit": lambda lab: audit_benchmark.run(lab, audit_benchmark.Plan(lines=2_000, rounds=3)),
-    "lists": lambda lab: lists_benchmark.run(lab, lists_benchmark.Plan(jobs=5_000, rounds=3)),
+    "lists": lambda lab: lists_benchmark.run(
+        lab, lists_benchmark.Plan(deliveries=20_000, rounds=5)
+    ),
     "memory": lambda lab: memory_benchmark.run(lab, memory_benchmark.Plan(deliveries=200)),
 }
 
@@ -194,12 +196,12 @@ def audit(lines: int, rounds: int, path: Path) -> None:
 
 
 @main.command()
-@click.option("--jobs", default=100_000, show_default=True)
-@click.option("--rounds", default=5, show_default=True)
+@click.option("--deliveries", default=1_000_000, show_default=True)
+@click.option("--rounds", default=50, show_default=True)
 @_JSON
-def lists(jobs: int, rounds: int, path: Path) -> None:
-    """How long lists and the overview take where much stands in Redis."""
-    plan = lists_benchmark.Plan(jobs, rounds)
+def lists(deliveries: int, rounds: int, path: Path) -> None:
+    """How long lists, searches and the overview take where the ledger holds much."""
+    plan = lists_benchmark.Plan(deliveries, rounds)
     _run(path, lists=lambda lab: lists_benchmark.run(lab, plan))
 
 

@@ -1,188 +1,182 @@
-"""Lists, searches and the overview: how long operators wait for them where much stands in Redis,
-and how long others wait for Redis and for the console meanwhile."""
+"""Lists, searches, counts and the overview of a ledger that holds much, while webhooks arrive."""
 
 from __future__ import annotations
 
-import asyncio
+import subprocess
+import sys
 import time
-from collections.abc import Awaitable, Callable
-from functools import partial
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NamedTuple
 
-import msgspec
-from redis.asyncio import Redis
-from rq.job import JobStatus
-from rq.registry import FailedJobRegistry, ScheduledJobRegistry
-
 from benchmarks.lab import Lab
+from benchmarks.ledger_fill import DAYS, Size, fill
 from benchmarks.processes import pinned
-from benchmarks.store import QUEUE, Store
-from benchmarks.tables import Table, with_spread
-from config.patterns import PatternSet
-from relay.archive import Archive
-from relay.events.event import Delivery, Person, Push
-from relay.filtering import Filter
-from relay.finding import SECONDS
-from relay.overview import read_overview
-from relay.records import (
-    DELIVERY_JOB,
-    DEPLOY_JOB,
-    JOB_PREFIX,
-    QUEUE_PREFIX,
-    Lifetimes,
-    job_fields,
-)
-from relay.statuses import Kind
-from relay.store import connect_async
-from workers.deploys import Deploy
+from benchmarks.tables import Table, percentile
+from relay.ledger.filters import Filter, branch_patterns, repo_patterns
+from relay.ledger.ledger import read_blocking
+from relay.ledger.lists import count, list_records
+from relay.ledger.overview import read_overview
+from relay.ledger.pace import Pace
+from relay.ledger.records import RecordKind
+from relay.ledger.sqlite import FILE, connect
+from relay.ledger.transaction import Reader
 
 SHOWN = 50
+"""Records of a page."""
 
-TICK = 0.001
-"""Seconds between two looks at whether the event loop is late."""
+RATE = 200
+"""Webhooks a second that arrive meanwhile."""
 
-_LIFETIMES = Lifetimes(timeout=60, result=3_600, failure=3_600)
+_BEGUN = b"begun\n"
+
+Look = Callable[[Reader], Awaitable[object]]
 
 
 class Plan(NamedTuple):
-    """How much stands in Redis: so many deliveries in the queue, as many deploys that wait for
-    their time, and a fifth of it that failed."""
+    """How much the ledger holds, and how often each list is read."""
 
-    jobs: int = 100_000
-    rounds: int = 5
+    deliveries: int = 1_000_000
+    rounds: int = 50
 
 
-class Look(NamedTuple):
-    """How long one look took, and in milliseconds how long others waited for Redis, and for the
-    event loop."""
+class Figures(NamedTuple):
+    """How long one list took, in milliseconds, and how much of the processor at most."""
 
-    seconds: float
-    script: float
-    late: float
+    p50: float
+    p99: float
+    cpu: float
 
 
 def run(lab: Lab, plan: Plan) -> dict[str, Any]:
-    """Each look, several times."""
-    store = Store(lab.new_folder() / "redis", core=lab.cores.others)
-    try:
-        _fill(store, plan.jobs)
+    """Fill a ledger, and read each list several times."""
+    folder = lab.new_folder()
+    fill(folder, Size(plan.deliveries))
+    with pinned(lab.cores.others), _webhooks(folder):
+        began, figures = time.perf_counter(), {}
         with pinned(lab.cores.tested):
-            seen = asyncio.run(_measure(store.url, plan.rounds))
-    finally:
-        store.stop()
-    print(f"\nLists with {plan.jobs:,} deliveries, as many deploys, {plan.jobs // 5:,} failed")
-    table = Table("look", "seconds", "script, ms", "late, ms")
-    for name, looks in seen.items():
-        table.row(
-            name,
-            with_spread([look.seconds for look in looks], ".2f"),
-            f"{max(look.script for look in looks):.1f}",
-            f"{max(look.late for look in looks):.1f}",
-        )
+            for name, look in _looks(folder, plan.deliveries).items():
+                figures[name] = _measure(folder, look, plan.rounds)
+        took = time.perf_counter() - began
+    size = (folder / FILE).stat().st_size
+    print(
+        f"\nLists of {plan.deliveries:,} deliveries and {2 * plan.deliveries:,} deploys "
+        f"({size / 2**30:.1f} GiB), while {RATE} webhooks a second arrive"
+    )
+    table = Table("list", "p50, ms", "p99, ms", "CPU at most, ms")
+    for name, one in figures.items():
+        table.row(name, f"{one.p50:.1f}", f"{one.p99:.1f}", f"{one.cpu:.1f}")
     print(table)
-    print("  script: the longest call of one; late: the longest pause of the event loop")
-    return {"jobs": plan.jobs, **{name: list(map(Look._asdict, seen[name])) for name in seen}}
-
-
-def _searches() -> dict[str, tuple[Kind, Filter]]:
-    """Lists as pages ask for them; nothing is like what is looked for."""
-    nothing = PatternSet(("acme/nothing",), "path", ignore_case=True)
-    filters = {
-        "all": Filter(),
-        "a repository": Filter(repos=nothing),
-        "a glob of repositories": Filter(repos=PatternSet(("*/nothing*",), "path")),
-        "a commit": Filter(sha="f" * 7),
-        "a branch": Filter(branches=PatternSet(("nothing",), "path")),
-        "branches by a set": Filter(branches=PatternSet(("[n]othing",), "path")),
-        "an author": Filter(author="nobody"),
+    return {
+        "deliveries": plan.deliveries,
+        "bytes": size,
+        "seconds": took,
+        "lists": {name: one._asdict() for name, one in figures.items()},
     }
+
+
+def _measure(folder: Path, look: Look, rounds: int) -> Figures:
+    walls, cpus = [], []
+    for _ in range(rounds):
+        wall, cpu = time.perf_counter(), time.thread_time()
+        read_blocking(folder, look)
+        walls.append(1e3 * (time.perf_counter() - wall))
+        cpus.append(1e3 * (time.thread_time() - cpu))
+    return Figures(percentile(walls, 0.5), percentile(walls, 0.99), max(cpus))
+
+
+@contextmanager
+def _webhooks(folder: Path) -> Iterator[None]:
+    """Have webhooks arrive while the block lasts."""
+    command = [sys.executable, "-m", "benchmarks.ledger_writer", str(folder), str(RATE)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as writer:
+        try:
+            if writer.stdout is None or writer.stdout.readline() != _BEGUN:
+                raise RuntimeError("no webhook arrives")
+            yield
+        finally:
+            writer.terminate()
+
+
+def _looks(folder: Path, deliveries: int) -> dict[str, Look]:
+    looks: dict[str, Look] = {"overview": _overview(Pace())}
+    for name, (kind, chosen) in _searches(folder, deliveries).items():
+        looks[name] = _page(kind, chosen)
+    counts: dict[str, tuple[RecordKind, Filter]] = {
+        "count: deliveries": ("delivery", Filter()),
+        "count: failed deploys": ("deploy", Filter(statuses=frozenset({"failed"}))),
+    }
+    return looks | {name: _count(kind, chosen) for name, (kind, chosen) in counts.items()}
+
+
+def _page(kind: RecordKind, chosen: Filter) -> Look:
+    return lambda reader: list_records(reader, kind, chosen, SHOWN)
+
+
+def _count(kind: RecordKind, chosen: Filter) -> Look:
+    return lambda reader: count(reader, kind, chosen)
+
+
+def _overview(pace: Pace) -> Look:
+    return lambda reader: read_overview(reader, {}, None, pace)
+
+
+def _searches(folder: Path, deliveries: int) -> dict[str, tuple[RecordKind, Filter]]:
+    """Filters as people set them, and some that fit little, nothing or only what is old."""
+    [sha] = (
+        connect(folder / FILE, mode="ro")
+        .execute("SELECT sha FROM delivery WHERE id = ?", (deliveries // 3,))
+        .fetchone()
+    )
+    now = time.time()
+    middle = now - DAYS / 2 * 86_400
+    main = branch_patterns(("main",))
+    both = {
+        "all": Filter(),
+        "a repository": Filter(repos=repo_patterns(("acme/web-500",))),
+        "a repository, long silent": Filter(repos=repo_patterns(("legacy/service-509",))),
+        "no repository": Filter(repos=repo_patterns(("acme/nothing",))),
+        "a branch": Filter(branches=main),
+        "a branch, few": Filter(branches=branch_patterns(("feature/77",))),
+        "a commit": Filter(sha=sha[:8]),
+        "an author": Filter(author="dev7"),
+        "a day, long ago": Filter(since=middle, until=middle + 86_400),
+        "until a day": Filter(until=middle),
+        "a repository and a branch": Filter(repos=repo_patterns(("acme/web-0",)), branches=main),
+        "a repository, an author, a month": Filter(
+            repos=repo_patterns(("acme/web-0",)), author="dev9", since=now - 30 * 86_400
+        ),
+        "glob: a few repositories": Filter(repos=repo_patterns(("legacy/*",))),
+        "glob: all repositories": Filter(repos=repo_patterns(("acme/*",))),
+        "glob: branches": Filter(branches=branch_patterns(("release/*",))),
+        "glob: few branches": Filter(branches=branch_patterns(("*/7777*",))),
+        "re: repositories": Filter(repos=repo_patterns(("re:.*-5.9",))),
+        "re: branches": Filter(branches=branch_patterns(("re:.*/99999",))),
+        "words: frequent": Filter(words="cache"),
+        "words: two": Filter(words="cache button"),
+        "words: none": Filter(words="xylophone"),
+    }
+    of_deliveries = {
+        "queued": Filter(statuses=frozenset({"queued"})),
+        "a source": Filter(sources=frozenset({"gitlab"})),
+        "late": Filter(verdicts=frozenset({"late"})),
+    }
+    target = frozenset({"target-5"})
+    failed = frozenset({"failed"})
     of_deploys = {
-        "a route": Filter(routes=frozenset({"nothing"})),
-        "a target": Filter(names=frozenset({"nothing"})),
-        "failed": Filter(frozenset({"failed"})),
-        "held": Filter(frozenset({"held"})),
+        "a target": Filter(targets=target),
+        "a target, failed": Filter(targets=target, statuses=failed),
+        "a target and a branch": Filter(targets=target, branches=main),
+        "a route": Filter(routes=frozenset({"route-5"})),
+        "failed": Filter(statuses=failed),
+        "failed, of a repository": Filter(statuses=failed, repos=repo_patterns(("acme/web-0",))),
+        "waiting": Filter(statuses=frozenset({"waiting"})),
+        "needs attention": Filter(attention=True),
     }
     return {
-        **{f"deliveries: {name}": ("delivery", one) for name, one in filters.items()},
-        **{f"deploys: {name}": ("deploy", one) for name, one in {**filters, **of_deploys}.items()},
+        **{
+            f"deliveries: {name}": ("delivery", one) for name, one in (both | of_deliveries).items()
+        },
+        **{f"deploys: {name}": ("deploy", one) for name, one in (both | of_deploys).items()},
     }
-
-
-async def _measure(url: str, rounds: int) -> dict[str, list[Look]]:
-    redis = connect_async(url, timeout=60)
-    archive = Archive(redis, QUEUE)
-
-    async def listed(kind: Kind, wanted: Filter) -> None:
-        found = await archive.find(kind, wanted, SHOWN, seconds=SECONDS)
-        await archive.read(kind, found.ids)
-
-    looks: dict[str, Callable[[], Awaitable[Any]]] = {
-        name: partial(listed, kind, wanted) for name, (kind, wanted) in _searches().items()
-    }
-    looks["overview"] = lambda: read_overview(redis, QUEUE, list)
-    await redis.config_set("slowlog-log-slower-than", 100)
-    try:
-        return {
-            name: [await _looked(redis, look) for _ in range(rounds)]
-            for name, look in looks.items()
-        }
-    finally:
-        await redis.aclose()
-
-
-async def _looked(redis: Redis, look: Callable[[], Awaitable[Any]]) -> Look:
-    await redis.slowlog_reset()
-    late = [0.0]
-    watching = asyncio.create_task(_watch(late))
-    began = time.perf_counter()
-    await look()
-    seconds = time.perf_counter() - began
-    watching.cancel()
-    slow: Any = await redis.slowlog_get(128)
-    return Look(seconds, max((one["duration"] for one in slow), default=0) / 1e3, late[0])
-
-
-async def _watch(late: list[float]) -> None:
-    while True:
-        began = time.perf_counter()
-        await asyncio.sleep(TICK)
-        late[0] = max(late[0], (time.perf_counter() - began - TICK) * 1e3)
-
-
-def _fill(store: Store, jobs: int) -> None:
-    scheduled = ScheduledJobRegistry.key_template.format(QUEUE)
-    failed = FailedJobRegistry.key_template.format(QUEUE)
-    for start in range(0, jobs, 1_000):
-        with store.client.pipeline(transaction=False) as pipe:
-            for number in range(start, min(jobs, start + 1_000)):
-                event = Push(
-                    f"acme/web-{number % 200}",
-                    f"refs/heads/feature/{number % 500}",
-                    "1" * 40,
-                    f"{number:08x}" * 5,
-                    message="Have the button say what it does when it is pressed",
-                    author=Person(f"Dev {number % 50}", f"dev{number % 50}@example.org"),
-                )
-                delivery = Delivery(f"github--{number}", "github", 1.0, event)
-                _job(pipe, delivery.id, DELIVERY_JOB, delivery, "delivery: push", JobStatus.QUEUED)
-                pipe.rpush(QUEUE_PREFIX + QUEUE, delivery.id)
-                deploy = Deploy(delivery.id, "github", "web", "production", event)
-                name = f"production--{number:024x}"
-                is_failed = number % 5 == 0
-                status = JobStatus.FAILED if is_failed else JobStatus.SCHEDULED
-                _job(pipe, name, DEPLOY_JOB, deploy, "deploy: production", status)
-                pipe.zadd(failed if is_failed else scheduled, {name: 4e9 + number})
-            pipe.execute()
-
-
-def _job(pipe: Any, id_: str, function: str, argument: Any, what: str, status: JobStatus) -> None:
-    event = argument.event
-    fields = job_fields(
-        function,
-        msgspec.json.encode(argument).decode(),
-        queue=QUEUE,
-        description=f"{what} {event.repo}@{event.sha[:12]}",
-        lifetimes=_LIFETIMES,
-        status=status,
-    )
-    pipe.hset(JOB_PREFIX + id_, items=fields)

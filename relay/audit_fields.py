@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from relay.audit import event_fields
+from relay.audit import event_fields, log
 from relay.events.event import Event
 from relay.events.ids import public_id
 from relay.ledger.actions import ActionLine, DeliveryLine
@@ -38,6 +38,11 @@ def holder_fields(stuck: Stuck) -> dict[str, Any]:
         "started": iso(microseconds(stuck.holder.started_at)),
         "seconds": round(stuck.seconds, 1),
     }
+
+
+def say_holder_killed(stuck: Stuck) -> None:
+    """Write the line about a stopped process that kept the ledger's lock and was ended."""
+    log.warning("ledger.holder_killed", **holder_fields(stuck))
 
 
 def holder_in_words(stuck: Stuck) -> str:

@@ -208,6 +208,10 @@ class LedgerUnusable(RelayError):
     """The ledger cannot be opened here, and waiting would not help."""
 
 
+class FormerRelease(RelayError):
+    """Deliveries of the release before wait, and this release does not read them."""
+
+
 class LedgerNotBehind(RelayError):
     """There is nothing to accept: no mark is ahead of the ledger."""
 

@@ -1,13 +1,18 @@
 """Finds out whether the ledger went back in time, and says so: once, by the line ``ledger.behind``.
 
-Each process calls ``check_marks`` before its work begins, and ``check_redis_mark`` with what it met
-in Redis when it wrote its own mark there. Redis decides nothing else.
+Each process calls ``check_at_start`` before its work begins; who sweeps keeps the mark in Redis.
+Redis decides nothing else.
 """
 
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
 
 from config.settings import Settings
 from relay.audit import flush, log
@@ -26,8 +31,10 @@ from relay.ledger.generation import (
     note_behind,
     read_mark,
     read_mark_file,
+    redis_mark_key,
 )
 from relay.ledger.ledger import Ledger
+from relay.store import connect_async
 
 
 async def check_marks(
@@ -74,6 +81,48 @@ async def mark_for_redis(ledger: Ledger) -> bytes | None:
     if ledger.is_behind:
         return None
     return encode_mark(await ledger.glance(read_mark))
+
+
+async def check_at_start(ledger: Ledger, settings: Settings) -> bool:
+    """Compare the ledger with all marks that can be read now. Return whether it is behind. Raises
+    LedgerUnavailable, AuditUnavailable and AuditUnreadable."""
+    redis = connect_async(settings.redis_address(), timeout=settings.store_timeout, repeats=False)
+    mark: Any = None
+    try:
+        mark = await redis.get(redis_mark_key(settings.queue))
+    except (RedisError, OSError):
+        # Who sweeps looks at it when Redis is back.
+        pass
+    finally:
+        with suppress(RedisError, OSError):
+            await redis.aclose()
+    return await check_marks(ledger, settings, mark)
+
+
+class RedisMark:
+    """The mark in Redis, as one process keeps it."""
+
+    def __init__(self, ledger: Ledger, settings: Settings) -> None:
+        self._ledger = ledger
+        self._settings = settings
+        self._key = redis_mark_key(settings.queue)
+        self._written = b""
+
+    async def exchange(self, redis: Redis) -> bool:
+        """Write how far the ledger has come, unless the mark in Redis is ahead of it. Return
+        whether the ledger is behind. Raises LedgerUnavailable and AuditUnreadable."""
+        mark = await mark_for_redis(self._ledger)
+        if mark is None or mark == self._written:
+            return self._ledger.is_behind
+        try:
+            old: Any = await redis.get(self._key)
+            if await check_redis_mark(self._ledger, self._settings, old):
+                return True
+            await redis.set(self._key, mark)
+        except (RedisError, OSError):
+            return False
+        self._written = mark
+        return False
 
 
 def _revoked(audit: Path | None) -> frozenset[str]:

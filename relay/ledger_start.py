@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from config.settings import Settings
-from relay.audit import log
+from relay.audit_fields import holder_in_words, say_holder_killed
 from relay.ledger.acceptance import in_words
-from relay.ledger.holder import Stuck
 from relay.ledger.ledger import MOST_OF_A_WORKER, Ledger, prepare
 
 
-def open_ledger(settings: Settings, *, most: int = MOST_OF_A_WORKER) -> Ledger:
+def open_ledger(
+    settings: Settings, *, most: int = MOST_OF_A_WORKER, full_sync: bool = True
+) -> Ledger:
     """Return the ledger of RELAY_DATA_DIR. Blocking; ``most`` is the pieces of work in one
-    transaction at most. Raises LedgerUnusable.
+    transaction at most, ``full_sync`` whether a commit waits for the disk. Raises LedgerUnusable.
 
     ``relay.ledger_marks.check_marks`` follows before the first call or answer.
     """
@@ -20,7 +21,8 @@ def open_ledger(settings: Settings, *, most: int = MOST_OF_A_WORKER) -> Ledger:
         settings.data_dir,
         timeout=settings.store_timeout,
         most=most,
-        on_holder_killed=_say_killed,
+        full_sync=full_sync,
+        on_holder_killed=say_holder_killed,
     )
 
 
@@ -28,18 +30,9 @@ def ledger_troubles(ledger: Ledger) -> list[str]:
     """Return what /readyz says of a ledger that is not as it should be; empty where it is."""
     troubles = []
     if ledger.stuck is not None:
-        troubles.append(ledger.stuck.in_words())
+        troubles.append(holder_in_words(ledger.stuck))
     if ledger.failure:
         troubles.append(ledger.failure)
     if ledger.behind is not None:
         troubles.append(in_words(ledger.behind))
     return troubles
-
-
-def _say_killed(stuck: Stuck) -> None:
-    log.error(
-        "ledger.holder_killed",
-        pid=stuck.holder.pid,
-        reason=stuck.in_words(),
-        seconds=round(stuck.seconds, 1),
-    )

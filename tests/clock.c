@@ -18,7 +18,9 @@
 #include <unistd.h>
 
 #define SECOND 1000000000LL
-#define REAL(name) ((__typeof__(&name))dlsym(RTLD_NEXT, #name))
+/* The function that the one here stands in front of, looked up once. */
+#define REAL(name) \
+    ({ static __typeof__(&name) real_; if (!real_) real_ = dlsym(RTLD_NEXT, #name); real_; })
 
 static const volatile int64_t *shift;
 
@@ -47,9 +49,7 @@ static struct timespec moved(struct timespec at, int64_t sign) {
 }
 
 int clock_gettime(clockid_t clock, struct timespec *at) {
-    static __typeof__(&clock_gettime) real;
-    if (!real) real = REAL(clock_gettime);
-    int result = real(clock, at);
+    int result = REAL(clock_gettime)(clock, at);
     if (!result && (clock == CLOCK_REALTIME || clock == CLOCK_REALTIME_COARSE)) *at = moved(*at, 1);
     return result;
 }
@@ -87,9 +87,7 @@ int sem_clockwait(sem_t *restrict semaphore, clockid_t clock, const struct times
 /* Times of files: read, and set. */
 #define STAT(name, parameters, ...)                                                                \
     int name parameters {                                                                          \
-        static __typeof__(&name) real;                                                             \
-        if (!real) real = REAL(name);                                                              \
-        int result = real(__VA_ARGS__);                                                            \
+        int result = REAL(name)(__VA_ARGS__);                                                      \
         if (!result) {                                                                             \
             status->st_atim = moved(status->st_atim, 1);                                           \
             status->st_mtim = moved(status->st_mtim, 1);                                           \

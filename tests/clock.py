@@ -76,6 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             **clock_environ(compile_clock(folder), file),
             # Compiled modules are valid for the time of their source, which is moved too.
             "PYTHONPYCACHEPREFIX": str(folder / "pycache"),
+            "PYTHONDONTWRITEBYTECODE": "",
         }
         return subprocess.run(given.command, env=environ, check=False).returncode
 

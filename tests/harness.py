@@ -8,6 +8,7 @@ import hmac
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -22,6 +23,7 @@ import pytest
 from aiohttp import web
 
 from relay.embedded import server_command
+from relay.ledger.sqlite import FILE
 
 GITHUB_SECRET = "github-secret-4d1f0c"
 GITLAB_SECRET = "gitlab-secret-91b2aa"
@@ -69,6 +71,32 @@ def start_server(folder: Path) -> tuple[subprocess.Popen[bytes], Path]:
     """A server of the test's own; it answers once its socket accepts."""
     socket = folder / "redis.sock"
     return subprocess.Popen(server_command(socket, "everysec")), socket
+
+
+def ledger_rows(data_dir: Path, query: str, *params: Any) -> list[dict[str, Any]]:
+    """What a query to the ledger of a data folder finds; nothing where there is no ledger yet."""
+    file = data_dir / FILE
+    if not file.exists():
+        return []
+    connection = sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True, timeout=PATIENCE)
+    connection.row_factory = sqlite3.Row
+    try:
+        return [dict(row) for row in connection.execute(query, params)]
+    finally:
+        connection.close()
+
+
+def work_left(data_dir: Path) -> int:
+    """How many deliveries, deploys and notices of a ledger have not come to their end."""
+    [row] = ledger_rows(data_dir, _WORK_LEFT) or [{"work": 0}]
+    return int(row["work"])
+
+
+_WORK_LEFT = """
+SELECT (SELECT count(*) FROM delivery WHERE next_at IS NOT NULL)
+  + (SELECT count(*) FROM deploy WHERE next_at IS NOT NULL)
+  + (SELECT count(*) FROM notice WHERE next_at IS NOT NULL) AS work
+"""
 
 
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -208,6 +236,19 @@ class Relay:
     ) -> tuple[int, dict[str, Any]]:
         body = github_push(**push)
         return await self.post(source, body, github_headers(body, delivery=delivery))
+
+    @property
+    def data_dir(self) -> Path:
+        """Where the ledger is."""
+        return self.folder / self.environ.get("RELAY_DATA_DIR", "relay-data")
+
+    def rows(self, query: str, *params: Any) -> list[dict[str, Any]]:
+        """What a query to the ledger finds."""
+        return ledger_rows(self.data_dir, query, *params)
+
+    async def settle(self) -> None:
+        """Return once all that is in the ledger has come to its end."""
+        await until(lambda: not work_left(self.data_dir))
 
     def output(self) -> str:
         return "".join(line for process in self.processes for line in process.output)

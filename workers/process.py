@@ -23,6 +23,8 @@ from rq.serializers import JSONSerializer
 from config.settings import Settings
 from relay.audit import log
 from relay.errors import NoConnection, StoreUnavailable
+from relay.ledger_marks import check_at_start
+from relay.queue.former_release import refuse_former_release
 from relay.scraping import counted
 from relay.signals import on_signals
 from relay.store import connect, connect_async, unavailable
@@ -34,7 +36,8 @@ from workers.worker import RelayWorker
 def work() -> None:
     """Run jobs until SIGTERM or SIGINT; jobs that run then get their grace to end.
 
-    Raises ConfigError, and StoreUnavailable where Redis will not do what a worker needs.
+    Raises ConfigError, FormerRelease, and StoreUnavailable where Redis will not do what a worker
+    needs.
     """
     logging.getLogger("rq.worker").setLevel(logging.WARNING)
     try:
@@ -44,6 +47,7 @@ def work() -> None:
 
 
 async def _work(settings: Settings) -> None:
+    await refuse_former_release(settings)
     name = uuid4().hex
     stopping = asyncio.Event()
     async with (
@@ -53,6 +57,7 @@ async def _work(settings: Settings) -> None:
     ):
         on_signals(stop=stopping.set, reload=runtime.reloading.hurry)
         await _look_at_redis(settings, name)
+        await check_at_start(runtime.ledger, settings)
         if stopping.is_set():
             log.info("worker.stopped", worker=name)
             return

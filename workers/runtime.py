@@ -23,7 +23,8 @@ from config.settings import Settings, load_settings
 from relay import audit
 from relay.audit_file import audit_file
 from relay.ledger.claims import Asked
-from relay.ledger.ledger import MOST_OF_A_WORKER, Ledger, prepare
+from relay.ledger.ledger import Ledger
+from relay.ledger_start import open_ledger
 from relay.notices import Messenger, messengers
 from relay.planning import Recipe, recipes
 from relay.queue.wakeups import Wakeups
@@ -152,8 +153,7 @@ async def open_runtime() -> AsyncIterator[Runtime]:
     """
     opened = project()
     settings = opened.settings
-    prepare(settings.data_dir)
-    ledger = Ledger(settings.data_dir, timeout=settings.store_timeout, most=MOST_OF_A_WORKER)
+    ledger = open_ledger(settings)
     wakeups = Wakeups(settings.redis_address(), settings.queue, timeout=settings.store_timeout)
     reloading = Reloading(
         settings,

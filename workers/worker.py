@@ -27,6 +27,7 @@ from relay import audit
 from relay.audit import log
 from relay.errors import AuditUnavailable, LedgerUnavailable
 from relay.ledger.due import due
+from relay.ledger_marks import RedisMark
 from relay.queue.rq_job import Wakeup
 from relay.queue.sweep import Sweep
 from relay.store import CONNECT_TIMEOUT, connect_async
@@ -43,6 +44,9 @@ MOST = 64
 
 LAST_WORDS = 3
 """Seconds after the grace in which the outcome of calls must be written that were cut off."""
+
+GATHER = 0.002
+"""Seconds that a worker without room waits for more of it, once there is some."""
 
 SUSPENSION = 1
 """Seconds between two looks whether `rq resume` was called, as in RQ."""
@@ -113,6 +117,7 @@ class RelayWorker(BaseWorker):
                 queue=queue.name,
                 timeout=settings.store_timeout,
                 running=lambda: flights.running,
+                is_behind=RedisMark(rt.ledger, settings).exchange,
             )
             heart = Heartbeat(self, redis, lambda: self._state_of(flights), self._heartbeat_every)
             commands = Commands(
@@ -170,6 +175,8 @@ class RelayWorker(BaseWorker):
                 if not room:
                     flights.changed.clear()
                     await flights.changed.wait()
+                    # Where many end, their places are filled in one round trip.
+                    await asyncio.sleep(GATHER)
                     continue
                 # Of what the audit does not take nobody could tell later why it was done.
                 audit.flush()

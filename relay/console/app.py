@@ -15,7 +15,7 @@ from relay.console.context import CONTEXT, Context, planned
 from relay.console.listening import Runner
 from relay.console.sessions import Sessions
 from relay.http.listen import listen
-from relay.ledger_marks import check_marks
+from relay.ledger_marks import check_at_start
 from relay.ledger_start import open_ledger
 from relay.reloading import Reloading
 from relay.signals import on_signals
@@ -41,10 +41,15 @@ def assemble(context: Context) -> web.Application:
 
 
 async def serve(settings: Settings, loaded: Loaded) -> None:
-    """Serve the console until SIGTERM or SIGINT. Raises CannotListen, LedgerUnusable,
-    LedgerUnavailable and AuditUnreadable."""
+    """Serve the console until SIGTERM or SIGINT. Raises CannotListen, LedgerUnusable and
+    OSError."""
     ledger = await asyncio.to_thread(open_ledger, settings)
-    await check_marks(ledger, settings)
+    try:
+        # A token that the audit file says was revoked is taken away before the first request.
+        await check_at_start(ledger, settings)
+    except BaseException:
+        await ledger.close()
+        raise
     workers = Workers(settings)
     reloading = Reloading(
         settings,

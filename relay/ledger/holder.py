@@ -8,11 +8,11 @@ same user and in the same namespace of process ids.
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import time
 from contextlib import suppress
-from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
@@ -53,20 +53,10 @@ class Stuck(msgspec.Struct, frozen=True):
     is_killed: bool = False
     """The process was stopped, and has been ended."""
 
-    def in_words(self) -> str:
-        """Return what an operator is told."""
-        at = self.holder.started_at
-        started = f", started at {datetime.fromtimestamp(at, UTC):%Y-%m-%dT%H:%M:%SZ}" if at else ""
-        what = f"process {self.holder.pid}{started}, has kept the ledger's lock"
-        return f"{what} for {self.seconds:.0f} s" + "; it was stopped and is ended" * self.is_killed
-
 
 def this_process() -> Holder:
     """Return this process as a lock file names it."""
-    namespace = ""
-    with suppress(OSError):
-        namespace = os.readlink("/proc/self/ns/pid")
-    return Holder(os.getpid(), _stat(os.getpid())[1], namespace)
+    return _process(os.getpid())
 
 
 def read_holder(file: int) -> Holder | None:
@@ -75,6 +65,16 @@ def read_holder(file: int) -> Holder | None:
         return msgspec.json.decode(os.pread(file, RECORD_BYTES, 0), type=Holder)
     except (msgspec.DecodeError, OSError):
         return None
+
+
+def find_holder(file: int) -> Holder | None:
+    """Return the process that keeps an open lock file, if it is known. The file names it, unless
+    the kernel knows better: a process may be stopped when it has the lock and has not signed."""
+    named = read_holder(file)
+    pids = _pids_with_lock(file)
+    if pids and (named is None or named.pid not in pids):
+        return _process(pids[0])
+    return named
 
 
 def write_holder(file: int, holder: Holder) -> None:
@@ -90,16 +90,7 @@ def write_holder(file: int, holder: Holder) -> None:
 
 def is_locked_by(file: int, pid: int) -> bool:
     """Return whether the kernel says that process ``pid`` has locked an open file (flock)."""
-    inode = os.fstat(file).st_ino
-    with suppress(OSError, ValueError, IndexError):
-        for line in Path("/proc/locks").read_text(encoding="ascii").splitlines():
-            # 1: FLOCK  ADVISORY  WRITE 1234 fe:00:5678 0 EOF; a waiting one has -> behind 1:
-            words = line.split()
-            # Some file systems show another device here than stat(2) does.
-            file_of_lock = int(words[5].rpartition(":")[2])
-            if (words[1], int(words[4]), file_of_lock) == ("FLOCK", pid, inode):
-                return True
-    return False
+    return pid in _pids_with_lock(file)
 
 
 def is_stopped(holder: Holder) -> bool:
@@ -114,16 +105,30 @@ def end_if_stopped(file: int, holder: Holder) -> bool:
     if not me.namespace or holder.namespace != me.namespace or holder.pid == me.pid:
         return False
     with suppress(OSError):
-        # The descriptor names the process for good; a pid may be another's a moment later.
-        process = os.pidfd_open(holder.pid)
+        process = _pidfd(holder.pid)
         try:
             if not _may_be_ended(file, holder):
                 return False
-            signal.pidfd_send_signal(process, signal.SIGKILL)
+            if process is None:
+                os.kill(holder.pid, signal.SIGKILL)
+            else:
+                signal.pidfd_send_signal(process, signal.SIGKILL)
         finally:
-            os.close(process)
+            if process is not None:
+                os.close(process)
         return True
     return False
+
+
+def _pidfd(pid: int) -> int | None:
+    """Return a descriptor that names the process for good, as its pid may be another's a moment
+    later; None where the kernel or a sandbox has none. Raises OSError."""
+    try:
+        return os.pidfd_open(pid)
+    except OSError as error:
+        if error.errno in (errno.ENOSYS, errno.EPERM):
+            return None
+        raise
 
 
 def _may_be_ended(file: int, holder: Holder) -> bool:
@@ -132,6 +137,28 @@ def _may_be_ended(file: int, holder: Holder) -> bool:
         and is_stopped(holder)
         and is_locked_by(file, holder.pid)
     )
+
+
+def _process(pid: int) -> Holder:
+    namespace = ""
+    with suppress(OSError):
+        namespace = os.readlink(f"/proc/{pid}/ns/pid")
+    return Holder(pid, _stat(pid)[1], namespace)
+
+
+def _pids_with_lock(file: int) -> list[int]:
+    """Return the processes that the kernel says have locked an open file (flock)."""
+    inode = os.fstat(file).st_ino
+    pids = []
+    with suppress(OSError, ValueError, IndexError):
+        for line in Path("/proc/locks").read_text(encoding="ascii").splitlines():
+            # 1: FLOCK  ADVISORY  WRITE 1234 fe:00:5678 0 EOF; a waiting one has -> behind 1:
+            words = line.split()
+            # Some file systems show another device here than stat(2) does.
+            if words[1] == "FLOCK" and int(words[5].rpartition(":")[2]) == inode:
+                pids.append(int(words[4]))
+    # The kernel has no number here for a process of another container.
+    return [pid for pid in pids if pid > 0]
 
 
 def _stat(pid: int) -> tuple[str, int]:

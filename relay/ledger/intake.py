@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Literal, cast
 
 import msgspec
 
@@ -167,19 +167,23 @@ def _status(new: NewDelivery, judgement: Judgement) -> tuple[DeliveryStatus, str
 
 
 async def _turns(tx: Transaction, ref: int, new: NewDelivery) -> dict[str, int]:
-    """Return for each target how often its conditions became true again, this event included."""
+    """Return for each target how often its conditions became true again, this event included.
+
+    A late copy of an older event says nothing: its labels are not those of now.
+    """
     if not new.conditions:
         return {}
-    rows = await tx.rows("ref_turns", {"ref": ref})
-    before = {row["target"]: (int(row["turn"]), bool(row["holds"])) for row in rows}
+    at = new.change.at
+    rows = {row["target"]: row for row in await tx.rows("ref_turns", {"ref": ref})}
     turns = {}
     for target, holds in new.conditions.items():
+        row = rows.get(target)
+        turn = int(row["turn"]) if row else 0
+        is_old = row is not None and None not in (at, row["at"]) and cast(float, at) < row["at"]
         # Without a row they held all the time, as they do for most requests.
-        turn, held = before.get(target, (0, True))
-        if holds and not held:
-            turn += 1
-        if (turn, holds) != before.get(target, (0, True)):
-            written = {"ref": ref, "target": target, "turn": turn, "holds": int(holds)}
+        if not is_old and (row is not None or not holds):
+            turn += int(holds and row is not None and not row["holds"])
+            written = {"ref": ref, "target": target, "turn": turn, "holds": int(holds), "at": at}
             await tx.run("write_ref_turn", written)
         if turn:
             turns[target] = turn

@@ -62,7 +62,7 @@ class Settled(msgspec.Struct, frozen=True, kw_only=True):
 async def settle(tx: Transaction, outcome: Outcome) -> Settled:
     """Write an outcome. Return ``is_owner`` false where another process judged the call
     meanwhile."""
-    place = await tx.row("deploy_place", {"deploy": outcome.deploy})
+    place = await tx.row("what_follows", {"deploy": outcome.deploy})
     if place is None or not await _write(tx, outcome, place):
         await tx.run("write_late_attempt", _attempt(outcome))
         return Settled(is_owner=False)
@@ -76,7 +76,9 @@ async def settle(tx: Transaction, outcome: Outcome) -> Settled:
     if outcome.status == "succeeded":
         superseded = await _succeed(tx, outcome.deploy, place)
     learnt = await _learn(tx, outcome, place)
-    woken = await after_end(tx, place["target"], place["ref"])
+    woken: list[int] = []
+    if place["has_others"] or place["has_line"]:
+        woken = await after_end(tx, place["target"], place["ref"])
     if learnt is not None and learnt.has_closed:
         for waits in ("probe", "breaker"):
             parameters = {"target": place["target"], "waits": waits, "now": tx.now}
@@ -127,17 +129,15 @@ async def _succeed(tx: Transaction, deploy: int, place: Row) -> list[DeployLine]
         "call_key": place["call_key"],
     }
     await tx.run("write_live", here)
-    await tx.run("overtake_failures", here)
-    return await supersede_older(tx, deploy, OVERTAKEN)
+    if place["has_failures"]:
+        await tx.run("overtake_failures", here)
+    return await supersede_older(tx, deploy, OVERTAKEN) if place["has_others"] else []
 
 
 async def _learn(tx: Transaction, outcome: Outcome, place: Row) -> Learnt | None:
     if outcome.lesson is None:
         return None
-    row = await tx.row("target_row", {"target": place["target"]})
-    if row is None:
-        return None
-    before = target_state(row)
+    before = target_state(place)
     learnt = learn(before, outcome.breaker, outcome.lesson, seconds(tx.now), probe=outcome.is_probe)
     if learnt.state != before:
         await tx.run(

@@ -35,13 +35,18 @@ async def read_remaining(reader: Reader) -> Remaining:
     now = {"now": reader.now}
     counts = await reader.row("count_remaining", now)
     queued, running = (counts["queued"], counts["running"]) if counts is not None else (0, 0)
-    limited, later, next_at = 0, dict[str, int](), 0
-    for row in await reader.rows("count_waiting", now):
-        if row["is_due"] or not row["waits"]:
-            queued += row["number"]
-        elif row["waits"] == "slot":
-            limited += row["number"]
-        else:
-            later[row["waits"]] = row["number"]
-            next_at = min(next_at or row["next_at"], row["next_at"])
-    return Remaining(queued, limited, running, later, seconds(next_at))
+    waits = await read_waits(reader)
+    queued += waits.pop("", 0)
+    # What is due keeps what it waited for.
+    for row in await reader.rows("count_due", now):
+        queued += row["number"]
+        waits[row["waits"]] -= row["number"]
+    limited = waits.pop("slot", 0)
+    later = {reason: number for reason, number in waits.items() if number}
+    first = await reader.row("next_later", now)
+    return Remaining(queued, limited, running, later, seconds(first["next_at"]) if first else 0)
+
+
+async def read_waits(reader: Reader) -> dict[str, int]:
+    """Return how many deploys wait for what; empty: a worker."""
+    return {row["waits"]: int(row["number"]) for row in await reader.rows("waits")}

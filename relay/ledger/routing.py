@@ -93,11 +93,18 @@ async def route_delivery(
     reasons: Sequence[RouteReason] = (),
     trace: str = "",
 ) -> Routed | None:
-    """Queue the deploys that the routes want of a delivery. Return None where it does not wait to
-    be routed: another worker has done it, a person cancelled it, or the ledger is behind."""
+    """Queue the deploys that the routes want of a delivery.
+
+    Return None where it is not its turn: another worker has routed it, a person cancelled it, the
+    ledger is behind, or an older delivery of its ref is due first. Then it stays due, and the sweep
+    brings it again.
+    """
     rows = await tx.rows("queued_deliveries", {"first": number, "last": number})
     if not rows or tx.is_behind:
         # A ledger that went back in time may have forgotten that it was routed.
+        return None
+    line = {"ref": rows[0]["ref"], "now": tx.now, "delivery": number}
+    if await tx.row("older_queued_delivery", line) is not None:
         return None
     deploys = [await _queue(tx, rows[0], one, trace) for one in wanted]
     status: DeliveryStatus = "ignored"
@@ -150,7 +157,7 @@ async def _queue(tx: Transaction, row: Row, wanted: WantedDeploy, trace: str) ->
         last = cast(Row, await tx.row("next_replay", place))
         # A person asked for it: it stands behind all that is there.
         place["replay"] = last["replay"]
-        place["pos"] = max(row["newest_pos"], last["last_pos"] or 0)
+        place["pos"] = max(row["pos"], row["ended_pos"], last["last_pos"] or 0)
     made = None if existing else await tx.row("insert_deploy", place)
     if made is None:
         same = existing or await tx.row("same_deploy", place)

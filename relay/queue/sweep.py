@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -84,11 +84,13 @@ class Sweep:
         queue: str,
         timeout: float = 3,
         running: Callable[[], Collection[Wakeup]] = tuple,
+        is_behind: Callable[[Redis], Awaitable[bool]] | None = None,
         period: float = PERIOD,
         lease: float = LEASE,
     ) -> None:
         """``url`` is Redis's, ``queue`` the name of the RQ queue, ``timeout`` the seconds of one
-        round trip. ``running`` returns what this process runs; it needs no job."""
+        round trip. ``running`` returns what this process runs; it needs no job. ``is_behind``
+        looks at the ledger's mark in Redis, and returns whether nothing may be called."""
         self.rebuilt: Rebuilt | None = None
         """When this process last found Redis emptied or put back."""
         self._ledger = ledger
@@ -97,6 +99,7 @@ class Sweep:
         self._queue_key = f"{QUEUE_PREFIX}{queue}"
         self._mark_key = f"relay:{queue}:mark"
         self._running = running
+        self._ask_behind = is_behind
         self._period = period
         self._lease = lease
         self._owner = uuid4().hex
@@ -169,6 +172,8 @@ class Sweep:
         return not (found or b"").isdigit() or int(found) < int(self._mark)
 
     async def _sweep(self) -> None:
+        if self._ask_behind is not None and await self._ask_behind(self._redis):
+            return
         rows = await self._ledger.glance(due)
         was_emptied = await self._is_emptied()
         if was_emptied:
@@ -194,10 +199,11 @@ class Sweep:
 
     async def _listed(self) -> set[Row] | None:
         """Return the rows that have a job in the queue; None where it is too long to look."""
+        length: Any = self._redis.llen(self._queue_key)
+        if await length > MOST_LISTED:
+            return None
         ids: Any = self._redis.lrange(self._queue_key, 0, MOST_LISTED)
         jobs = [read_job_id(job.decode(errors="replace")) for job in await ids]
-        if len(jobs) > MOST_LISTED:
-            return None
         return _all_rows(job for job in jobs if job is not None)
 
     async def _to_make(self, missing: set[Row]) -> set[Row]:

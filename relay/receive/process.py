@@ -18,15 +18,17 @@ from config.origin import Origin
 from config.settings import Settings
 from relay import audit
 from relay.audit import log
-from relay.audit_fields import holder_fields
 from relay.errors import LedgerUnavailable
 from relay.http.body import BodyReader
 from relay.http.client_address import ClientAddresses
 from relay.http.connections import Bounds, most_connections
 from relay.http.limits import ByteBudget
 from relay.http.listen import listen
-from relay.ledger.ledger import Ledger, prepare
+from relay.ledger.ledger import MOST_OF_A_RECEIVER, Ledger
 from relay.ledger.payload_files import PayloadFiles, named_files
+from relay.ledger_marks import RedisMark, check_at_start
+from relay.ledger_start import open_ledger
+from relay.queue.former_release import refuse_former_release
 from relay.queue.probe import QueueProbe
 from relay.queue.sweep import Sweep
 from relay.queue.wakeups import Wakeups
@@ -111,18 +113,31 @@ async def receiving(
     settings: Settings, config: RelayConfig, origin: Origin
 ) -> AsyncIterator[Receiver]:
     """Yield a receiver on the ledger of ``settings``, which is made where there is none. What is in
-    flight at the end of the block is committed. Raises LedgerUnusable and OSError."""
-    await asyncio.to_thread(prepare, settings.data_dir)
-    ledger = Ledger(
-        settings.data_dir,
-        timeout=settings.store_timeout,
+    flight at the end of the block is committed. Raises FormerRelease, LedgerUnusable and OSError.
+    """
+    await refuse_former_release(settings)
+    ledger = await asyncio.to_thread(
+        open_ledger,
+        settings,
+        most=MOST_OF_A_RECEIVER,
         full_sync=settings.ledger_fsync == "full",
-        on_holder_killed=lambda stuck: log.warning("ledger.holder_killed", **holder_fields(stuck)),
     )
+    try:
+        await check_at_start(ledger, settings)
+    except BaseException:
+        await ledger.close()
+        raise
     url, queue = settings.redis_address(), settings.queue
     wakeups = Wakeups(url, queue, timeout=settings.store_timeout)
     probe = QueueProbe(url, queue)
-    sweep = Sweep(ledger, wakeups, url=url, queue=queue, timeout=settings.store_timeout)
+    sweep = Sweep(
+        ledger,
+        wakeups,
+        url=url,
+        queue=queue,
+        timeout=settings.store_timeout,
+        is_behind=RedisMark(ledger, settings).exchange,
+    )
     wakeups.start()
     files = PayloadFiles(settings.data_dir)
     payloads = PayloadPacker(PayloadRedactor(audit.redactor()), files)
@@ -136,7 +151,7 @@ async def receiving(
             router=Router(config.routes),
             intake=intake,
             payloads=payloads,
-            readiness=Readiness(ledger, probe.ask),
+            readiness=Readiness(ledger, intake, probe.ask),
             refusals=refusals,
             bodies=BodyReader(
                 settings.max_body, settings.body_timeout, ByteBudget(settings.bodies_in_memory)

@@ -98,7 +98,13 @@ async def browser() -> AsyncIterator[Browser]:
 
 
 @pytest.mark.parametrize(
-    ("scheme", "width"), [("light", 1280), ("dark", 1280), ("light", 390), ("dark", 360)]
+    ("scheme", "width"),
+    [
+        ("light", 1280),
+        pytest.param("dark", 1280, marks=pytest.mark.slow),
+        pytest.param("light", 390, marks=pytest.mark.slow),
+        pytest.param("dark", 360, marks=pytest.mark.slow),
+    ],
 )
 async def test_a_person_follows_a_push(
     console: Process, rows: LedgerRows, browser: Browser, scheme: Scheme, width: int

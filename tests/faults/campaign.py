@@ -19,13 +19,18 @@ from pathlib import Path
 import aiohttp
 
 from tests.faults.books import Balance
-from tests.faults.rig import Rig
+from tests.faults.rig import Pushes, Rig
 from tests.faults.tool import options, report
-from tests.harness import sha_of
 
 SENDERS = 16
 
 PARTS = ("redis", "receiver", "worker")
+
+CALL = 5
+"""Seconds that a call may take."""
+
+SLOW = 0.05
+"""Share of calls that take so long that some are cut off."""
 
 PAUSES = (0.5, 2.5)
 """Seconds between two kills."""
@@ -38,36 +43,37 @@ class Campaign:
         self.kills: Counter[str] = Counter()
         self._planned = kills
         self._chance = random.Random(seed)  # noqa: S311
-        self._rig = Rig(folder, self._chance)
-        self._waiting = [sha_of(f"{seed}-{number}") for number in reversed(range(deliveries))]
-        self._acknowledged: set[str] = set()
+        self._rig = Rig(folder, self._chance, timeout=CALL, slow=SLOW)
+        self._seed = seed
+        self._left = deliveries
         self._over = asyncio.Event()
 
     async def run(self) -> Balance:
         """Send, kill, wait until all has come to an end, and count."""
         async with self._rig.running():
-            sending = [asyncio.create_task(self._send()) for _ in range(SENDERS)]
+            senders = [Pushes(f"{self._seed}-{number}", self._chance) for number in range(SENDERS)]
+            sending = [asyncio.create_task(self._send(one)) for one in senders]
             await self._kill()
             self._over.set()
             await asyncio.gather(*sending)
             await self._rig.settle()
-        return self._rig.balance(self._acknowledged)
+        return self._rig.balance()
 
-    async def _send(self) -> None:
+    async def _send(self, pushes: Pushes) -> None:
         limit = aiohttp.ClientTimeout(total=10)
         async with aiohttp.ClientSession(timeout=limit) as session:
-            while self._waiting:
-                sha = self._waiting.pop()
-                while await self._rig.post(session, sha) not in (200, 202):  # noqa: ASYNC110
+            while self._left:
+                self._left -= 1
+                push = pushes.next()
+                while await self._rig.post(session, push) not in (200, 202):  # noqa: ASYNC110
                     await asyncio.sleep(0.05)
-                self._acknowledged.add(sha)
                 # As long as there are kills to come, so are deliveries.
                 if not self._over.is_set():
                     await asyncio.sleep(self._pace())
 
     def _pace(self) -> float:
         left = max(1, self._planned - sum(self.kills.values()))
-        return SENDERS * left * sum(PAUSES) / 2 / max(1, len(self._waiting))
+        return SENDERS * left * sum(PAUSES) / 2 / max(1, self._left)
 
     async def _kill(self) -> None:
         for _ in range(self._planned):

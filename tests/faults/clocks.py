@@ -23,6 +23,7 @@ from tests.faults.books import Balance
 from tests.faults.load import Load
 from tests.faults.rig import Rig
 from tests.faults.tool import options, report
+from tests.harness import ledger_rows
 
 HOUR = 3600
 
@@ -87,11 +88,10 @@ class Clocks:
                     await self._jump(jump)
                     await asyncio.sleep(self._seconds)
                     await self.load.until_acknowledged()
-                    self.waiting[phase] = await self._scheduled()
+                    self.waiting[phase] = self._retries()
             await self._rig.settle()
-        for part in PARTS[1:]:
-            self.events.update(line["event"] for line in self._rig.audit(part))
-        return self._rig.balance(self.load.acknowledged)
+        self.events = self._rig.events()
+        return self._rig.balance()
 
     async def _jump(self, jump: dict[str, float]) -> None:
         for part, fast in jump.items():
@@ -105,9 +105,11 @@ class Clocks:
     def _clock(self, part: str) -> Path:
         return self._folder / f"{part}.clock"
 
-    async def _scheduled(self) -> int:
-        async with self._redis() as redis:
-            return int(await redis.zcard("rq:scheduled:deploy-relay"))
+    def _retries(self) -> int:
+        [row] = ledger_rows(
+            self._rig.data_dir, "SELECT count(*) AS waiting FROM deploy WHERE waits = 'retry'"
+        )
+        return int(row["waiting"])
 
     def _redis(self) -> Redis:
         return Redis(unix_socket_path=str(self._folder / "redis.sock"))
@@ -126,7 +128,7 @@ def main() -> None:
         for phase, seen in clocks.load.seen.items():
             waiting = clocks.waiting.get(phase, 0)
             sys.stdout.write(f"{phase}: {seen}, retries waiting at the end {waiting}\n")
-        names = ("deploy.retry_scheduled", "deploy.abandoned", "delivery.abandoned")
+        names = ("deploy.retry_scheduled", "deploy.uncertain", "deploy.answered_late")
         told = ", ".join(f"{name} {clocks.events[name]:,}" for name in names)
         sys.stdout.write(f"audit: {told}\n")
         return result

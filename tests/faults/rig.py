@@ -12,31 +12,46 @@ import random
 import signal
 import socket
 import time
-from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import aiohttp
 from aiohttp import web
-from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
 from relay.embedded import server_command, wait_until_ready
-from tests.faults.books import Balance, balance
-from tests.harness import COMMAND, GITHUB_SECRET, github_headers, github_push
+from tests.faults.books import Balance, KeptDelivery, KeptDeploy, balance
+from tests.harness import (
+    COMMAND,
+    GITHUB_SECRET,
+    github_headers,
+    github_push,
+    ledger_rows,
+    sha_of,
+    work_left,
+)
 
 SETTLED = 300
-"""Seconds after the last fault within which all must have come to an end: what a killed worker
-leaves is found after 50, and RQ waits up to two minutes before a job's third run."""
+"""Seconds after the last fault within which all must have come to an end: a claim of a killed
+worker runs out, and then up to four attempts follow."""
 
 RESTART = 0.2
 """Seconds between two looks for what is to be started again."""
 
-SLOW = 15
-"""Seconds that the platform takes for a slow call; less than the target's timeout."""
+TIMEOUT = 20
+"""Seconds that a call may take, unless a rig says otherwise."""
+
+MARGIN = 1
+"""Seconds that a claim adds twice to the time that a call may take."""
+
+ON_LINES = 0.3
+"""Share of the pushes that follow each other on one branch of their sender."""
+
+NO_COMMIT = "0" * 40
+"""What a branch stood at that is new."""
 
 NO_ANSWER = 0
 """The status of a request that got none."""
@@ -45,10 +60,45 @@ _YAML = """\
 sources:
   github: {provider: github, secrets: [{env: TEST_SECRET}]}
 targets:
-  hook: {preset: http, url: {env: TEST_HOOK}, query: {sha: "{{ event.sha }}"}, timeout: 20s}
+  hook: {preset: http, url: {env: TEST_HOOK}, supersede: true, timeout: TIMEOUTs,
+    query: {sha: "{{ event.sha }}"}}
 routes:
   - {name: all, repo: acme/web, on: push, deploy: [hook]}
 """
+
+
+_DEPLOYS = """
+SELECT v.sha, d.status, (SELECT count(*) FROM attempt a
+  WHERE a.deploy = d.id AND a.outcome = 'uncertain') AS uncertain_attempts
+FROM deploy d JOIN delivery v ON v.id = d.delivery
+"""
+
+
+class Push(NamedTuple):
+    """One push, which has a commit of its own."""
+
+    sha: str
+    branch: str
+    before: str = ""
+
+
+class Pushes:
+    """The pushes of one sender: most make a branch, some follow each other on the sender's own."""
+
+    def __init__(self, name: str, chance: random.Random) -> None:
+        self._name = name
+        self._chance = chance
+        self._number = 0
+        self._last = ""
+
+    def next(self) -> Push:
+        """Return another push."""
+        self._number += 1
+        sha = sha_of(f"{self._name} {self._number}")
+        if self._chance.random() >= ON_LINES:
+            return Push(sha, sha[:8])
+        before, self._last = self._last, sha
+        return Push(sha, f"line-{self._name}", before)
 
 
 @dataclass(slots=True)
@@ -95,19 +145,24 @@ class Rig:
         *,
         environ: Callable[[str], Mapping[str, str]] = lambda _: {},
         workers: int = 1,
+        timeout: float = TIMEOUT,
         slow: float = 0,
         refused: float = 0,
     ) -> None:
-        """``environ`` returns the environment variables of a part, by its name. Of first calls the
-        share ``slow`` takes long and the share ``refused`` is answered with 503."""
-        self.calls: Counter[str] = Counter()
-        """Calls that the platform took, by their commit."""
+        """``environ`` returns the environment variables of a part, by its name. A call may take
+        ``timeout`` seconds. Of first calls the share ``slow`` takes three quarters of that and the
+        share ``refused`` is answered with 503."""
+        self.calls: list[str] = []
+        """Commits for which the platform took a call, in the order of time."""
+        self.acknowledged: defaultdict[str, list[str]] = defaultdict(list)
+        """Commits that the relay has taken, of each branch, in the order in which they came."""
         self.parts: dict[str, Part] = {}
         self.url = ""
         self._folder = folder
         self._chance = chance
         self._environ = environ
-        self._workers = ["worker", *(f"worker-{number}" for number in range(2, workers + 1))]
+        self.workers = ["worker", *(f"worker-{number}" for number in range(2, workers + 1))]
+        self._timeout = timeout
         self._slow = slow
         self._refused = refused
         self._refusals: set[str] = set()
@@ -134,26 +189,36 @@ class Rig:
                 await part.stop(signal.SIGTERM)
             await runner.cleanup()
 
-    async def post(self, session: aiohttp.ClientSession, sha: str) -> int:
-        """Send the delivery of a commit once; the status of the answer, or NO_ANSWER."""
-        body = github_push(after=sha, ref=f"refs/heads/{sha[:8]}")
-        headers = github_headers(body, delivery=f"d-{sha}")
+    async def post(self, session: aiohttp.ClientSession, push: Push) -> int:
+        """Send a push once; the status of the answer, or NO_ANSWER."""
+        body = github_push(
+            after=push.sha,
+            before=push.before or NO_COMMIT,
+            ref=f"refs/heads/{push.branch}",
+        )
+        headers = github_headers(body, delivery=f"d-{push.sha}")
         url = f"{self.url}/hooks/github"
         try:
             async with session.post(url, data=body, headers=headers) as response:
-                return response.status
+                status = response.status
         except (aiohttp.ClientError, TimeoutError):
             return NO_ANSWER
+        if status in (200, 202):
+            self.acknowledged[push.branch].append(push.sha)
+        return status
 
     async def settle(self) -> None:
-        """Return once every job has ended, or after SETTLED seconds."""
+        """Return once all has come to an end, or after SETTLED seconds."""
         deadline = time.monotonic() + SETTLED
-        async with Redis(unix_socket_path=str(self._folder / "redis.sock")) as redis:
-            while time.monotonic() < deadline:
-                with suppress(RedisError, OSError):
-                    if not await _left(redis):
-                        return
-                await asyncio.sleep(0.5)
+        while time.monotonic() < deadline:
+            if not await asyncio.to_thread(work_left, self.data_dir):
+                return
+            await asyncio.sleep(0.5)
+
+    @property
+    def data_dir(self) -> Path:
+        """Where the ledger is."""
+        return self._folder / "data"
 
     def audit(self, name: str) -> list[dict[str, Any]]:
         """What a part has said so far."""
@@ -164,30 +229,44 @@ class Rig:
                 lines.append(json.loads(text))
         return lines
 
-    def balance(self, acknowledged: Iterable[str]) -> Balance:
-        """Balance the books of what was acknowledged."""
-        lines = [line for name in ("receiver", *self._workers) for line in self.audit(name)]
-        return balance(acknowledged, self.calls, lines)
+    def events(self) -> Counter[str]:
+        """Lines of all audits, by their event."""
+        return Counter(line["event"] for line in self._lines())
+
+    def balance(self) -> Balance:
+        """Balance the books."""
+        deliveries = ledger_rows(self.data_dir, "SELECT sha, status FROM delivery")
+        return balance(
+            self.acknowledged,
+            self.calls,
+            deliveries=[KeptDelivery(**row) for row in deliveries],
+            deploys=[KeptDeploy(**row) for row in ledger_rows(self.data_dir, _DEPLOYS)],
+            lines=self._lines(),
+        )
+
+    def _lines(self) -> list[dict[str, Any]]:
+        return [line for name in ("receiver", *self.workers) for line in self.audit(name)]
 
     def _prepare(self, hook: str) -> None:
         config = self._folder / "relay.yaml"
-        config.write_text(_YAML, encoding="utf-8")
+        config.write_text(_YAML.replace("TIMEOUT", str(self._timeout)), encoding="utf-8")
         server = self._folder / "redis.sock"
         port = _free_port()
         self.url = f"http://127.0.0.1:{port}"
         environ = {
             "RELAY_CONFIG": str(config),
             "RELAY_REDIS_URL": f"unix://{server}",
-            "RELAY_DATA_DIR": str(self._folder / "data"),
+            "RELAY_DATA_DIR": str(self.data_dir),
             "RELAY_PORT": str(port),
             "RELAY_ALLOWED_NETWORKS": "127.0.0.0/8",
+            "RELAY_TEST_CLAIM_MARGIN": str(MARGIN),
             "TEST_SECRET": GITHUB_SECRET,
             "TEST_HOOK": hook,
         }
         commands = {
             "redis": server_command(server, "always"),
             "receiver": [*COMMAND, "serve"],
-            **{name: [*COMMAND, "worker"] for name in self._workers},
+            **{name: [*COMMAND, "worker"] for name in self.workers},
         }
         for name, command in commands.items():
             log = self._folder / f"{name}.log"
@@ -198,9 +277,9 @@ class Rig:
         if sha not in self._refusals and self._chance.random() < self._refused:
             self._refusals.add(sha)
             return web.Response(status=503)
-        self.calls[sha] += 1
-        slow = self._chance.random() < self._slow
-        await asyncio.sleep(SLOW if slow else self._chance.uniform(0, 0.05))
+        self.calls.append(sha)
+        is_slow = self._chance.random() < self._slow
+        await asyncio.sleep(self._timeout * 0.75 if is_slow else self._chance.uniform(0, 0.05))
         return web.Response()
 
     async def _keep_up(self) -> None:
@@ -212,18 +291,6 @@ class Rig:
                 if ended and not part.away:
                     await part.start()
             await asyncio.sleep(RESTART)
-
-
-async def _left(redis: Any) -> int:
-    queue = "deploy-relay"
-    return sum(
-        [
-            await redis.llen(f"rq:queue:{queue}"),
-            await redis.zcard(f"rq:wip:{queue}"),
-            await redis.zcard(f"rq:scheduled:{queue}"),
-            await redis.zcard("rq:rl:target:hook:rate_limited"),
-        ]
-    )
 
 
 def _free_port() -> int:

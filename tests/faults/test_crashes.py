@@ -18,5 +18,6 @@ async def test_ten_kills_lose_and_double_nothing() -> None:
     with tempfile.TemporaryDirectory(prefix="relay-", ignore_cleanup_errors=True) as folder:
         balance = await Campaign(Path(folder), deliveries=300, kills=10, seed=seed).run()
 
-    assert (balance.lost, balance.doubled, balance.unexplained) == ([], [], []), f"seed {seed}"
-    assert balance.acknowledged == 300 == balance.deployed + balance.uncertain, f"seed {seed}"
+    assert not balance.wrong(), f"seed {seed}"
+    assert balance.acknowledged == 300, f"seed {seed}"
+    assert balance.deployed > 200 > balance.superseded > 10, f"seed {seed}"

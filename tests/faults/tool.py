@@ -17,7 +17,7 @@ def options(description: str | None) -> argparse.ArgumentParser:
     """The options that the tools of this folder share."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--seed", type=int, default=random.randrange(1_000_000))  # noqa: S311
-    parser.add_argument("--keep", action="store_true", help="keep the logs in any case")
+    parser.add_argument("--keep", action="store_true", help="keep logs and ledger in any case")
     return parser
 
 
@@ -32,11 +32,13 @@ def report(run: Callable[[Path], Awaitable[Balance]], *, seed: int, keep: bool) 
 
         result = asyncio.run(in_folder())
         sys.stdout.write(f"{result}\n")
-        bad = any(result.wrong())
+        bad = result.wrong()
         if keep or bad:
             kept = Path(tempfile.mkdtemp(prefix="faults-"))
             for log in folder.glob("*.log"):
                 (kept / log.name).write_bytes(log.read_bytes())
-            sys.stdout.write(f"lost, doubled, unexplained: {result.wrong()}\nlogs in {kept}\n")
+            for file in folder.glob("data/ledger.db*"):
+                (kept / file.name).write_bytes(file.read_bytes())
+            sys.stdout.write(f"wrong: {bad}\nlogs and ledger in {kept}\n")
     if bad:
         sys.exit(1)

@@ -26,6 +26,7 @@ from relay.audit_reading import followed_lines, prove
 from relay.chain import Finding, digest
 from relay.cli import main
 from relay.errors import AuditUnavailable
+from tests.harness import PATIENCE
 
 KEY = b"key"
 LARGE = 1_000_000
@@ -83,6 +84,7 @@ def writer(path: Path, name: str, lines: int, max_bytes: int = LARGE) -> subproc
     return subprocess.Popen([*command, str(max_bytes)], stdout=subprocess.PIPE)
 
 
+@pytest.mark.slow
 def test_many_processes_write_one_chain_over_many_files(path: Path) -> None:
     writers = [writer(path, name, 5_000, max_bytes=100_000) for name in "abcd"]
 
@@ -98,18 +100,20 @@ def test_many_processes_write_one_chain_over_many_files(path: Path) -> None:
     assert path.stat().st_mode & 0o077 == 0
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(10 * PATIENCE)
 def test_killed_writers_leave_a_chain_that_is_mended(path: Path) -> None:
     chance = random.Random(7)  # noqa: S311
     for number in range(30):
-        process = writer(path, f"w{number}", 1_000_000, max_bytes=30_000)
-        assert process.stdout is not None
-        process.stdout.readline()
-        files = len(finished_files(path))
-        while len(finished_files(path)) < files + chance.randrange(1, 4):
-            assert process.poll() is None
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        process.stdout.close()
+        with writer(path, f"w{number}", 1_000_000, max_bytes=30_000) as process:
+            try:
+                assert process.stdout is not None
+                process.stdout.readline()
+                files = len(finished_files(path))
+                while len(finished_files(path)) < files + chance.randrange(1, 4):
+                    assert process.poll() is None
+            finally:
+                process.send_signal(signal.SIGKILL)
     written(path, range(1))
 
     assert findings(path) == []

@@ -22,7 +22,6 @@ from relay.audit_file import audit_file
 from relay.cli import main
 from relay.ledger.ledger import Ledger, prepare
 from relay.ledger.sqlite import FILE
-from relay.ledger_start import ledger_troubles
 from tests.relay.ledger.rows import add_deploy, sql, statuses
 
 
@@ -300,9 +299,3 @@ def test_accept_without_an_audit_file_says_so(
     run("restore", str(tmp_path / "backup.db"))
     assert "no audit file is kept (RELAY_AUDIT_FILE)" in run("accept").stdout
     assert statuses(folder) == {1: "uncertain"}
-
-
-async def test_what_readyz_says(folder: Path) -> None:
-    ledger = Ledger(folder)
-    assert ledger_troubles(ledger) == []
-    await ledger.close()

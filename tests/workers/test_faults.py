@@ -139,13 +139,13 @@ async def test_redis_refuses_writes(desk: Desk, target: Target, store: redis.Red
     target.answer = answering(200)
     desk.crew.start()
     await desk.push("a")
-    store.execute_command("CONFIG", "SET", "min-replicas-to-write", "1")
+    store.config_set("min-replicas-to-write", 1)
     try:
         for word in "bcd":
             await desk.send(word)
         await desk.told("deploy.succeeded", count=4)
     finally:
-        store.execute_command("CONFIG", "SET", "min-replicas-to-write", "0")
+        store.config_set("min-replicas-to-write", 0)
     await desk.push("e")
     await desk.told("deploy.succeeded", count=5)
     assert shas(target) == [sha_of(word) for word in "abcde"]

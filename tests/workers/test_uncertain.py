@@ -3,37 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import io
-import json
-from typing import Any
 
-import msgspec
 import pytest
-import redis
 from aiohttp import web
-from rq.job import Job, JobStatus
+from rq.command import send_stop_job_command
+from rq.serializers import JSONSerializer
 
-from relay.events.event import Push
-from relay.records import DEPLOY_JOB, HELD_ERROR
-from tests.harness import RELAY_YAML, Relay, Target
-from tests.workers.crew import Crew
-from workers.deploys import Deploy
-from workers.errors import DeployHeld
+from tests.harness import Target, sha_of, until
+from tests.workers.desk import Desk, answering, shas
 
-EVENT = Push("acme/web", "refs/heads/main", "1" * 40, "2" * 40)
+IMPATIENT = "    timeout: 200ms\n"
+AGAIN = IMPATIENT + "    on_uncertain: retry\n"
+HOLD = IMPATIENT + "    on_uncertain: hold\n"
 
-IMPATIENT = RELAY_YAML.replace("base: 10ms}", "base: 0}\n    timeout: 200ms", 1)
-AGAIN = IMPATIENT.replace("timeout: 200ms", "timeout: 200ms\n    on_uncertain: retry", 1)
-
-
-def lines(audited: io.BytesIO, event: str, *names: str) -> list[tuple[Any, ...]]:
-    told = [json.loads(line) for line in audited.getvalue().splitlines()]
-    return [tuple(line.get(name) for name in names) for line in told if line["event"] == event]
-
-
-def add_deploy(crew: Crew) -> Job:
-    deploy = Deploy("github--1", "github", "production", "production", EVENT)
-    return crew.add(DEPLOY_JOB, msgspec.json.encode(deploy).decode())
+NO_DECISION = "the platform may have deployed, so it is not called again without a human decision"
 
 
 async def never(_: web.Request) -> web.StreamResponse:
@@ -41,122 +24,102 @@ async def never(_: web.Request) -> web.StreamResponse:
     return web.Response()
 
 
-def failure(job: Job) -> str:
-    result = job.latest_result()
-    assert result is not None
-    return (result.exc_string or "").splitlines()[-1]
-
-
-async def test_no_answer_in_time_is_held(
-    crew: Crew, relay: Relay, target: Target, audited: io.BytesIO
-) -> None:
-    relay.write(IMPATIENT)
+@pytest.mark.parametrize("keys", [HOLD])
+async def test_no_answer_in_time_is_held(desk: Desk, target: Target) -> None:
     target.answer = never
-    job = add_deploy(crew)
-    crew.start()
+    desk.crew.start()
+    deploy = await desk.push("a")
+    [failed] = await desk.told("deploy.failed")
 
-    await crew.reaches(job, JobStatus.FAILED)
-
-    names = ("attempt", "reason", "on_uncertain", "status")
-    [told] = lines(audited, "deploy.uncertain", *names)
-    assert told == (1, "no answer in time", "hold", None)
-    [(reason,)] = lines(audited, "deploy.failed", "reason")
-    assert reason == (
-        "no answer in time; the platform may have deployed, so it is not called again without a "
-        "human decision"
+    [told] = desk.lines("deploy.uncertain")
+    assert (told["attempt"], told["reason"], told["on_uncertain"], told["status"]) == (
+        *(1, "no answer in time", "hold"),
+        None,
     )
-    assert failure(job) == f"{HELD_ERROR}: {reason}"
-    assert f"{DeployHeld.__module__}.{DeployHeld.__name__}" == HELD_ERROR
+    assert failed["reason"] == f"no answer in time; {NO_DECISION}"
+    row = await desk.reaches(deploy, "uncertain")
+    assert row["reason"] == failed["reason"]
     assert len(target.calls) == 1
 
 
-async def test_no_answer_in_time_is_tried_again_where_that_does_no_harm(
-    crew: Crew, relay: Relay, target: Target, audited: io.BytesIO
-) -> None:
-    relay.write(AGAIN)
-    target.answers = [never]
-    job = add_deploy(crew)
-    crew.start()
-
-    await crew.reaches(job, JobStatus.FINISHED)
-
-    assert lines(audited, "deploy.uncertain", "attempt", "on_uncertain") == [(1, "retry")]
-    assert lines(audited, "deploy.succeeded", "attempt") == [(2,)]
-    assert lines(audited, "deploy.failed") == []
+@pytest.mark.parametrize("keys", [AGAIN, IMPATIENT])
+async def test_no_answer_in_time_is_tried_again(desk: Desk, target: Target) -> None:
+    target.answers, target.answer = [never], answering(200)
+    desk.crew.start()
+    await desk.push("a")
+    [succeeded] = await desk.told("deploy.succeeded")
+    [told] = desk.lines("deploy.uncertain")
+    assert (told["attempt"], told["on_uncertain"], succeeded["attempt"]) == (1, "retry", 2)
+    assert desk.lines("deploy.failed") == []
 
 
-async def test_call_cut_off_by_a_crash_is_followed_by_the_next_attempt(
-    crew: Crew, relay: Relay, store: redis.Redis, target: Target, audited: io.BytesIO
-) -> None:
-    relay.write(AGAIN)
-    job = add_deploy(crew)
-    store.hset(job.key, "calling", 1)
-    crew.start()
-
-    await crew.reaches(job, JobStatus.FINISHED)
-
-    [told] = lines(audited, "deploy.uncertain", "attempt", "reason", "ms")
-    assert told == (1, "attempt 1 was cut off before its answer came", None)
-    assert lines(audited, "deploy.attempted", "attempt") == [(2,)]
-    assert lines(audited, "deploy.succeeded", "attempt") == [(2,)]
-    assert store.hmget(job.key, "attempts", "number_of_retries", "calling") == [b"2", b"1", None]
-    assert len(target.calls) == 1
+@pytest.mark.parametrize("keys", ["    timeout: 500ms\n"])
+async def test_what_is_no_longer_the_newest_is_held_by_default(desk: Desk, target: Target) -> None:
+    target.answers, target.answer = [never], answering(200)
+    desk.crew.start()
+    first = await desk.push("a")
+    await target.called.wait()
+    await desk.push("b")
+    [told] = await desk.told("deploy.uncertain")
+    await desk.told("deploy.succeeded")
+    assert (told["deploy"], told["on_uncertain"]) == (first, "hold")
+    assert shas(target) == [sha_of("a"), sha_of("b")]
 
 
-async def test_attempts_go_on_counting_after_a_crash(
-    crew: Crew, relay: Relay, store: redis.Redis, target: Target, audited: io.BytesIO
-) -> None:
-    async def broken(_: web.Request) -> web.StreamResponse:
-        return web.Response(status=500)
-
-    relay.write(AGAIN)
-    target.answers = [broken]
-    job = add_deploy(crew)
-    store.hset(job.key, "calling", 1)
-    crew.start()
-
-    await crew.reaches(job, JobStatus.FINISHED)
-
-    assert lines(audited, "deploy.attempted", "attempt") == [(2,), (3,)]
-
-
-@pytest.mark.parametrize("attempt", [2, 3])
-async def test_attempts_that_were_cut_off_count(
-    crew: Crew,
-    relay: Relay,
-    store: redis.Redis,
-    target: Target,
-    audited: io.BytesIO,
-    attempt: int,
-) -> None:
-    relay.write(AGAIN)
+@pytest.mark.parametrize("keys", [AGAIN])
+async def test_the_last_attempt_is_held(desk: Desk, target: Target) -> None:
     target.answer = never
-    job = add_deploy(crew)
-    store.hset(job.key, "calling", attempt)
-    crew.start()
-
-    await crew.reaches(job, JobStatus.FAILED)
-
-    [(reason,)] = lines(audited, "deploy.failed", "reason")
-    assert reason.endswith("; attempt 3 was the last, and the platform may have deployed")
-    assert failure(job) == f"workers.errors.DeployHeld: {reason}"
-    assert len(target.calls) == 3 - attempt
+    desk.crew.start()
+    deploy = await desk.push("a")
+    [failed] = await desk.told("deploy.failed")
+    words = "no answer in time; attempt 2 was the last, and the platform may have deployed"
+    assert failed["reason"] == words
+    await desk.reaches(deploy, "uncertain")
+    assert len(target.calls) == 2
 
 
 async def test_connection_that_did_not_come_about_is_not_uncertain(
-    crew: Crew,
-    relay: Relay,
-    target: Target,
-    audited: io.BytesIO,
-    monkeypatch: pytest.MonkeyPatch,
+    desk: Desk, target: Target, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    relay.write(IMPATIENT)
-    monkeypatch.setenv("TEST_PRODUCTION_HOOK", "http://127.0.0.1:1/secret-path")
-    job = add_deploy(crew)
-    crew.start()
+    monkeypatch.setenv("TEST_API_URL", "http://127.0.0.1:1/secret-path")
+    desk.crew.start()
+    await desk.push("a")
+    [failed] = await desk.told("deploy.failed")
+    assert failed["reason"].startswith("connection failed")
+    assert desk.lines("deploy.uncertain") == []
+    assert len(desk.lines("deploy.attempted")) == 2
 
-    await crew.reaches(job, JobStatus.FAILED)
 
-    assert len(lines(audited, "deploy.attempted")) == 3
-    assert lines(audited, "deploy.uncertain") == []
-    assert failure(job).startswith("workers.errors.DeployFailed: connection failed")
+async def test_a_target_that_may_not_be_called_fails_and_tells_nothing_of_it(
+    desk: Desk, target: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RELAY_ALLOWED_NETWORKS", "")
+    desk.crew.start()
+    deploy = await desk.push("a")
+    [failed] = await desk.told("deploy.failed")
+    assert failed["reason"].startswith("the target's address is refused: loopback")
+    assert (await desk.row(deploy))["failures"] == 0
+
+
+async def test_rq_stop_command_makes_a_call_uncertain(desk: Desk, target: Target) -> None:
+    release = asyncio.Event()
+
+    async def hold(_: web.Request) -> web.StreamResponse:
+        await release.wait()
+        return web.Response()
+
+    target.answer = hold
+    desk.crew.start()
+    stopped, other = await desk.push("a", branch="a"), await desk.push("b", branch="b")
+    store = desk.crew.store
+    await until(lambda: store.hget(f"rq:job:{stopped}", "worker_name"))
+
+    send_stop_job_command(store, stopped, serializer=JSONSerializer)
+
+    [told] = await desk.told("deploy.uncertain")
+    assert (told["deploy"], told["on_uncertain"]) == (stopped, "hold")
+    await desk.reaches(stopped, "uncertain")
+    release.set()
+    await desk.told("deploy.succeeded", deploy=other)
+    assert len(target.calls) == 2
+    await until(lambda: not store.keys("rq:job:*"))

@@ -1,124 +1,178 @@
-"""What makes a deploy wait by the target's own rules: rates, hours, a person's approval."""
+"""What makes a deploy wait: rates, hours, a person's approval, a pause, the breaker, its order."""
 
 from __future__ import annotations
 
-import asyncio
-import time
+import itertools
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import pytest
-import redis
-from rq.job import Job, JobStatus
-from rq.registry import FailedJobRegistry
 
 from config.model import Target as ConfiguredTarget
-from config.settings import load_settings
-from relay.approving import approve
-from relay.archive import Archive
-from relay.cancelling import cancel
-from relay.filtering import Filter
-from relay.replays import Done, Wish
-from relay.store import connect_async
-from tests.harness import Relay, Target, sha_of, until
+from relay.events import gate
+from relay.events.ids import row_number
+from relay.ledger.actions import Done, Wish
+from relay.ledger.approve import approve_deploy
+from relay.ledger.cancel import cancel_deploy
+from relay.ledger.pause import pause_target, resume_target
+from relay.ledger.transaction import Transaction
+from tests.harness import Relay, Target, sha_of
 from tests.workers.desk import YAML, Desk, answering, shas
-from workers import gate
-from workers.runtime import CALLING_FIELD, Runtime, project
-from workers.targets import overview, pause, resume
+from workers.runtime import project
 
-SCHEDULED = "rq:scheduled:deploy-relay"
+API = ConfiguredTarget.model_validate({"preset": "http", "url": "http://a/"})
 
 
-async def approved(desk: Desk, *ids: str, by: str = "lead", dry: bool = False) -> list[Done]:
-    async with connect_async(desk.crew.url, timeout=5) as server:
-        return await approve(server, load_settings(), [Wish(id_, by, dry=dry) for id_ in ids])
+def number_of(deploy: str) -> int:
+    number = row_number("deploy", deploy)
+    assert number is not None
+    return number
 
 
-async def rests(desk: Desk, store: redis.Redis, deploy: str) -> Job:
-    job = Job.fetch(deploy, connection=store)
-    await desk.crew.reaches(job, JobStatus.SCHEDULED)
-    return job
+async def approve(desk: Desk, deploy: str, by: str = "lead") -> Done:
+    async def work(tx: Transaction) -> Done:
+        return await approve_deploy(tx, number_of(deploy), Wish(by=by), {"api": API})
+
+    done = await desk.ledger.commit(work)
+    desk.wakeups.wake_deploys(done.woken)
+    return done
 
 
-@pytest.mark.parametrize("keys", ["    rate: [2/2s, 100/d]\n"])
-async def test_no_more_calls_than_the_rate_allows_and_in_the_order_of_arrival(
-    desk: Desk, target: Target, store: redis.Redis
-) -> None:
+async def pause(desk: Desk) -> None:
+    await desk.ledger.commit(lambda tx: pause_target(tx, "api", Wish(by="ops")))
+
+
+async def resume(desk: Desk) -> None:
+    done = await desk.ledger.commit(lambda tx: resume_target(tx, "api", Wish(by="ops")))
+    desk.wakeups.wake_deploys(done.woken)
+
+
+async def cancel(desk: Desk, deploy: str) -> None:
+    number = number_of(deploy)
+    done = await desk.ledger.commit(lambda tx: cancel_deploy(tx, number, Wish(by="ops")))
+    assert done.refusal == ""
+    desk.wakeups.wake_deploys(done.woken)
+
+
+async def restart(desk: Desk, relay: Relay, keys: str) -> None:
+    """End the worker and start another one with other keys of the target."""
+    worker, _ = desk.crew.workers[-1]
+    worker.shut_down()
+    await desk.crew.ended(worker)
+    relay.write(YAML.replace("KEYS\n", keys))
+    project.cache_clear()
     desk.crew.start()
 
+
+@pytest.mark.parametrize("keys", ["    rate: [2/1s, 100/d]\n"])
+async def test_no_more_calls_than_the_rate_allows_and_in_the_order_of_arrival(
+    desk: Desk, target: Target
+) -> None:
+    desk.crew.start()
     words = "abcde"
     for word in words:
         await desk.push(word, branch=word)
     ends = await desk.told("deploy.succeeded", count=len(words))
 
     assert {line["attempt"] for line in ends} == {1}
+    assert [line["sha"] for line in desk.lines("deploy.attempted")] == [
+        sha_of(word) for word in words
+    ]
     moments = [moment for moment, *_ in target.calls]
-    # A moment is taken when the request arrives, and turns are counted before it is sent.
-    assert all(last - first > 1.9 for first, last in zip(moments, moments[2:], strict=False))
+    # A moment is taken when the request arrives, and calls are counted before it is sent.
+    assert all(third - first > 0.9 for first, _, third in _triples(moments))
     waiting = desk.lines("deploy.waiting", sha=sha_of("e"))
-    assert {line["reason"] for line in waiting} == {"rate"}
+    assert [line["reason"] for line in waiting] == ["rate"]
     assert waiting[0]["until"] is not None
-    assert store.zcard("relay:calls:api") == len(words)
-    assert store.zcard("relay:turns:api") == 0
+
+
+def _triples(moments: list[float]) -> list[tuple[float, float, float]]:
+    return list(zip(moments, moments[1:], moments[2:], strict=False))
 
 
 @pytest.mark.parametrize("keys", ["    rate: 1/h\n    supersede: true\n"])
-async def test_the_newest_of_a_branch_inherits_the_turn(
-    desk: Desk, target: Target, store: redis.Redis
-) -> None:
+async def test_the_newest_of_a_branch_inherits_the_turn(desk: Desk, target: Target) -> None:
     desk.crew.start()
     await desk.push("a")
     await desk.told("deploy.succeeded")
-    older = await desk.push("b", before="a")
+    older = await desk.push("b")
     [waiting] = await desk.told("deploy.waiting", deploy=older)
-    await rests(desk, store, older)
+    other = await desk.push("x", branch="x")
+    [behind] = await desk.told("deploy.waiting", deploy=other)
 
-    newer = await desk.push("c", before="b")
+    newer = await desk.push("c")
 
     [inherits] = await desk.told("deploy.waiting", deploy=newer)
-    assert inherits["until"] == waiting["until"]
+    assert waiting["until"] == inherits["until"] < behind["until"]
     await desk.told("deploy.superseded", deploy=older, by=newer)
     assert len(target.calls) == 1
 
 
 @pytest.mark.parametrize(
-    "keys", ["    rate: 1/h\n    breaker: {failures: 1, pause: 1s, cap: 1s}\n"]
+    "keys", ["    rate: 1/h\n    breaker: {failures: 1, pause: 300ms, cap: 300ms}\n"]
 )
-async def test_a_probe_that_has_no_turn_lets_others_be_the_probe(
-    desk: Desk, target: Target, store: redis.Redis
-) -> None:
-    target.answers = [answering(500)]
+async def test_a_deploy_that_waits_for_its_rate_is_no_probe(desk: Desk, target: Target) -> None:
+    target.answers = [answering(404)]
     desk.crew.start()
     await desk.push("a", branch="a")
-    await desk.told("target.opened")
-
+    await desk.told("deploy.failed")
     deploy = await desk.push("b", branch="b")
-
-    await desk.told("deploy.waiting", deploy=deploy, reason="rate")
-    await rests(desk, store, deploy)
-    await until(lambda: store.keys("relay:probe:*") == [])
-    assert len(target.calls) == 1
+    row = await desk.reaches(deploy, "waiting", "rate")
+    assert row["probe"] == 0
 
 
-@pytest.mark.parametrize("keys", ["    breaker: {failures: 1}\n"])
-async def test_a_probe_whose_address_is_refused_lets_others_be_the_probe(
-    desk: Desk, store: redis.Redis, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    "keys", ["    retry: {attempts: 1}\n    breaker: {failures: 1, pause: 300ms, cap: 300ms}\n"]
+)
+async def test_the_breaker_opens_lets_one_through_and_closes(
+    desk: Desk, target: Target, relay: Relay
 ) -> None:
-    monkeypatch.setenv("RELAY_ALLOWED_NETWORKS", "")
-    store.hset("relay:target:api", mapping={"until": time.time() - 1, "opened": 1})
+    relay.write(
+        (relay.folder / "relay.yaml")
+        .read_text()
+        .replace("    retry: {attempts: 2, base: 10ms}\n", "")
+    )
+    target.answers = [answering(500)]
     desk.crew.start()
+    first = await desk.push("a", branch="a")
+    [opened] = await desk.told("target.opened")
+    assert (opened["target"], opened["reason"]) == ("api", "HTTP 500")
+    assert [line["event"] for line in desk.lines("target.opened", "deploy.failed")] == [
+        "target.opened",
+        "deploy.failed",
+    ]
+    others = [await desk.push(word, branch=word) for word in "bcd"]
+    [closed] = await desk.told("target.closed")
+    await desk.told("deploy.succeeded", count=3)
+    assert closed["target"] == "api"
+    assert len(target.calls) == 4
+    assert {line["deploy"] for line in desk.lines("deploy.waiting")} <= {*others}
+    assert (await desk.row(first))["status"] == "failed"
 
-    await desk.push("a")
 
-    [failed] = await desk.told("deploy.failed")
-    assert failed["reason"].startswith("the target's address is refused: loopback")
-    assert store.keys("relay:probe:*") == []
+async def test_a_platform_that_wants_a_pause_gets_it(desk: Desk, target: Target) -> None:
+    target.answers = [answering(429, Retry_After="1")]
+    desk.crew.start()
+    first = await desk.push("a", branch="a")
+    [held] = await desk.told("target.held")
+    second = await desk.push("b", branch="b")
+    [waiting] = await desk.told("deploy.waiting", deploy=second)
+    await desk.told("deploy.succeeded", count=2)
+
+    [again] = desk.lines("deploy.retry_scheduled")
+    assert (again["deploy"], again["retry_after"], again["seconds"]) == (first, True, 1)
+    assert (held["target"], held["reason"]) == ("api", "HTTP 429")
+    assert (waiting["reason"], waiting["until"]) == ("platform", held["until"])
+    early, late, _ = (moment for moment, *_ in target.calls)
+    assert late - early > 0.9
+
+
+TODAY = datetime.now(UTC).date()
+"""Read once, so that the tests agree on it also at midnight."""
 
 
 def closed_now() -> str:
     """A freeze of this day and the next one."""
-    today = datetime.now(UTC).date()
-    return f"{today - timedelta(1)} to {today + timedelta(1)}"
+    return f"{TODAY - timedelta(1)} to {TODAY + timedelta(1)}"
 
 
 HOURS = f"    hours: {{zone: UTC, freeze: {closed_now()}}}\n"
@@ -126,411 +180,181 @@ HOURS = f"    hours: {{zone: UTC, freeze: {closed_now()}}}\n"
 
 @pytest.mark.parametrize("keys", [HOURS + "    supersede: true\n"])
 async def test_in_a_freeze_deploys_wait_and_say_until_when(
-    desk: Desk,
-    relay: Relay,
-    target: Target,
-    store: redis.Redis,
-    monkeypatch: pytest.MonkeyPatch,
+    desk: Desk, relay: Relay, target: Target, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gate, "HOURS_LOOK", 1)
-    over = datetime.now(UTC).date() + timedelta(2)
-    worker = desk.crew.start()
+    monkeypatch.setattr(gate, "HOURS_LOOK", 0.5)
+    over = TODAY + timedelta(2)
+    desk.crew.start()
 
-    first = await desk.push("b", before="a")
+    first = await desk.push("b")
     [waiting] = await desk.told("deploy.waiting", deploy=first)
-    newest = await desk.push("c", before="b")
+    newest = await desk.push("c")
     await desk.told("deploy.superseded", deploy=first, by=newest)
     await desk.told("deploy.waiting", deploy=newest)
-    job = await rests(desk, store, newest)
-
     assert (waiting["reason"], waiting["until"]) == ("hours", f"{over}T00:00:00Z")
-    configured = ConfiguredTarget.model_validate(
-        {"preset": "http", "url": "http://a/", "hours": {"zone": "UTC", "freeze": closed_now()}}
-    )
-    [row] = overview(store, {"api": configured}, "deploy-relay")
-    assert row.state == f"outside its hours until {over}T00:00:00Z"
-    async with connect_async(desk.crew.url, timeout=5) as server:
-        archive = Archive(server, "deploy-relay")
-        found = await archive.find("deploy", Filter(frozenset({"waiting"})), 9)
-        details = await archive.details("deploy", newest)
-        assert (await archive.find("deploy", Filter(frozenset({"retrying"})), 9)).ids == []
-    assert details is not None
-    assert (found.ids, [run.how for run in details.runs]) == ([newest], ["waited"])
-    record = details.record
-    assert (record.id, record.status) == (newest, "waiting")
-    assert (record.waits_for, record.waits_until) == ("hours", f"{over}T00:00:00Z")
 
     # Hours that were changed meanwhile count from the next look on.
-    worker.shut_down()
-    await desk.crew.ended(worker)
-    relay.write(YAML.replace("KEYS\n", "    supersede: true\n"))
-    project.cache_clear()
-    desk.crew.start()
+    await restart(desk, relay, "    supersede: true\n")
     [succeeded] = await desk.told("deploy.succeeded")
 
     assert (succeeded["deploy"], succeeded["attempt"]) == (newest, 1)
     assert shas(target) == [sha_of("c")]
     assert len(desk.lines("deploy.waiting", deploy=newest)) == 1
-    job.refresh()  # type: ignore[no-untyped-call]
-    assert job.get_status() == JobStatus.FINISHED
 
 
-@pytest.mark.parametrize("keys", ["    approval: required\n    window: 1000s\n"])
-async def test_a_deploy_waits_until_somebody_approves_it(
-    desk: Desk, target: Target, store: redis.Redis
-) -> None:
+@pytest.mark.parametrize("keys", ["    approval: required\n"])
+async def test_a_deploy_waits_until_somebody_approves_it(desk: Desk, target: Target) -> None:
+    target.answers = [answering(503)]
     desk.crew.start()
     deploy, other = await desk.push("a", branch="a"), await desk.push("b", branch="b")
     [waiting] = await desk.told("deploy.waiting", deploy=deploy)
-    await rests(desk, store, deploy)
-    job = await rests(desk, store, other)
-    expires = job.created_at + timedelta(days=7, seconds=1)
     assert waiting["reason"] == "approval"
-    assert waiting["until"][:16] == f"{expires:%Y-%m-%dT%H:%M}"
+    await desk.reaches(other, "waiting", "approval")
+    await desk.reaches(deploy, "waiting", "approval")
 
-    # It is not forgotten that it waits, however long: a second webhook is a duplicate.
-    identities = store.keys("relay:deploy:*")
-    [identity] = [key for key in identities if store.hget(key, "job") == deploy.encode()]
-    store.expire(identity, 5)
-    store.zadd(SCHEDULED, {deploy: 0})
-    await until(lambda: store.ttl(identity) > 900)
-    await rests(desk, store, deploy)
-
-    assert await approved(desk, deploy, dry=True) == [Done(deploy)]
-    assert await approved(desk, deploy, "api--unknown", by="lead") == [
-        Done(deploy),
-        Done("api--unknown", refusal="unknown"),
-    ]
+    assert (await approve(desk, deploy)).refusal == ""
 
     [succeeded] = await desk.told("deploy.succeeded")
-    assert (succeeded["deploy"], succeeded["attempt"]) == (deploy, 1)
+    assert (succeeded["deploy"], succeeded["attempt"]) == (deploy, 2)
+    assert shas(target) == [sha_of("a")] * 2
+    assert len(desk.lines("deploy.waiting", deploy=deploy)) == 1
     [line] = desk.lines("deploy.approved")
     assert (line["deploy"], line["by"]) == (deploy, "lead")
-    assert shas(target) == [sha_of("a")]
-    assert job.get_status() == JobStatus.SCHEDULED
-    assert await approved(desk, deploy) == [Done(deploy, refusal="gone", other="finished")]
+    await desk.reaches(other, "waiting", "approval")
 
 
-@pytest.mark.parametrize("keys", ["    approval: {expires: 1s}\n"])
+@pytest.mark.parametrize("keys", ["    approval: {expires: 500ms}\n"])
 async def test_a_deploy_that_nobody_approves_in_time_fails(desk: Desk, target: Target) -> None:
     desk.crew.start()
-
     deploy = await desk.push("a")
-
     [failed] = await desk.told("deploy.failed")
     [waiting] = desk.lines("deploy.waiting")
     assert failed["deploy"] == deploy
     assert failed["reason"] == f"nobody approved it until {waiting['until']}"
     assert target.calls == []
-    assert await approved(desk, deploy) == [Done(deploy, refusal="gone", other="failed")]
 
 
-async def test_only_what_waits_for_it_is_approved(
-    desk: Desk, target: Target, store: redis.Redis
+async def test_a_deploy_older_than_the_approval_that_it_needs_by_now_is_asked_for(
+    desk: Desk, relay: Relay, target: Target
 ) -> None:
-    store.hset("relay:target:api", "paused", time.time())
     desk.crew.start()
+    await pause(desk)
     deploy = await desk.push("a")
-    await rests(desk, store, deploy)
-
-    assert await approved(desk, deploy) == [Done(deploy, refusal="unasked")]
-    assert await approved(desk, "github--a") == [Done("github--a", refusal="unknown")]
-    assert store.hget(f"rq:job:{deploy}", "approved_by") is None
-
-
-@pytest.mark.parametrize("keys", ["    approval: required\n"])
-async def test_who_approved_first_is_told_to_the_second(
-    desk: Desk, target: Target, store: redis.Redis
-) -> None:
-    store.hset("relay:target:api", "paused", time.time())
-    desk.crew.start()
-    deploy = await desk.push("a")
-    await rests(desk, store, deploy)
-
-    first, second = await asyncio.gather(
-        approved(desk, deploy, by="one"), approved(desk, deploy, by="two")
-    )
-
-    won, [lost] = (first, second) if not first[0].refusal else (second, first)
-    assert won == [Done(deploy)]
-    assert lost.refusal in ("approved", "unasked")
-    await desk.told("deploy.waiting", deploy=deploy, reason="paused")
-    assert len(desk.lines("deploy.approved")) == 1
-
-
-@pytest.mark.parametrize("keys", ["    rate: 1/h\n    window: 100s\n    supersede: true\n"])
-async def test_what_waits_longer_than_its_window_stays_known_until_it_looks_again(
-    desk: Desk, store: redis.Redis
-) -> None:
-    desk.crew.start()
-    await desk.push("a", branch="a")
-    await desk.told("deploy.succeeded")
-
-    deploy = await desk.push("b", branch="b")
-    await rests(desk, store, deploy)
-
-    looks = store.zscore(SCHEDULED, deploy) or 0
-    found = store.keys("relay:deploy:*") + store.keys("relay:latest:*")
-    names = [key if isinstance(key, str) else key.decode() for key in found]
-    known = [name for name in names if store.type(name) == b"hash"]
-    known = [name for name in known if store.hget(name, "job") == deploy.encode()]
-    known += [name for name in names if name.removesuffix(":moves") in known and name not in known]
-    assert len(known) == 3
-    assert all(time.time() + store.ttl(name) > looks + 95 for name in known)
-
-
-@pytest.mark.parametrize("keys", ["    rate: 9/h\n"])
-async def test_a_deploy_that_is_requeued_counts_as_another_call(
-    desk: Desk, target: Target, store: redis.Redis
-) -> None:
-    target.answers = [answering(404)]
-    desk.crew.start()
-    deploy = await desk.push("a")
-    await desk.told("deploy.failed")
-    job = Job.fetch(deploy, connection=store)
-    await desk.crew.reaches(job, JobStatus.FAILED)
-
-    FailedJobRegistry(queue=desk.crew.queue).requeue(deploy)
-
+    await desk.reaches(deploy, "waiting", "paused")
+    await restart(desk, relay, "    approval: required\n")
+    await resume(desk)
+    await desk.told("deploy.waiting", deploy=deploy, reason="approval")
+    await desk.reaches(deploy, "waiting", "approval")
+    await approve(desk, deploy)
     await desk.told("deploy.succeeded", deploy=deploy)
-    assert len(target.calls) == 2
-    assert store.zcard("relay:calls:api") == 2
 
 
 @pytest.mark.parametrize("keys", ["    rate: 1/d\n"])
 @pytest.mark.parametrize("changed", ["", "    rate: 2/d\n"])
 async def test_a_rate_that_is_changed_counts_from_the_next_look_on(
-    desk: Desk,
-    relay: Relay,
-    store: redis.Redis,
-    monkeypatch: pytest.MonkeyPatch,
-    changed: str,
+    desk: Desk, relay: Relay, monkeypatch: pytest.MonkeyPatch, changed: str
 ) -> None:
-    monkeypatch.setattr(gate, "RATE_LOOK", 1)
-    worker = desk.crew.start()
+    monkeypatch.setattr(gate, "RATE_LOOK", 0.5)
+    desk.crew.start()
     await desk.push("a", branch="a")
     await desk.told("deploy.succeeded")
     deploy = await desk.push("b", branch="b")
-    await rests(desk, store, deploy)
-
-    worker.shut_down()
-    await desk.crew.ended(worker)
-    relay.write(YAML.replace("KEYS\n", changed))
-    project.cache_clear()
-    desk.crew.start()
-
+    await desk.reaches(deploy, "waiting", "rate")
+    await restart(desk, relay, changed)
     await desk.told("deploy.succeeded", deploy=deploy)
     assert len(desk.lines("deploy.waiting", deploy=deploy)) == 1
 
 
 @pytest.mark.parametrize("keys", ["    rate: 1/d\n"])
-async def test_what_is_cancelled_gives_its_turn_back(desk: Desk, store: redis.Redis) -> None:
+async def test_what_is_cancelled_gives_its_turn_back(desk: Desk) -> None:
     desk.crew.start()
     await desk.push("a", branch="a")
     await desk.told("deploy.succeeded")
     first = await desk.push("b", branch="b")
     [waiting] = await desk.told("deploy.waiting", deploy=first)
-    await rests(desk, store, first)
-
-    async with connect_async(desk.crew.url, timeout=5) as server:
-        assert await cancel(server, load_settings(), "deploy", [Wish(first, "ops")]) == [
-            Done(first)
-        ]
-
+    await desk.reaches(first, "waiting", "rate")
+    await cancel(desk, first)
     second = await desk.push("c", branch="c")
     [behind] = await desk.told("deploy.waiting", deploy=second)
     assert behind["until"] == waiting["until"]
 
 
-@pytest.mark.parametrize("keys", ["    approval: {expires: 1s}\n"])
-async def test_an_expired_deploy_that_is_requeued_asks_again(
-    desk: Desk, store: redis.Redis
-) -> None:
+@pytest.mark.parametrize("keys", ["    debounce: {quiet: 400ms, cap: 10s}\n"])
+async def test_a_branch_rests_before_it_is_deployed(desk: Desk, target: Target) -> None:
     desk.crew.start()
-    deploy = await desk.push("a")
-    await desk.told("deploy.failed")
-    await desk.crew.reaches(Job.fetch(deploy, connection=store), JobStatus.FAILED)
-
-    FailedJobRegistry(queue=desk.crew.queue).requeue(deploy)
-
-    _, failed = await desk.told("deploy.failed", count=2)
-    first, again = desk.lines("deploy.waiting", deploy=deploy, reason="approval")
-    assert first["until"] < again["until"]
-    assert failed["reason"] == f"nobody approved it until {again['until']}"
-
-
-async def test_a_deploy_older_than_the_approval_that_it_needs_by_now_is_asked_for(
-    desk: Desk, relay: Relay, target: Target, store: redis.Redis
-) -> None:
-    store.hset("relay:target:api", "paused", time.time())
-    worker = desk.crew.start()
-    deploy = await desk.push("a")
-    await rests(desk, store, deploy)
-    worker.shut_down()
-    await desk.crew.ended(worker)
-    store.hset(f"rq:job:{deploy}", "created_at", "2026-01-01T00:00:00.000000Z")
-    relay.write(YAML.replace("KEYS\n", "    approval: required\n"))
-    project.cache_clear()
-
-    store.zadd(SCHEDULED, {deploy: 0})
-    desk.crew.start()
-
-    [waiting] = await desk.told("deploy.waiting", deploy=deploy, reason="approval")
-    assert waiting["until"] > f"{datetime.now(UTC) + timedelta(days=6):%Y-%m-%dT%H:%M:%SZ}"
-    await rests(desk, store, deploy)
-    resume(store, "api", "deploy-relay")
-    assert await approved(desk, deploy) == [Done(deploy)]
-    await desk.told("deploy.succeeded", deploy=deploy)
-
-
-@pytest.mark.parametrize("keys", ["    approval: required\n"])
-async def test_an_approval_is_for_all_attempts_and_is_told_once(
-    desk: Desk, target: Target, store: redis.Redis
-) -> None:
-    target.answers = [answering(503)]
-    desk.crew.start()
-    deploy = await desk.push("a")
-    await rests(desk, store, deploy)
-
-    await approved(desk, deploy)
-
+    deploys = [await desk.push(word) for word in "abc"]
     [succeeded] = await desk.told("deploy.succeeded")
-    assert succeeded["attempt"] == 2
-    assert len(desk.lines("deploy.approved")) == 1
-    assert len(desk.lines("deploy.waiting")) == 1
+    assert succeeded["deploy"] == deploys[-1]
+    assert shas(target) == [sha_of("c")]
+    assert {line["reason"] for line in desk.lines("deploy.waiting")} == {"debounce"}
+    assert [line["by"] for line in desk.lines("deploy.superseded")] == deploys[1:]
 
 
-@pytest.mark.parametrize("fraction", [0.001, 0.999])
-async def test_what_waits_looks_no_earlier_than_its_time(
-    desk: Desk, store: redis.Redis, fraction: float
-) -> None:
-    held = int(time.time()) + 100 + fraction
-    store.hset("relay:target:api", "held", held)
+async def test_a_retry_comes_before_what_came_later(desk: Desk, target: Target) -> None:
+    target.answers = [answering(429, Retry_After="1")]
     desk.crew.start()
-
-    deploy = await desk.push("a")
-
-    await rests(desk, store, deploy)
-    looks = store.zscore(SCHEDULED, deploy) or 0
-    assert held <= looks <= held + 3
-
-
-@pytest.mark.parametrize("keys", ["    rate: 1/h\n    breaker: {failures: 1}\n"])
-async def test_a_call_whose_note_is_not_taken_gives_its_turn_and_the_probe_back(
-    desk: Desk, target: Target, store: redis.Redis, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    store.hset("relay:target:api", mapping={"until": time.time() - 1, "opened": 1})
-    send = Runtime.send
-    refused: list[object] = []
-
-    def sends(self: Runtime, *command: str | bytes | int) -> asyncio.Future[Any]:
-        # As where too few replicas have the note.
-        if CALLING_FIELD in command and command[0] == "HSET" and not refused:
-            refused.append(command)
-            raise redis.exceptions.ConnectionError
-        return send(self, *command)
-
-    monkeypatch.setattr(Runtime, "send", sends)
-    desk.crew.start()
-
-    deploy = await desk.push("a")
-
-    await desk.told("deploy.retry_scheduled", deploy=deploy)
-    await until(lambda: store.keys("relay:calls:*") + store.keys("relay:probe:*") == [])
-    assert target.calls == []
-    await rests(desk, store, deploy)
-    store.zadd(SCHEDULED, {deploy: 0})
-    [succeeded] = await desk.told("deploy.succeeded", "deploy.waiting")
-    assert succeeded["event"] == "deploy.succeeded"
-
-
-@pytest.mark.parametrize("keys", ["    rate: 1/h\n    breaker: {failures: 1}\n"])
-async def test_a_probe_whose_turn_redis_refuses_lets_others_be_the_probe(
-    desk: Desk, store: redis.Redis
-) -> None:
-    store.hset("relay:target:api", mapping={"until": time.time() - 1, "opened": 1})
-    store.set("relay:calls:api", "no sorted set")
-    desk.crew.start()
-
-    deploy = await desk.push("a")
-
-    await desk.told("deploy.retry_scheduled", deploy=deploy)
-    assert store.keys("relay:probe:*") == []
-
-
-ONE_BY_ONE = "    concurrency: 1\n"
-
-
-@pytest.mark.parametrize("keys", [ONE_BY_ONE])
-async def test_one_by_one_a_retry_comes_before_what_came_later(
-    desk: Desk, target: Target, store: redis.Redis
-) -> None:
-    target.answers = [answering(500)]
-    desk.crew.start()
-
     first = await desk.push("a")
     await desk.told("deploy.retry_scheduled", deploy=first)
     second = await desk.push("b")
-    third = await desk.push("c")
+    await desk.push("c")
     await desk.told("deploy.succeeded", count=3)
 
     assert shas(target) == [sha_of(word) for word in "aabc"]
     waiting = desk.lines("deploy.waiting", deploy=second)
-    assert {(line["reason"], line["behind"]) for line in waiting} == {("order", first)}
-    assert desk.lines("deploy.succeeded", deploy=third)[0]["attempt"] == 1
-    # Only the last one may still stand in the line, until somebody looks.
-    assert store.zrange("relay:line:api", 0, -1) == [third.encode()]
+    assert [(line["reason"], line["behind"]) for line in waiting] == [("order", first)]
 
 
-@pytest.mark.parametrize("keys", [ONE_BY_ONE])
-async def test_one_by_one_what_waited_together_goes_in_the_order_of_arrival(
-    desk: Desk, target: Target, store: redis.Redis
+@pytest.mark.parametrize("keys", ["    concurrency: 1\n"])
+async def test_what_waited_together_goes_in_the_order_of_arrival(
+    desk: Desk, target: Target
 ) -> None:
-    pause(store, "api")
+    await pause(desk)
     desk.crew.start()
-    words = "abcdefgh"
+    words = "abcdef"
     for word in words:
-        await rests(desk, store, await desk.push(word, branch=word))
-
-    resume(store, "api", "deploy-relay")
+        await desk.reaches(await desk.push(word), "waiting")
+    await resume(desk)
     await desk.told("deploy.succeeded", count=len(words))
-
     assert shas(target) == [sha_of(word) for word in words]
 
 
-@pytest.mark.parametrize("keys", [ONE_BY_ONE + "    approval: required\n"])
-async def test_one_by_one_who_waits_for_a_person_holds_up_nobody(
-    desk: Desk, target: Target, store: redis.Redis
-) -> None:
+@pytest.mark.parametrize("keys", ["    approval: required\n"])
+async def test_who_waits_for_a_person_holds_up_nobody(desk: Desk, target: Target) -> None:
     desk.crew.start()
-    deploys = [await desk.push(word, branch=word) for word in "abc"]
+    deploys = [await desk.push(word) for word in "abc"]
     for deploy in deploys:
-        await rests(desk, store, deploy)
-
-    await approved(desk, deploys[1])
-
+        await desk.reaches(deploy, "waiting", "approval")
+    await approve(desk, deploys[1])
     [succeeded] = await desk.told("deploy.succeeded")
     assert succeeded["deploy"] == deploys[1]
     assert shas(target) == [sha_of("b")]
+    [ended] = await desk.told("deploy.superseded", deploy=deploys[0])
+    assert ended["by"] == deploys[1]
 
 
-@pytest.mark.parametrize("keys", [ONE_BY_ONE])
-async def test_one_by_one_what_was_cancelled_or_has_failed_holds_up_nobody(
-    desk: Desk, target: Target, store: redis.Redis
-) -> None:
+async def test_what_was_cancelled_or_has_failed_holds_up_nobody(desk: Desk, target: Target) -> None:
     target.answers = [answering(404)]
     desk.crew.start()
     await desk.push("a")
     await desk.told("deploy.failed")
-    pause(store, "api")
+    await pause(desk)
     second, third = await desk.push("b"), await desk.push("c")
-    for deploy in (second, third):
-        await rests(desk, store, deploy)
-    async with connect_async(desk.crew.url, timeout=5) as server:
-        await cancel(server, load_settings(), "deploy", [Wish(second, "lead")])
-    resume(store, "api", "deploy-relay")
-
+    await desk.reaches(second, "waiting", "paused")
+    await cancel(desk, second)
+    await resume(desk)
     [succeeded] = await desk.told("deploy.succeeded")
     assert succeeded["deploy"] == third
     assert shas(target) == [sha_of("a"), sha_of("c")]
-    assert desk.lines("deploy.waiting", reason="order") == []
+
+
+@pytest.mark.parametrize("keys", ["    concurrency: 2\n"])
+async def test_no_more_calls_at_a_time_than_the_target_allows(desk: Desk, target: Target) -> None:
+    desk.crew.start()
+    for word in "abcdefgh":
+        await desk.send(word, branch=word)
+    await desk.told("deploy.succeeded", count=8)
+    steps = [
+        1 if line["event"] == "deploy.attempted" else -1
+        for line in desk.lines("deploy.attempted", "deploy.succeeded")
+    ]
+    assert max(itertools.accumulate(steps)) <= 2

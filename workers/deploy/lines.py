@@ -20,12 +20,12 @@ def tell_decision(asked: Asked) -> None:
     """Say what became of a deploy that asked to be called, but for the call itself."""
     deploy = asked.deploy
     fields = deploy_fields(deploy.line)
-    calls_before = deploy.line.attempt - (1 if asked.claim else 0)
-    if deploy.replay_of and not calls_before and not deploy.waits:
-        replay_of = public_id("deploy", deploy.replay_of)
-        log.info("deploy.replayed", replay_of=replay_of, by=deploy.requested_by, **fields)
-    if deploy.approved_by and deploy.waits == "approval":
-        log.info("deploy.approved", by=deploy.approved_by, **fields)
+    if asked.claim and asked.attempt == 1:
+        if deploy.replay_of:
+            replay_of = public_id("deploy", deploy.replay_of)
+            log.info("deploy.replayed", replay_of=replay_of, by=deploy.requested_by, **fields)
+        if deploy.approved_by:
+            log.info("deploy.approved", by=deploy.approved_by, **fields)
     if asked.uncertain is not None:
         attempt, reason, policy = asked.uncertain
         about = {**fields, "attempt": attempt}

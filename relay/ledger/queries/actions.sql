@@ -56,13 +56,14 @@ WHERE target = :target AND ref = :ref AND state = :state AND turn = :turn AND ca
 ORDER BY id DESC LIMIT 1
 
 -- name: insert_replay_of_deploy
--- The same call once more, behind all that is there for its target and ref.
+-- The same call once more, behind all deploys of its target and ref and behind the ref's end.
+-- Deliveries that are not routed yet lead to newer deploys.
 INSERT INTO deploy (delivery, target, ref, repo, branch, state, pos, turn, call_key, replay, route,
   status, next_at, created_at, line_at, replay_of, requested_by, approved_by, is_forced, trace)
 SELECT d.delivery, d.target, d.ref, d.repo, d.branch, d.state,
   (SELECT max(p.pos) FROM (
     SELECT n.pos FROM deploy n INDEXED BY deploy_ref WHERE n.ref = d.ref AND n.target = d.target
-    UNION ALL SELECT r.newest_pos FROM ref r WHERE r.id = d.ref) p),
+    UNION ALL SELECT r.ended_pos FROM ref r WHERE r.id = d.ref) p),
   d.turn, d.call_key,
   (SELECT max(n.replay) + 1 FROM deploy n WHERE n.target = d.target AND n.ref = d.ref
     AND n.state = d.state AND n.turn = d.turn AND n.call_key = d.call_key),
@@ -107,14 +108,14 @@ SELECT v.sha, l.deploy AS live, lv.sha AS live_sha, ld.ended_at AS live_at,
     THEN 1 ELSE 0 END AS ends_back,
   (SELECT n.id FROM deploy n INDEXED BY deploy_ref
     WHERE n.ref = d.ref AND n.target = d.target
-      AND (n.pos > d.pos OR (n.pos = d.pos AND n.id > d.id
-        AND (n.state <> d.state OR n.call_key = d.call_key)))
+      AND (n.pos > d.pos OR (n.pos = d.pos AND n.id > d.id))
+      AND (n.state <> d.state OR n.call_key = d.call_key)
       AND (n.status IN ('waiting', 'calling', 'accepted') OR n.id = l.deploy)
     ORDER BY n.pos DESC, n.id DESC LIMIT 1) AS newer,
   (SELECT n.id FROM deploy n INDEXED BY deploy_ref
     WHERE n.ref = d.ref AND n.target = d.target
-      AND (n.pos > d.pos OR (n.pos = d.pos AND n.id > d.id
-        AND (n.state <> d.state OR n.call_key = d.call_key)))
+      AND (n.pos > d.pos OR (n.pos = d.pos AND n.id > d.id))
+      AND (n.state <> d.state OR n.call_key = d.call_key)
       AND n.attempt > 0
     ORDER BY n.pos DESC, n.id DESC LIMIT 1) AS called
 FROM deploy d

@@ -5,12 +5,12 @@
 SELECT d.*, t.name AS target_name, t.paused_at, t.paused_by, t.limited_until, t.failures, t.opened,
   t.open_until, r.ended_pos, r.newest_pos, v.source, v.kind, v.repo, v.ref_name, v.branch, v.action, v.sha, v.sender,
   v.author, v.remote, v.config, v.event, v.received_at, l.deploy AS live_deploy,
-  (l.pos > d.pos OR (l.pos = d.pos AND l.deploy > d.id
-    AND (ld.state <> d.state OR ld.call_key = d.call_key))) AS is_overtaken,
+  ((l.pos > d.pos OR (l.pos = d.pos AND l.deploy > d.id))
+    AND (ld.state <> d.state OR ld.call_key = d.call_key)) AS is_overtaken,
   (SELECT n.id FROM deploy n INDEXED BY deploy_ref
     WHERE n.ref = d.ref AND n.target = d.target
-      AND (n.pos > d.pos OR (n.pos = d.pos AND n.id > d.id
-        AND (n.state <> d.state OR n.call_key = d.call_key)))
+      AND (n.pos > d.pos OR (n.pos = d.pos AND n.id > d.id))
+      AND (n.state <> d.state OR n.call_key = d.call_key)
       AND n.status <> 'cancelled'
     ORDER BY n.pos DESC, n.id DESC LIMIT 1) AS newer,
   (SELECT o.id FROM deploy o INDEXED BY deploy_open
@@ -58,7 +58,8 @@ DELETE FROM rate_call WHERE subject = :subject AND at < :before
 -- name: claim_deploy
 -- Note that the call begins. The one statement that leads to a call.
 UPDATE deploy SET status = 'calling', claim = :claim, attempt = attempt + 1, tries = :tries,
-  called_at = :now, next_at = :expires, waits = '', waits_until = NULL, probe = :probe,
+  called_at = :now, next_at = :expires, claim_boot = :boot, claim_boot_end = :boot_end, waits = '',
+  waits_until = NULL, probe = :probe,
   live_before = :live
 WHERE id = :deploy AND status IN ('waiting', 'calling') AND next_at <= :now AND attempt = :attempt
 

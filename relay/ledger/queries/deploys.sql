@@ -52,8 +52,8 @@ ORDER BY pos DESC, id DESC LIMIT 1
 SELECT o.id, o.line_at, o.attempt FROM deploy n CROSS JOIN deploy o INDEXED BY deploy_open
 WHERE n.id = :deploy AND o.target = n.target AND o.ref = n.ref
   AND o.status IN ('waiting', 'calling') AND o.status = 'waiting'
-  AND (o.pos < n.pos OR (o.pos = n.pos AND o.id < n.id
-    AND (o.state <> n.state OR o.call_key = n.call_key)))
+  AND (o.pos < n.pos OR (o.pos = n.pos AND o.id < n.id))
+  AND (o.state <> n.state OR o.call_key = n.call_key)
 ORDER BY o.pos, o.id
 
 -- name: waiting_of_ended_ref

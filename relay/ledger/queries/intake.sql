@@ -38,11 +38,12 @@ UPDATE ref SET newest = :newest, newest_pos = :newest_pos, ended_pos = max(ended
 WHERE id = :ref AND version = :before
 
 -- name: ref_turns
-SELECT target, turn, holds FROM ref_turn WHERE ref = :ref
+SELECT target, turn, holds, at FROM ref_turn WHERE ref = :ref
 
 -- name: write_ref_turn
-INSERT INTO ref_turn (ref, target, turn, holds) VALUES (:ref, :target, :turn, :holds)
-ON CONFLICT (ref, target) DO UPDATE SET turn = excluded.turn, holds = excluded.holds
+INSERT INTO ref_turn (ref, target, turn, holds, at) VALUES (:ref, :target, :turn, :holds, :at)
+ON CONFLICT (ref, target) DO UPDATE SET turn = excluded.turn, holds = excluded.holds,
+  at = excluded.at
 
 -- name: insert_delivery
 INSERT INTO delivery (source, guid, body, received_at, kind, action, repo, ref, ref_name, branch, state, sha,

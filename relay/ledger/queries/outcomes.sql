@@ -17,8 +17,20 @@ UPDATE attempt SET ms = :ms, http = :http, reason = reason || '; late answer: ' 
   exchange = :exchange
 WHERE deploy = :deploy AND number = :number AND outcome = 'uncertain'
 
--- name: deploy_place
-SELECT target, ref, state, call_key, pos, tries, created_at, called_at FROM deploy WHERE id = :deploy
+-- name: what_follows
+-- Where a deploy stands, how its target does, and whether its outcome can change anything for others.
+SELECT d.target, d.ref, d.state, d.call_key, d.pos, d.tries, t.name AS target_name, t.paused_at,
+  t.paused_by, t.limited_until, t.failures, t.opened, t.open_until,
+  EXISTS (SELECT 1 FROM deploy o INDEXED BY deploy_open
+    WHERE o.target = d.target AND o.ref = d.ref AND o.status IN ('waiting', 'calling')
+      AND o.id <> d.id) AS has_others,
+  EXISTS (SELECT 1 FROM deploy f INDEXED BY deploy_attention
+    WHERE f.target = d.target AND f.ref = d.ref AND f.status IN ('failed', 'uncertain')
+      AND f.overtaken = 0 AND f.replayed_by IS NULL) AS has_failures,
+  EXISTS (SELECT 1 FROM deploy w INDEXED BY deploy_line
+    WHERE w.target = d.target AND w.status = 'waiting' AND w.waits IN ('slot', 'probe')) AS has_line
+FROM deploy d JOIN target t ON t.id = d.target
+WHERE d.id = :deploy
 
 -- name: write_live
 -- What is live on a ref of a target, unless something newer is.
@@ -30,11 +42,8 @@ WHERE excluded.pos > live.pos OR (excluded.pos = live.pos AND excluded.deploy > 
 -- A newer success makes older failures nobody's business any more.
 UPDATE deploy SET overtaken = 1
 WHERE target = :target AND ref = :ref AND status IN ('failed', 'uncertain') AND overtaken = 0
-  AND replayed_by IS NULL AND (pos < :pos
-    OR (pos = :pos AND id < :deploy AND (state <> :state OR call_key = :call_key)))
-
--- name: target_row
-SELECT t.*, t.name AS target_name FROM target t WHERE t.id = :target
+  AND replayed_by IS NULL AND (pos < :pos OR (pos = :pos AND id < :deploy))
+  AND (state <> :state OR call_key = :call_key)
 
 -- name: write_target_state
 UPDATE target SET limited_until = :limited_until, failures = :failures, opened = :opened,

@@ -2,10 +2,16 @@
 
 -- name: queued_deliveries
 -- Deliveries that are due to be routed, within a range of ids.
-SELECT v.*, coalesce(s.pos, 0) AS pos, r.newest_pos
+SELECT v.*, coalesce(s.pos, 0) AS pos, r.ended_pos
 FROM delivery v JOIN ref r ON r.id = v.ref LEFT JOIN ref_state s ON s.ref = v.ref AND s.no = v.state
 WHERE v.id BETWEEN :first AND :last AND v.status = 'queued'
 ORDER BY v.id
+
+-- name: older_queued_delivery
+-- An older delivery of a ref that is due to be routed.
+SELECT id FROM delivery INDEXED BY delivery_queued
+WHERE ref = :ref AND next_at IS NOT NULL AND next_at <= :now AND id < :delivery
+ORDER BY id LIMIT 1
 
 -- name: finish_routing
 -- Say what became of a queued delivery; the first that does so wins.

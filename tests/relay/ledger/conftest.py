@@ -14,6 +14,29 @@ from relay.ledger.ledger import Ledger, prepare
 LockUser = Callable[[str], "subprocess.Popen[str]"]
 
 
+class Clock:
+    """The time, in seconds since the Unix epoch, as the test sets it."""
+
+    def __init__(self) -> None:
+        self.now = 1_899_979_200.0
+
+    def __call__(self) -> int:
+        return round(self.now * 1e6)
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+async def clocked_ledger(folder: Path, clock: Clock) -> AsyncIterator[Ledger]:
+    """A ledger that goes by the test's clock."""
+    opened = Ledger(folder, full_sync=False, clock=clock)
+    yield opened
+    await opened.close()
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A data folder with an empty ledger."""

@@ -1,7 +1,8 @@
 """A process that uses the ledger's lock: ``python -m tests.relay.ledger.lock_user DEED FOLDER``.
 
 ``hold`` keeps the lock until standard input says more, ``transaction`` keeps it and has written,
-``turn`` keeps only the turn, and ``once`` writes a letter while it has the lock.
+``turn`` keeps only the turn, ``unsigned`` keeps the lock and has not named itself, and ``once``
+writes a letter while it has the lock.
 """
 
 from __future__ import annotations
@@ -46,6 +47,13 @@ async def keep_turn(folder: Path) -> None:
     sys.stdin.readline()
 
 
+async def keep_unsigned(folder: Path) -> None:
+    lock = WriteLock(folder)
+    fcntl.flock(lock._lock, fcntl.LOCK_EX)
+    say("taken")
+    sys.stdin.readline()
+
+
 async def transaction(folder: Path) -> None:
     ledger = Ledger(folder)
     transaction = await ledger.writer.begin(PATIENCE)
@@ -55,7 +63,13 @@ async def transaction(folder: Path) -> None:
     await ledger.writer.commit(PATIENCE)
 
 
-DEEDS = {"hold": hold, "once": once, "turn": keep_turn, "transaction": transaction}
+DEEDS = {
+    "hold": hold,
+    "once": once,
+    "turn": keep_turn,
+    "unsigned": keep_unsigned,
+    "transaction": transaction,
+}
 
 if __name__ == "__main__":
     asyncio.run(DEEDS[sys.argv[1]](Path(sys.argv[2])))

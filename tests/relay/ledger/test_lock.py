@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from relay.errors import LedgerUnavailable
+from relay.ledger.holder import read_holder
 from relay.ledger.lock import WriteLock
 from tests.harness import PATIENCE
 from tests.relay.ledger.conftest import LockUser
@@ -178,4 +179,10 @@ async def test_a_full_disk_names_no_wrong_holder(
 
     monkeypatch.setattr(os, "pwrite", full)
     await lock.take(PATIENCE)
+    assert read_holder(lock._lock) is None
+    holder = lock.holder()
+    assert holder is not None
+    # The kernel knows, where the file cannot say.
+    assert holder.pid == os.getpid()
+    lock.release()
     assert lock.holder() is None

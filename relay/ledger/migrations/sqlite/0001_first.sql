@@ -48,6 +48,7 @@ CREATE TABLE ref_turn (
   target TEXT NOT NULL,
   turn INTEGER NOT NULL,
   holds INTEGER NOT NULL,
+  at REAL,                                        -- the sender's clock of the event that told it last
   PRIMARY KEY (ref, target)
 ) STRICT, WITHOUT ROWID;
 
@@ -85,6 +86,7 @@ CREATE TABLE delivery (
   CHECK ((status = 'queued') = (next_at IS NOT NULL))
 ) STRICT;
 CREATE INDEX delivery_due ON delivery (next_at) WHERE next_at IS NOT NULL;
+CREATE INDEX delivery_queued ON delivery (ref, id) WHERE next_at IS NOT NULL;
 CREATE INDEX delivery_guid ON delivery (source, guid) WHERE guid <> '';
 CREATE INDEX delivery_repo ON delivery (repo COLLATE NOCASE, id);
 CREATE INDEX delivery_sha ON delivery (sha, id);
@@ -171,6 +173,8 @@ CREATE TABLE deploy (
   tries INTEGER NOT NULL DEFAULT 0,               -- of these, those that count against retry.attempts
   next_at INTEGER,                                -- waiting: when it is due; calling: when its claim ends
   claim TEXT,
+  claim_boot TEXT NOT NULL DEFAULT '',            -- the boot of the machine that claimed it
+  claim_boot_end INTEGER NOT NULL DEFAULT 0,      -- when its claim ends, by that boot's clock
   probe INTEGER NOT NULL DEFAULT 0,               -- its call finds out whether the target is well again
   called_at INTEGER,
   created_at INTEGER NOT NULL,
@@ -199,7 +203,7 @@ CREATE INDEX deploy_due ON deploy (next_at) WHERE next_at IS NOT NULL;
 CREATE INDEX deploy_open ON deploy (target, ref, pos, id) WHERE status IN ('waiting', 'calling');
 CREATE INDEX deploy_ref ON deploy (ref, target, pos, id);
 CREATE INDEX deploy_line ON deploy (target, waits, line_at, id) WHERE status = 'waiting';
-CREATE INDEX deploy_calling ON deploy (target) WHERE status = 'calling';
+CREATE INDEX deploy_calling ON deploy (target, probe) WHERE status = 'calling';
 CREATE INDEX deploy_target ON deploy (target, id);
 CREATE INDEX deploy_target_status ON deploy (target, status, id);
 CREATE INDEX deploy_status ON deploy (status, id);
@@ -223,6 +227,8 @@ CREATE TABLE attempt (
   exchange BLOB,                                  -- request and answer, secrets redacted, zstd JSON
   PRIMARY KEY (deploy, number)
 ) STRICT, WITHOUT ROWID;
+
+CREATE INDEX attempt_exchange ON attempt (deploy, number) WHERE exchange IS NOT NULL;
 
 -- What is live on each ref of each target.
 CREATE TABLE live (
@@ -252,10 +258,16 @@ CREATE TABLE notice (
   body TEXT NOT NULL,                             -- JSON of relay.notices.Notice
   attempt INTEGER NOT NULL DEFAULT 0,
   status TEXT NOT NULL CHECK (status IN ('waiting', 'calling', 'sent', 'summed', 'failed')),
+  reason TEXT NOT NULL DEFAULT '',
   claim TEXT,
-  next_at INTEGER,
-  CHECK ((status IN ('waiting', 'calling')) = (next_at IS NOT NULL))
+  sums INTEGER NOT NULL DEFAULT 0,                -- it waits for the rate, and tells how many more came
+  is_told INTEGER NOT NULL DEFAULT 0,             -- its own news was told; it tells of others only
+  told_by INTEGER,                                -- of 'summed': the notice whose message counts it
+  next_at INTEGER,                                -- waiting: when it is due; calling: when its claim ends
+  CHECK ((status IN ('waiting', 'calling')) = (next_at IS NOT NULL)),
+  CHECK ((status = 'calling') = (claim IS NOT NULL))
 ) STRICT;
+CREATE INDEX notice_summed ON notice (notifier, id) WHERE status = 'summed';
 CREATE INDEX notice_due ON notice (next_at) WHERE next_at IS NOT NULL;
 CREATE INDEX notice_waiting ON notice (notifier, id) WHERE next_at IS NOT NULL;
 
