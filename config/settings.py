@@ -20,6 +20,9 @@ _MEBIBYTE = 1024 * 1024
 
 Seconds = Annotated[float, BeforeValidator(parse_duration), Field(gt=0)]
 
+Lifetime = Annotated[float, BeforeValidator(parse_duration), Field(ge=1, le=LONGEST)]
+"""Seconds for which something is kept."""
+
 
 def _listed(value: object) -> object:
     if not isinstance(value, str):
