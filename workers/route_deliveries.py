@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from relay.audit import log
 from relay.audit_fields import delivery_line
+from relay.boot_clock import boot_seconds
 from relay.errors import LedgerUnavailable
 from relay.events.gate import REPLACED
 from relay.events.ids import public_id
@@ -31,7 +32,6 @@ from relay.ledger.transaction import Transaction
 from relay.routing import Decision
 from relay.tracing import begin
 from workers.announce import announce_decision
-from workers.deploy.flight import boot_seconds
 from workers.deploy.lines import tell_superseded
 from workers.deploy.run import new_claim
 from workers.runtime import Project, Runtime

@@ -360,6 +360,7 @@ async def idle(desk: Desk, but: str = "") -> None:
     def rests() -> bool:
         with sqlite3.connect(desk.ledger.folder / "ledger.db") as reader:
             open_ = "SELECT count(*) FROM notice WHERE status IN ('waiting', 'calling')"
-            return reader.execute(f"{open_} AND status <> ?", (but,)).fetchone() == (0,)
+            row = reader.execute(f"{open_} AND status <> ?", (but,)).fetchone()
+            return bool(row == (0,))
 
     await until(rests)
