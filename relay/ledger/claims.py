@@ -2,7 +2,8 @@
 
 A claim is the only way to a call. It names its owner, counts the attempt and says until when the
 owner has; the attempt's row is the note of the call. What was noted and has no outcome when the
-claim runs out is uncertain, whatever became of its owner.
+claim runs out is uncertain, whatever became of its owner. A wall clock that jumps ends no claim: on
+the machine where it was made it ends by the clock since the machine's boot, too.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any, NamedTuple, Protocol
 import msgspec
 
 from config.model import OnUncertain, Target
+from relay.boot_clock import boot_id, boot_seconds
 from relay.events.gate import Decision, Expired, Facts, Go, Superseded, Wait, decide
 from relay.ledger.endings import after_end
 from relay.ledger.rows import (
@@ -83,12 +85,19 @@ async def claim(tx: Transaction, number: int, name: str, policies: Policies) -> 
     not due, or has ended. It is None, too, while the ledger is behind.
     """
     row = await tx.row("claim_facts", {"deploy": number})
-    if row is None or row["next_at"] is None or row["next_at"] > tx.now:
+    if row is None or row["next_at"] is None or row["next_at"] > tx.now or _is_held(row):
         return None
     if tx.is_behind:
         # It may have been called in the time that the ledger has forgotten.
         return None
     return await _Claim(tx, row, name, policies).run()
+
+
+def _is_held(row: Row) -> bool:
+    """Return whether the claim of a call has not run out, whatever the wall clock says."""
+    if row["status"] != "calling" or not row["claim_boot"] or row["claim_boot"] != boot_id():
+        return False
+    return int(row["claim_boot_end"]) > microseconds(boot_seconds())
 
 
 class _Claim:
@@ -199,13 +208,16 @@ class _Claim:
 
     async def _call(self, go: Go, policy: Target) -> Asked:
         attempt = self.row["attempt"] + 1
-        until = self.tx.now + microseconds(self.policies.claim_seconds(self.target))
+        holds = microseconds(self.policies.claim_seconds(self.target))
+        until = self.tx.now + holds
         noted: dict[str, Any] = {
             "deploy": self.deploy.line.id,
             "claim": self.name,
             "tries": self.tries + 1,
             "now": self.tx.now,
             "expires": until,
+            "boot": boot_id(),
+            "boot_end": microseconds(boot_seconds()) + holds,
             "probe": int(go.probe),
             "live": self.row["live_deploy"],
             "attempt": self.row["attempt"],

@@ -3,18 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable
 from typing import Literal
 
 Fate = Literal["", "stopped", "ended"]
 """Why a call was cut off: by RQ's stop command, or because the worker ends."""
-
-
-def boot_seconds() -> float:
-    """Return a clock in seconds that goes on while the machine sleeps or the process is stopped."""
-    clock = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
-    return time.clock_gettime(clock)
 
 
 class Flight:

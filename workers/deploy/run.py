@@ -19,6 +19,7 @@ from config.errors import RelayError
 from relay import audit
 from relay.audit import log
 from relay.audit_fields import deploy_fields
+from relay.boot_clock import boot_seconds
 from relay.errors import AuditUnavailable, LedgerUnavailable
 from relay.events.gate import Wait
 from relay.ledger.claims import Asked, claim
@@ -26,7 +27,7 @@ from relay.ledger.ledger import Work
 from relay.ledger.outcomes import Outcome, Settled, settle
 from relay.ledger.transaction import Transaction
 from workers.deploy.call import Result, make_call, plan
-from workers.deploy.flight import Flight, boot_seconds
+from workers.deploy.flight import Flight
 from workers.deploy.judge import Judged, judge_result, uncalled, unplannable
 from workers.deploy.lines import (
     tell_decision,

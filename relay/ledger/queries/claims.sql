@@ -58,7 +58,8 @@ DELETE FROM rate_call WHERE subject = :subject AND at < :before
 -- name: claim_deploy
 -- Note that the call begins. The one statement that leads to a call.
 UPDATE deploy SET status = 'calling', claim = :claim, attempt = attempt + 1, tries = :tries,
-  called_at = :now, next_at = :expires, waits = '', waits_until = NULL, probe = :probe,
+  called_at = :now, next_at = :expires, claim_boot = :boot, claim_boot_end = :boot_end, waits = '',
+  waits_until = NULL, probe = :probe,
   live_before = :live
 WHERE id = :deploy AND status IN ('waiting', 'calling') AND next_at <= :now AND attempt = :attempt
 

@@ -14,10 +14,12 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor, Future
 from pathlib import Path
 from typing import Any, TypeVar, cast
+from unittest import mock
 
 from config.model import OnUncertain, Target
 from relay.events.event import Event, PullRequest, Push
 from relay.events.ref_change import ref_change, repository_key
+from relay.ledger import claims
 from relay.ledger.claims import Asked, claim
 from relay.ledger.due import due, next_due
 from relay.ledger.intake import NewDelivery, StoredDelivery, store_delivery
@@ -48,6 +50,9 @@ class Engine:
         prepare(self.folder)
         self.loop = asyncio.new_event_loop()
         self.now = START
+        # Claims end by the clock of the machine's boot, too, unless it is another machine's.
+        self._no_boot = mock.patch.object(claims, "boot_id", return_value="")
+        self._no_boot.start()
         self.ledger = Ledger(
             self.folder, full_sync=False, timeout=60, clock=lambda: round(self.now * 1e6)
         )
@@ -63,6 +68,7 @@ class Engine:
 
     def close(self) -> None:
         """Close the ledger and delete its folder."""
+        self._no_boot.stop()
         self.loop.run_until_complete(self.ledger.close())
         self.loop.close()
         shutil.rmtree(self.folder)
@@ -127,7 +133,7 @@ class Engine:
             body_hash=hashlib.sha256(webhook.body).digest(),
             received_at=self.now,
             event=event,
-            change=ref_change(event, keeps_id=True, is_closed=not webhook.ref.is_open),
+            change=ref_change(event, keeps_id=True),
             is_wanted=is_wanted,
             conditions=conditions,
         )

@@ -173,6 +173,8 @@ CREATE TABLE deploy (
   tries INTEGER NOT NULL DEFAULT 0,               -- of these, those that count against retry.attempts
   next_at INTEGER,                                -- waiting: when it is due; calling: when its claim ends
   claim TEXT,
+  claim_boot TEXT NOT NULL DEFAULT '',            -- the boot of the machine that claimed it
+  claim_boot_end INTEGER NOT NULL DEFAULT 0,      -- when its claim ends, by that boot's clock
   probe INTEGER NOT NULL DEFAULT 0,               -- its call finds out whether the target is well again
   called_at INTEGER,
   created_at INTEGER NOT NULL,
@@ -225,6 +227,8 @@ CREATE TABLE attempt (
   exchange BLOB,                                  -- request and answer, secrets redacted, zstd JSON
   PRIMARY KEY (deploy, number)
 ) STRICT, WITHOUT ROWID;
+
+CREATE INDEX attempt_exchange ON attempt (deploy, number) WHERE exchange IS NOT NULL;
 
 -- What is live on each ref of each target.
 CREATE TABLE live (
