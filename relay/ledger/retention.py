@@ -17,6 +17,7 @@ from typing import Any
 
 import msgspec
 
+from config.settings import Settings
 from relay.events.ref_history import kept
 from relay.ledger.ledger import Ledger
 from relay.ledger.payload_files import PayloadFiles
@@ -55,6 +56,19 @@ class Keep(msgspec.Struct, frozen=True, kw_only=True):
     refusals: float
     max_bytes: int = 0
     """Bytes of the ledger; 0 for no bound. Files of large payloads are not counted."""
+
+
+def keep_of(settings: Settings) -> Keep:
+    """Return how long each table keeps what, as the settings say."""
+    return Keep(
+        deliveries=settings.keep_deliveries,
+        payloads=settings.keep_payloads,
+        exchanges=settings.keep_exchanges,
+        actions=settings.keep_actions,
+        notices=settings.keep_notices,
+        refusals=settings.keep_refusals,
+        max_bytes=settings.ledger_max_bytes,
+    )
 
 
 class Cleaned(msgspec.Struct, kw_only=True):
