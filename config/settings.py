@@ -21,7 +21,7 @@ _MEBIBYTE = 1024 * 1024
 Seconds = Annotated[float, BeforeValidator(parse_duration), Field(gt=0)]
 
 Lifetime = Annotated[float, BeforeValidator(parse_duration), Field(ge=1, le=LONGEST)]
-"""Seconds for which Redis remembers something; Redis counts in whole ones here."""
+"""Seconds for which something is kept."""
 
 
 def _listed(value: object) -> object:
@@ -80,13 +80,9 @@ class Settings(BaseSettings):
     redis_url: Annotated[SecretStr, AfterValidator(_redis_url)] | None = None
     """redis://, rediss://, unix:// or redis+sentinel:// URL; left out: the server that `up` runs in
     data_dir."""
-    redis_replicas: Annotated[int, Field(ge=0, le=16)] = 0
-    """Replicas that must have a delivery before it is acknowledged, a note before its call."""
     data_dir: Path = Path("relay-data")
     """Where the ledger is, the embedded server's socket, and what the processes have counted; on a
     local disk."""
-    embedded_fsync: Literal["everysec", "always"] = "everysec"
-    """When the embedded server syncs to disk: a power cut can cost the last second, or nothing."""
     ledger_fsync: Literal["full", "normal"] = "full"
     """When the receiver's commits are on the disk: full, before the sender is answered; normal,
     with the next commit of a worker or the system's next sync, so that a power cut can cost
@@ -95,13 +91,6 @@ class Settings(BaseSettings):
     """Name of the RQ queue."""
     jobs_in_flight: Annotated[int, Field(ge=1, le=10_000)] = 200
     """Jobs that one worker runs at a time."""
-    duplicate_window: Lifetime = 259_200
-    """Seconds in which a delivery that comes again is recognised."""
-    history: Annotated[int, Field(ge=0, le=10_000_000)] = 20_000
-    """Deliveries that ended well, and as many deploys, of which all is kept: the latest. Of older
-    ones only what recognises a duplicate and what lists tell is."""
-    dead_letter_ttl: Lifetime = 31_536_000
-    """Seconds a failed job stays in RQ's failed registry."""
     max_body: Annotated[int, Field(gt=0)] = 25 * _MEBIBYTE
     """Bytes of a webhook body at most."""
     bodies_in_memory: Annotated[int, Field(gt=0)] = 256 * _MEBIBYTE
@@ -148,6 +137,23 @@ class Settings(BaseSettings):
     """One JSON object a line, or coloured lines for people."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Of standard output; debug adds route.skipped. The audit file has info and above anyway."""
+
+    keep_deliveries: Lifetime = 10_368_000
+    """Seconds for which deliveries, their deploys and attempts are kept; what is open or live stays
+    longer."""
+    keep_payloads: Lifetime = 2_592_000
+    """Seconds for which payloads are kept, secrets redacted."""
+    keep_exchanges: Lifetime = 2_592_000
+    """Seconds for which requests and answers of calls are kept, secrets redacted."""
+    keep_actions: Lifetime = 34_560_000
+    """Seconds for which what people did is kept."""
+    keep_notices: Lifetime = 2_592_000
+    """Seconds for which notices are kept after they were told."""
+    keep_refusals: Lifetime = 7_776_000
+    """Seconds for which the sums of refused requests are kept."""
+    ledger_max_bytes: Annotated[int, Field(ge=0)] = 5_000_000_000
+    """Bytes of the ledger; a larger one deletes its oldest deliveries before their time. 0: no
+    bound."""
 
     def redis_address(self) -> str:
         """The URL to connect to; it may hold a password."""

@@ -15,7 +15,13 @@ from typing import Any
 from relay.audit_query import moment_of, parsed
 from relay.audit_reading import files_of, stored_lines
 from relay.events.ids import Kind, row_number
-from relay.ledger.acceptance import ActionInAudit, AuditFacts, DeliveryInAudit, DeployInAudit
+from relay.ledger.acceptance import (
+    ActionInAudit,
+    AuditFacts,
+    DeliveryInAudit,
+    DeployInAudit,
+    Kept,
+)
 from relay.ledger.generation import Behind, LastIds
 
 _CHUNK = 1024 * 1024
@@ -60,9 +66,7 @@ def revoked_tokens(path: Path) -> frozenset[str]:
     return frozenset(_text("token", entry) for entry in entries if entry) - {""}
 
 
-def read_facts(
-    path: Path, behind: Behind, open_deliveries: frozenset[int], open_deploys: frozenset[int]
-) -> AuditFacts:
+def read_facts(path: Path, behind: Behind, kept: Kept) -> AuditFacts:
     """Return what the audit says of deliveries and deploys that the ledger lacks, or that would go
     on in it, and what people did since. Raises OSError."""
     deliveries: dict[int, DeliveryInAudit] = {}
@@ -78,11 +82,11 @@ def read_facts(
         if event in _ACTIONS and moment_of(entry) > behind.acted_at:
             actions.append(_action(event, entry))
         delivery, deploy = _number("delivery", entry), _number("deploy", entry)
-        if delivery > behind.before.delivery or delivery in open_deliveries:
+        is_lacking = delivery > behind.before.delivery and delivery not in kept.new_deliveries
+        if is_lacking or delivery in kept.queued_deliveries:
             deliveries[delivery] = _delivery(delivery, event, entry, deliveries.get(delivery))
-        if event != "deploy.duplicate" and (
-            deploy > behind.before.deploy or deploy in open_deploys
-        ):
+        is_lacking = deploy > behind.before.deploy and deploy not in kept.new_deploys
+        if event != "deploy.duplicate" and (is_lacking or deploy in kept.open_deploys):
             deploys[deploy] = _deploy(deploy, event, entry, deploys.get(deploy))
     return AuditFacts(deliveries=deliveries, deploys=deploys, actions=tuple(actions), ids=ids)
 

@@ -38,6 +38,10 @@ from workers.runtime import Project, Runtime
 TOGETHER = 64
 """Deliveries that are read, and wait to be committed, at one moment."""
 
+LOOKS, PAUSE = 3, 0.05
+"""How often, and after how many seconds, a worker looks again at what others route. What is left
+then is the sweep's."""
+
 CRASH_PAUSE = 60
 """Seconds before a delivery is tried again that met an error of ours."""
 
@@ -58,19 +62,30 @@ async def route_deliveries(rt: Runtime, first: int, last: int) -> None:
     """
     for start in range(first, last + 1, TOGETHER):
         end = min(last, start + TOGETHER - 1)
-        batch = await rt.ledger.glance(partial(queued_deliveries, first=start, last=end))
-        results = await asyncio.gather(
-            *(_route(rt, delivery) for delivery in batch), return_exceptions=True
-        )
-        for result in results:
-            if isinstance(result, BaseException):
-                raise result
+        for _ in range(LOOKS):
+            if await _route_range(rt, start, end):
+                break
+            await asyncio.sleep(PAUSE)
 
 
-async def _route(rt: Runtime, delivery: QueuedDelivery) -> None:
+async def _route_range(rt: Runtime, first: int, last: int) -> bool:
+    """Route what waits for it. Return whether nothing is left behind older deliveries of its ref,
+    which another worker routes at this moment."""
+    batch = await rt.ledger.glance(partial(queued_deliveries, first=first, last=last))
+    results = await asyncio.gather(
+        *(_route(rt, delivery) for delivery in batch), return_exceptions=True
+    )
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
+    return all(results)
+
+
+async def _route(rt: Runtime, delivery: QueuedDelivery) -> bool:
+    """Return whether it was this worker that routed it."""
     project = await rt.reloading.catch_up(delivery.config, delivery.received_at)
     try:
-        await _route_by(rt, project, delivery)
+        return await _route_by(rt, project, delivery)
     except LedgerUnavailable:
         raise
     except Exception as error:
@@ -80,9 +95,10 @@ async def _route(rt: Runtime, delivery: QueuedDelivery) -> None:
         reason = f"internal error ({type(error).__name__}), see the diagnostics"
         about = _line(delivery)
         log.warning("delivery.retry_scheduled", reason=reason, seconds=CRASH_PAUSE, **about)
+        return True
 
 
-async def _route_by(rt: Runtime, project: Project, delivery: QueuedDelivery) -> None:
+async def _route_by(rt: Runtime, project: Project, delivery: QueuedDelivery) -> bool:
     span = begin("deliver", delivery.trace, **_traced(delivery))
     decisions = project.router.candidates(delivery.event, delivery.source)
     wanted = _wanted(project, decisions)
@@ -100,12 +116,13 @@ async def _route_by(rt: Runtime, project: Project, delivery: QueuedDelivery) -> 
     finally:
         rt.starter.release(reserved)
     if routed is None:
-        return
+        return False
     span.end(deploys=len(routed.deploys))
     _tell(delivery, decisions, routed)
     for asked in claimed:
         rt.starter.follow(project, asked, since)
     rt.starter.wake_deploys(left)
+    return True
 
 
 def _wanted(project: Project, decisions: Sequence[Decision]) -> list[WantedDeploy]:

@@ -33,6 +33,8 @@ def demonstrate(once: bool, port: int | None) -> None:
 async def _demonstrate(folder: Path, once: bool, port: int | None) -> bool:
     # The demonstration shows the embedded default, whatever else this machine is set up for.
     os.environ.pop("RELAY_REDIS_URL", None)
+    # Its ledger is a new one, which would be behind an audit file of another.
+    os.environ.pop("RELAY_AUDIT_FILE", None)
     platform = demo.Platform()
     environ = demo.write_project(folder, await platform.start())
     settings = load_settings(

@@ -23,7 +23,7 @@ from relay.commands.user import user_name
 from relay.errors import AuditUnreadable, LedgerNotBehind
 from relay.events.ids import public_id
 from relay.ledger import sqlite_file
-from relay.ledger.acceptance import Accepted, AuditFacts, accept_ledger, lacking, read_open
+from relay.ledger.acceptance import Accepted, AuditFacts, accept_ledger, lacking, read_kept
 from relay.ledger.ledger import Ledger, prepare
 from relay.ledger.sqlite import FILE
 from relay.ledger_marks import check_marks
@@ -120,9 +120,9 @@ async def _accept(settings: Settings, *, dry_run: bool) -> tuple[AuditFacts | No
             raise LedgerNotBehind("the ledger is not behind: there is nothing to accept")
         facts = None
         if settings.audit_file is not None:
-            going_on = await opened.read(lambda reader: read_open(reader, behind))
+            kept = await opened.read(lambda reader: read_kept(reader, behind))
             try:
-                facts = read_facts(settings.audit_file, behind, *going_on)
+                facts = read_facts(settings.audit_file, behind, kept)
             except OSError as error:
                 reason = f"{settings.audit_file} cannot be read ({error.strerror})"
                 raise AuditUnreadable(reason) from None

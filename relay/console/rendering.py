@@ -28,6 +28,7 @@ _templates = Environment(
 _templates.filters |= {
     "clock": words.clock,
     "moment": words.moment,
+    "relative": words.relative,
     "shape": words.shape,
     "branch": words.branch,
     "place": words.place,

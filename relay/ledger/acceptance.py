@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import msgspec
 
@@ -100,11 +101,30 @@ async def accept_ledger(tx: Transaction, by: str, facts: AuditFacts | None) -> A
     return Accepted(behind, tuple(doubted), tuple(dropped))
 
 
-async def read_open(reader: Reader, behind: Behind) -> tuple[frozenset[int], frozenset[int]]:
-    """Return the deliveries and the deploys that would go on when the ledger is accepted."""
-    deliveries = await reader.rows("queued_deliveries_until", {"delivery": behind.before.delivery})
-    deploys = await reader.rows("open_deploys_until", _until(reader, behind))
-    return frozenset(row["id"] for row in deliveries), frozenset(row["id"] for row in deploys)
+class Kept(NamedTuple):
+    """Numbers of what the ledger has."""
+
+    queued_deliveries: frozenset[int]
+    """Those that would go on when the ledger is accepted."""
+    open_deploys: frozenset[int]
+    new_deliveries: frozenset[int]
+    """Those that were added since the ledger was found to be behind."""
+    new_deploys: frozenset[int]
+
+
+async def read_kept(reader: Reader, behind: Behind) -> Kept:
+    """Return what the ledger has of what the audit file may tell more of."""
+    before = {"delivery": behind.before.delivery, "deploy": behind.before.deploy, "now": reader.now}
+
+    async def numbers(query: str) -> frozenset[int]:
+        return frozenset(row["id"] for row in await reader.rows(query, before))
+
+    return Kept(
+        await numbers("queued_deliveries_until"),
+        await numbers("open_deploys_until"),
+        await numbers("deliveries_after"),
+        await numbers("deploys_after"),
+    )
 
 
 def _until(reader: Reader, behind: Behind) -> dict[str, int]:
@@ -169,17 +189,11 @@ async def _take_new_name(tx: Transaction, behind: Behind) -> None:
 
 def lacking(behind: Behind, facts: AuditFacts) -> tuple[list[DeliveryInAudit], list[DeployInAudit]]:
     """Return the deliveries and deploys that the audit file has and the ledger lacks."""
-    before, skipped = behind.before, behind.skipped.united(facts.ids)
+    before = behind.before
     deliveries = [
-        said
-        for number, said in sorted(facts.deliveries.items())
-        if before.delivery < number <= skipped.delivery
+        said for number, said in sorted(facts.deliveries.items()) if number > before.delivery
     ]
-    deploys = [
-        said
-        for number, said in sorted(facts.deploys.items())
-        if before.deploy < number <= skipped.deploy
-    ]
+    deploys = [said for number, said in sorted(facts.deploys.items()) if number > before.deploy]
     return deliveries, deploys
 
 

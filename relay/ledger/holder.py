@@ -8,6 +8,7 @@ same user and in the same namespace of process ids.
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import time
@@ -104,16 +105,30 @@ def end_if_stopped(file: int, holder: Holder) -> bool:
     if not me.namespace or holder.namespace != me.namespace or holder.pid == me.pid:
         return False
     with suppress(OSError):
-        # The descriptor names the process for good; a pid may be another's a moment later.
-        process = os.pidfd_open(holder.pid)
+        process = _pidfd(holder.pid)
         try:
             if not _may_be_ended(file, holder):
                 return False
-            signal.pidfd_send_signal(process, signal.SIGKILL)
+            if process is None:
+                os.kill(holder.pid, signal.SIGKILL)
+            else:
+                signal.pidfd_send_signal(process, signal.SIGKILL)
         finally:
-            os.close(process)
+            if process is not None:
+                os.close(process)
         return True
     return False
+
+
+def _pidfd(pid: int) -> int | None:
+    """Return a descriptor that names the process for good, as its pid may be another's a moment
+    later; None where the kernel or a sandbox has none. Raises OSError."""
+    try:
+        return os.pidfd_open(pid)
+    except OSError as error:
+        if error.errno in (errno.ENOSYS, errno.EPERM):
+            return None
+        raise
 
 
 def _may_be_ended(file: int, holder: Holder) -> bool:

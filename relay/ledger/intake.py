@@ -180,7 +180,8 @@ async def _turns(tx: Transaction, ref: int, new: NewDelivery) -> dict[str, int]:
         row = rows.get(target)
         turn = int(row["turn"]) if row else 0
         is_old = row is not None and None not in (at, row["at"]) and cast(float, at) < row["at"]
-        if not is_old:
+        # Without a row they held all the time, as they do for most requests.
+        if not is_old and (row is not None or not holds):
             turn += int(holds and row is not None and not row["holds"])
             written = {"ref": ref, "target": target, "turn": turn, "holds": int(holds), "at": at}
             await tx.run("write_ref_turn", written)

@@ -53,6 +53,7 @@ class WriteLock:
         self._is_wanted = False
         self._is_closed = False
         self._blocked_by = self._turn
+        self._timer: asyncio.TimerHandle | None = None
         self._looked_at: tuple[Holder, float] | None = None
         self.stuck: Stuck | None = None
         """Who has kept the lock for too long while this process waits for it."""
@@ -84,12 +85,12 @@ class WriteLock:
             self._close_files()
 
     async def _wait(self, patience: float) -> None:
-        loop = asyncio.get_running_loop()
         if self._waiting is None:
             self._waiting = _in_thread(self._take_blocking, self._abandon)
             self._waiting.add_done_callback(self._let_go_unless_wanted)
+            self._waiting.add_done_callback(self._stop_looking)
             self._looked_at = None
-            loop.call_later(min(LOOK_SECONDS, self._stuck_seconds), self._look, self._waiting)
+            self._look_later()
         waiting, self._is_wanted = self._waiting, True
         try:
             await asyncio.wait([waiting], timeout=max(0.0, patience))
@@ -117,12 +118,19 @@ class WriteLock:
         if self._is_closed:
             self._close_files()
 
-    def _look(self, waiting: asyncio.Future[None]) -> None:
-        """Note who keeps the lock for too long, and end that process if it is stopped."""
-        if waiting.done() or self._is_closed:
-            return
+    def _look_later(self) -> None:
         loop = asyncio.get_running_loop()
-        loop.call_later(min(LOOK_SECONDS, self._stuck_seconds), self._look, waiting)
+        self._timer = loop.call_later(min(LOOK_SECONDS, self._stuck_seconds), self._look)
+
+    def _stop_looking(self, _: asyncio.Future[None]) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _look(self) -> None:
+        """Note who keeps the lock for too long, and end that process if it is stopped."""
+        if self._is_closed:
+            return
+        self._look_later()
         file, now = self._blocked_by, time.monotonic()
         holder = find_holder(file)
         if holder is None or self._looked_at is None or self._looked_at[0] != holder:
@@ -181,8 +189,8 @@ class WriteLock:
 def _open(file: Path) -> int:
     number = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     with suppress(OSError):
-        if os.fstat(number).st_size < RECORD_BYTES:
-            # So that the holder can be named when the disk is full.
+        # So that the holder can be named when the disk is full. macOS does not have it.
+        if os.fstat(number).st_size < RECORD_BYTES and hasattr(os, "posix_fallocate"):
             os.posix_fallocate(number, 0, RECORD_BYTES)
     return number
 

@@ -83,10 +83,7 @@ async def insert_notices(tx: Transaction, notices: Sequence[NewNotice]) -> list[
     numbers = []
     for notice in notices:
         columns = {**msgspec.structs.asdict(notice), "now": tx.now}
-        row = await tx.row("insert_notice", columns)
-        if row is None:
-            raise RuntimeError("an insert returned no row")
-        numbers.append(int(row["id"]))
+        numbers.append(await tx.insert("insert_notice", columns))
     return numbers
 
 
@@ -106,10 +103,10 @@ async def claim_notice(
     """Decide on a notice that is due, and claim its call where the rate allows it.
 
     ``name`` is the claim, which nobody else uses; ``rates`` has the rate of each notifier of
-    relay.yaml. Return None for a wake-up too many.
+    relay.yaml. Return None for a wake-up too many, and while the ledger is behind.
     """
     row = await tx.row("notice", {"notice": number})
-    if row is None or row["next_at"] is None or row["next_at"] > tx.now:
+    if row is None or row["next_at"] is None or row["next_at"] > tx.now or tx.is_behind:
         return None
     rate = rates.get(row["notifier"])
     if rate is None:

@@ -9,7 +9,7 @@ from typing import Literal
 import msgspec
 
 from config.policies import Breaker
-from relay.events.deploy_life import Status
+from relay.events.deploy_life import LIFE, Status
 from relay.events.gate import OVERTAKEN, Learnt, Lesson, learn
 from relay.ledger.endings import after_end, supersede_older
 from relay.ledger.rows import DeployLine, microseconds, seconds, target_state
@@ -109,7 +109,7 @@ async def _write(tx: Transaction, outcome: Outcome, place: Row) -> bool:
             "until": again_at if is_retry else None,
             "reason": outcome.reason,
             "next_at": again_at,
-            "ended_at": None if waits else tx.now,
+            "ended_at": tx.now if LIFE[outcome.status].has_ended else None,
             "tries": place["tries"] - (0 if outcome.counts else 1),
             "http": outcome.http,
             "deployment_id": outcome.deployment_id,

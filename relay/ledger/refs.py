@@ -105,10 +105,11 @@ async def _read(tx: Transaction, repository: str, name: str) -> _Remembered:
         ref = await tx.insert("insert_ref", {"repository": repository, "name": name})
         return _Remembered(ref, 0, StateList())
     rows = await tx.rows("ref_states", {"ref": row["id"]})
-    return _Remembered(row["id"], row["version"], StateList([_state(row) for row in rows]))
+    return _Remembered(row["id"], row["version"], StateList([state_of_row(row) for row in rows]))
 
 
-def _state(row: Row) -> State:
+def state_of_row(row: Row) -> State:
+    """Return a row of the table ``ref_state``."""
     return State(
         no=row["no"],
         pos=row["pos"],

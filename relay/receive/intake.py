@@ -47,8 +47,9 @@ class Intake:
         self._group: GroupCommit[_Item, StoredDelivery | Exception] = GroupCommit(
             self._commit, most=MOST_OF_A_RECEIVER
         )
+        self.failure: LedgerUnavailable | None = None
+        """Why the last deliveries were not stored; None after some that were."""
         self._failed_at = -1.0
-        self._failure: LedgerUnavailable | None = None
         self._log = audit.bound()
 
     async def store(self, new: NewDelivery, size: int, fields: Mapping[str, Any]) -> StoredDelivery:
@@ -68,17 +69,18 @@ class Intake:
         await self._group.drain()
 
     async def _commit(self, batch: Sequence[_Item]) -> Sequence[StoredDelivery | Exception]:
-        if self._failure is not None and batch[0].since <= self._failed_at:
+        if self.failure is not None and batch[0].since <= self._failed_at:
             # It waited while the ledger refused. If each batch that did tried again, the last
             # sender would wait for many timeouts.
-            raise self._failure
+            raise self.failure
         # What the audit does not take is not begun.
         audit.flush()
         try:
             stored = await self._store(batch)
         except LedgerUnavailable as error:
-            self._failed_at, self._failure = time.monotonic(), error
+            self._failed_at, self.failure = time.monotonic(), error
             raise
+        self.failure = None
         tally.stored([item.since for item in batch], time.monotonic())
         for item, one in zip(batch, stored, strict=True):
             if isinstance(one, StoredDelivery):

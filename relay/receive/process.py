@@ -151,7 +151,7 @@ async def receiving(
             router=Router(config.routes),
             intake=intake,
             payloads=payloads,
-            readiness=Readiness(ledger, probe.ask),
+            readiness=Readiness(ledger, intake, probe.ask),
             refusals=refusals,
             bodies=BodyReader(
                 settings.max_body, settings.body_timeout, ByteBudget(settings.bodies_in_memory)

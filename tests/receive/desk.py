@@ -99,7 +99,7 @@ async def running(
         router=Router(routes),
         intake=intake,
         payloads=payloads,
-        readiness=Readiness(ledger, waker.ask),
+        readiness=Readiness(ledger, intake, waker.ask),
         refusals=refusals,
         bodies=BodyReader(max_body, 0.3, bodies or ByteBudget(max_body)),
         clients=ClientAddresses([ip_network(text) for text in trusted]),

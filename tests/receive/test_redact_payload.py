@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks.payloads import Pushes
 from relay.audit import MASK, Redactor
 from relay.errors import Malformed
-from relay.receive.redact_payload import redact_parsed
+from relay.receive.redact_payload import PayloadRedactor, redact_parsed
+from tests.harness import GITHUB_SECRET, github_push
 
 KNOWN = 'k"no/wn\\sé<cr>et\x7f'
 PLACED = "not-known-by-value"
@@ -161,3 +164,138 @@ def test_a_text_made_to_take_long_does_not(text: str) -> None:
     assert MASK.encode() in redact_parsed(
         json.dumps({"secret": "x", text: f"{text}@"}).encode(), REDACT
     )
+
+
+words = st.sampled_from(
+    [
+        "secret",
+        "ToKen",
+        "api_key",
+        "pa\u017f\u017fword",
+        "pwd",
+        "coo\u212aie",
+        "\u0130",
+        "jwt",
+        "ref",
+    ]
+)
+urls = st.builds(
+    "{}://{}x.example/{}".format,
+    st.sampled_from(["https", "ssh", "x"]),
+    st.sampled_from(
+        ["", "u:p@", "git@", "GIT@", "git:x@", "gi@", "g@", "gitx@", 'a"b@', "\n@", "&@"]
+    ),
+    st.sampled_from(["", "?a=1&token=abc", "?b=2&c", "a@b", "?ref=a&jwt=b"]),
+)
+texts = st.one_of(
+    plain,
+    words,
+    urls,
+    st.just(KNOWN),
+    st.just("plain-secret"),
+    st.lists(st.sampled_from(["a@b", "&", "<", "\\", "/", '"', "\u00e9", KNOWN, "/u0026"])).map(
+        "".join
+    ),
+)
+trees: st.SearchStrategy[Any] = st.recursive(
+    st.one_of(texts, st.integers(), st.none()),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3), st.dictionaries(st.one_of(words, texts), inner, max_size=3)
+    ),
+    max_leaves=12,
+)
+
+
+def as_go_writes(value: Any) -> str:
+    """https://pkg.go.dev/encoding/json#HTMLEscape"""
+    text = json.dumps(value, ensure_ascii=False)
+    for sign in "&<>":
+        text = text.replace(sign, f"\\u{ord(sign):04x}")
+    return text
+
+
+def escape_some(text: str, numbers: set[int]) -> str:
+    """Escape some characters within the texts of a JSON document."""
+    made, in_text = [], False
+    for number, sign in enumerate(re.findall(r"\\u[0-9a-f]{4}|\\.|.", text, re.DOTALL)):
+        if sign == '"':
+            in_text = not in_text
+        elif in_text and number in numbers and len(sign) == 1 and sign <= "\uffff":
+            sign = f"\\u{ord(sign):04x}"
+        made.append(sign)
+    return "".join(made)
+
+
+@pytest.mark.parametrize(
+    "known", [[], ["plain-secret"], [KNOWN], ["a&b"], ["plain-secret", "\u00e9", "x\\u0026"]]
+)
+@settings(max_examples=400)
+@given(
+    # What is alone shows most: another secret would have the body parsed anyway.
+    st.one_of(
+        st.builds(lambda key, text: {key: text}, st.one_of(words, texts), texts),
+        st.builds(lambda text: {"a": text}, st.one_of(urls, texts)),
+        st.dictionaries(st.one_of(words, texts), trees, max_size=4),
+    ),
+    st.sampled_from([*WRITERS, as_go_writes]),
+    st.sets(st.integers(0, 120), max_size=4),
+)
+def test_the_first_pass_keeps_nothing_that_the_second_would_redact(
+    known: list[str], value: Any, write: Callable[[Any], str], escapes: set[int]
+) -> None:
+    redact = Redactor(known)
+    text = write(value)
+    body = (text if write is escaped else escape_some(text, escapes)).encode()
+    assert json.loads(body) == value
+
+    if PayloadRedactor(redact).is_clean(body):
+        assert json.loads(redact_parsed(body, redact)) == value
+
+
+SECRETIVE = (
+    *("secret", "token", "passw", "passphrase", "pwd", "credential", "authorization", "cookie"),
+    *("private_key", "api-key", "accesskey", "signing_key", "a jwt"),
+)
+NOT_ASCII = [chr(code) for code in range(0x80, 0x11_0000) if re.fullmatch("[a-z]", chr(code), re.I)]
+"""What IGNORECASE takes for an ASCII letter."""
+
+
+@pytest.mark.parametrize("word", SECRETIVE)
+def test_the_first_pass_knows_each_word_however_it_is_written(word: str) -> None:
+    redactor = PayloadRedactor(Redactor())
+    written = [word, word.upper(), word.title()]
+    for place, letter in enumerate(word):
+        others = [other for other in NOT_ASCII if re.fullmatch(letter, other, re.I)]
+        written += [word[:place] + other + word[place + 1 :] for other in others]
+
+    for name in written:
+        for is_ascii in (False, True):
+            body = json.dumps({name: "x"}, ensure_ascii=is_ascii).encode()
+            assert json.loads(redact_parsed(body, Redactor())) == {name: MASK}
+            assert not redactor.is_clean(body)
+
+
+def test_an_ordinary_push_is_not_parsed() -> None:
+    redactor = PayloadRedactor(Redactor([GITHUB_SECRET, KNOWN]))
+
+    assert redactor.is_clean(github_push())
+    assert redactor.is_clean(next(Pushes(8).bodies(1)))
+    assert redactor.is_clean(b'{"ssh_url": "ssh://git@x.example:2222/a/b", "email": "a@b.c"}')
+
+
+def test_a_secret_that_is_new_is_looked_for() -> None:
+    redact = Redactor()
+    redactor = PayloadRedactor(redact)
+    body = b'{"a": "fresh-secretive-value"}'.replace(b"secretive", b"s3cr3t1ve")
+    assert redactor.redact(body) == body
+
+    redact.exchange(["fresh-s3cr3t1ve-value"])
+
+    assert redactor.redact(body) == b'{"a":"****"}'
+
+
+def test_too_many_secrets_for_one_pattern_are_found_all_the_same() -> None:
+    known = [f"{number}-{'x' * 5_000}" for number in range(3_000)]
+    redactor = PayloadRedactor(Redactor(known))
+
+    assert redactor.redact(json.dumps({"a": known[-1]}).encode()) == b'{"a":"****"}'

@@ -8,10 +8,10 @@ import socket
 from pathlib import Path
 
 import pytest
-import redis
 from click.testing import CliRunner, Result
 
 from relay.cli import main
+from relay.ledger.ledger import prepare
 from tests.harness import github_push, gitlab_merge_request
 
 VALID = """\
@@ -234,8 +234,8 @@ def test_settings_that_cannot_be(folder: Path) -> None:
     ("name", "value", "words"),
     [
         ("RELAY_REDIS_URL", "redis://:s3cr/etpass@localhost:6379/0", "must be percent-encoded"),
-        ("RELAY_DUPLICATE_WINDOW", "500ms", "greater than or equal to 1"),
-        ("RELAY_DEAD_LETTER_TTL", "99999d", "less than or equal to 315360000"),
+        ("RELAY_STORE_TIMEOUT", "2m", "less than or equal to 60"),
+        ("RELAY_LEDGER_FSYNC", "never", "Input should be 'full' or 'normal'"),
     ],
 )
 def test_settings_that_would_hurt_later(folder: Path, name: str, value: str, words: str) -> None:
@@ -267,10 +267,9 @@ def test_help_teaches(folder: Path) -> None:
         assert f"\n  {command} " in output
 
 
-def test_a_target_is_paused_and_resumed(
-    folder: Path, store: redis.Redis, server_socket: Path, audited: io.BytesIO
-) -> None:
-    environ = {"RELAY_REDIS_URL": f"unix://{server_socket}"}
+def test_a_target_is_paused_and_resumed(folder: Path, audited: io.BytesIO) -> None:
+    environ = {"RELAY_DATA_DIR": str(folder)}
+    prepare(folder)
 
     paused = run(folder, "targets", "pause", "preview", environ=environ)
     assert paused.exit_code == 0
@@ -289,31 +288,26 @@ def test_a_target_is_paused_and_resumed(
     assert json.loads(resumed.stdout)["event"] == "target.resumed"
     again = run(folder, "targets", "resume", "preview", environ=environ)
     assert (again.exit_code, again.stdout, again.stderr) == (0, "", "preview is not paused\n")
-    assert store.keys() == []
 
 
-def test_a_target_that_cannot_be_paused(folder: Path, tmp_path: Path) -> None:
+def test_a_target_that_cannot_be_paused(folder: Path) -> None:
     unknown = run(folder, "targets", "pause", "prod")
     assert unknown.exit_code == 2
     assert "no target 'prod' in relay.yaml; there are production, preview" in unknown.stderr
 
-    environ = {"RELAY_REDIS_URL": f"unix://:very-secret-5@{tmp_path}/nothing.sock"}
-    for command in (["list"], ["pause", "preview"], ["resume", "preview"]):
-        away = run(folder, "targets", *command, environ=environ)
-        assert (away.exit_code, away.stdout) == (1, "")
-        assert away.stderr == "Redis does not answer (ConnectionError)\n"
 
+def test_a_ledger_that_is_elsewhere_or_not_made_yet(folder: Path, tmp_path: Path) -> None:
+    environ = {"RELAY_DATA_DIR": str(tmp_path / "other")}
 
-def test_a_server_that_up_runs_elsewhere_or_not_at_all(folder: Path, tmp_path: Path) -> None:
-    environ = {"RELAY_DATA_DIR": str(tmp_path / "other"), "NO_COLOR": "1"}
-
-    for command in (("targets", "list"), ("deploys", "list"), ("token", "list")):
+    for command in (
+        *(("targets", "list"), ("targets", "pause", "preview"), ("targets", "resume", "preview")),
+        *(("deploys", "list"), ("token", "list"), ("top", "--once"), ("drain",)),
+    ):
         away = run(folder, *command, environ=environ)
         assert (away.exit_code, away.stdout) == (1, "")
         assert away.stderr == (
-            "Redis does not answer (ConnectionError); RELAY_REDIS_URL is not set, so this is the "
-            f"server that `deploy-relay up` runs in RELAY_DATA_DIR, {tmp_path}/other: either it "
-            "does not run, or another folder is meant\n"
+            f"there is no ledger in {tmp_path}/other: start deploy-relay up or serve there, or "
+            "name its folder in RELAY_DATA_DIR\n"
         )
 
 

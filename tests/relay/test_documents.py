@@ -67,7 +67,7 @@ def test_every_audit_event_is_documented() -> None:
     code = "".join(file.read_text("utf-8") for file in rooms)
     things = (
         "config|delivery|notice|route|deploy|target|process|receiver|worker|relay|console|token"
-        "|audit|metrics"
+        "|audit|metrics|ledger"
     )
     # Names in the call that writes them, over a line break where there is one.
     events = set(re.findall(rf'(?:log\.[a-z]+\(|step = )\s*"((?:{things})\.[a-z_]+)"', code))

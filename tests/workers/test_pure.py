@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from config.policies import RetryPolicy, Success
-from relay.events.event import PullRequest, Push
-from relay.identity import changed_at, delivery_id, deploy_identity, transition
 from workers.platform.backoff import pause, retry_after
 from workers.platform.response import Answer, judge
 
@@ -104,73 +100,3 @@ def test_any_answer_is_judged(body: bytes, status: int) -> None:
     verdict = judge(Answer(status, {}, body), FLIGHTCONTROL, "deploymentId")
 
     assert verdict.outcome in ("succeeded", "retry", "failed")
-
-
-@given(st.text(), st.text())
-def test_delivery_ids_suit_rq_and_tell_apart(one: str, other: str) -> None:
-    first, second = (delivery_id("git-hub", sent, "digest") for sent in (one, other))
-
-    assert all(char.isalnum() or char in "-_" for char in first)
-    assert first.isascii()
-    assert (first == second) == (one == other)
-
-
-def test_no_sender_chooses_an_id_that_is_made_here() -> None:
-    made = [delivery_id("s", sent, "digest") for sent in ("", "no id for rq")]
-
-    assert len({*made, *(delivery_id("s", own.removeprefix("s--"), "digest") for own in made)}) == 4
-    assert delivery_id("s", "body", "digest") == "s--body"
-
-
-def test_ids_that_are_no_text_tell_apart() -> None:
-    # The bytes of an accented letter, as a header that is not UTF-8 arrives, and the letter.
-    sent = ["\udcc3\udca9", "é", "\ud800"]
-
-    assert len({delivery_id("s", one, "digest") for one in sent}) == len(sent)
-
-
-def test_deploy_identity() -> None:
-    def push(**keys: str) -> Push:
-        known: dict[str, Any] = {
-            "repo": "a/b",
-            "ref": "refs/heads/main",
-            "before": "1",
-            "after": "2",
-        }
-        return Push(**(known | keys))
-
-    def pull(action: str) -> PullRequest:
-        return PullRequest("a/b", 1, action, "2", "topic", "a/b", "main")  # type: ignore[arg-type]
-
-    same = deploy_identity("t", push())
-    assert deploy_identity("t", push(before="0", repo="A/B")) == same
-    assert transition(push(before="0")) != transition(push())
-    different = [push(after="3"), push(ref="refs/heads/next"), push(ref="refs/tags/main")]
-    assert same not in {deploy_identity("t", event) for event in different}
-    assert deploy_identity("u", push()) != same
-    assert deploy_identity("t", pull("opened")) == deploy_identity("t", pull("synchronize"))
-    phases = {deploy_identity("t", pull(a)) for a in ("opened", "closed", "reopened")}
-    assert len(phases) == 3
-
-
-@pytest.mark.parametrize(
-    ("text", "seconds"),
-    [
-        ("2026-01-31T12:00:00Z", 1_769_860_800),
-        ("2026-01-31T13:00:00.500+01:00", 1_769_860_800.5),
-        ("2026-01-31 12:00:00 UTC", 1_769_860_800),
-        ("2026-01-31 11:00:00 -0100", 1_769_860_800),
-        ("2026-01-31T12:00:00", None),
-        ("yesterday", None),
-        ("", None),
-    ],
-)
-def test_when_a_pull_request_was_changed(text: str, seconds: float | None) -> None:
-    event = PullRequest("r", 1, "opened", "a", "h", "r", "main", updated_at=text)
-
-    assert changed_at(event) == seconds
-
-
-@given(st.text(max_size=64))
-def test_any_text_may_stand_where_a_time_is_expected(text: str) -> None:
-    changed_at(PullRequest("r", 1, "opened", "a", "h", "r", "main", updated_at=text))

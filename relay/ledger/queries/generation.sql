@@ -35,3 +35,9 @@ ORDER BY id
 -- name: queued_deliveries_until
 SELECT id FROM delivery INDEXED BY delivery_due
 WHERE next_at IS NOT NULL AND id <= :delivery ORDER BY id
+
+-- name: deliveries_after
+SELECT id FROM delivery WHERE id > :delivery
+
+-- name: deploys_after
+SELECT id FROM deploy WHERE id > :deploy

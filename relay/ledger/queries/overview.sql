@@ -11,7 +11,8 @@ GROUP BY status
 
 -- name: waits
 -- How many deploys wait for what.
-SELECT waits, count(*) AS number FROM deploy WHERE status = 'waiting' GROUP BY waits
+SELECT waits, count(*) AS number FROM deploy INDEXED BY deploy_line
+WHERE status = 'waiting' GROUP BY waits
 
 -- name: count_open_by_target
 -- How many deploys of each target wait or are being called.
@@ -20,7 +21,7 @@ GROUP BY target, status
 
 -- name: count_attention
 -- How many deploys need a person, by status.
-SELECT status, count(*) AS number FROM deploy
+SELECT status, count(*) AS number FROM deploy INDEXED BY deploy_attention
 WHERE status IN ('failed', 'uncertain') AND overtaken = 0 AND replayed_by IS NULL
 GROUP BY status
 
@@ -33,7 +34,8 @@ SELECT id FROM deploy WHERE status = 'waiting' AND waits = 'approval' ORDER BY i
 SELECT min(at) AS at FROM (
   SELECT at FROM (SELECT received_at AS at FROM delivery WHERE next_at IS NOT NULL
     ORDER BY next_at LIMIT 1) AS oldest_delivery
-  UNION ALL SELECT min(line_at) FROM deploy WHERE status = 'waiting' AND waits IN ('', 'slot')
+  UNION ALL SELECT min(line_at) FROM deploy INDEXED BY deploy_line
+    WHERE status = 'waiting' AND waits IN ('', 'slot')
 ) AS oldest_ones
 
 -- name: target_rows
@@ -50,11 +52,11 @@ SELECT
 
 -- name: count_due
 -- How many deploys that wait for something are due, by what they wait for.
-SELECT waits, count(*) AS number FROM deploy
+SELECT waits, count(*) AS number FROM deploy INDEXED BY deploy_due
 WHERE next_at IS NOT NULL AND next_at <= :now AND status = 'waiting' AND waits <> '' GROUP BY waits
 
 -- name: next_later
 -- When the first deploy is looked at that waits for a time, a person or another deploy.
-SELECT next_at FROM deploy
+SELECT next_at FROM deploy INDEXED BY deploy_due
 WHERE next_at IS NOT NULL AND next_at > :now AND status = 'waiting' AND waits NOT IN ('', 'slot')
 ORDER BY next_at LIMIT 1

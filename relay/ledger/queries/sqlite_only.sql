@@ -45,3 +45,12 @@ SELECT rowid AS id FROM delivery_text WHERE delivery_text MATCH :words AND rowid
 -- name: deploy_ids_of_deliveries
 -- :ids is a JSON list of deliveries.
 SELECT d.id FROM json_each(:ids) j CROSS JOIN deploy d ON d.delivery = j.value
+
+-- name: ledger_bytes
+-- Bytes that the rows of the ledger take, and those of its file.
+SELECT (p.page_count - f.freelist_count) * s.page_size AS used, p.page_count * s.page_size AS file
+FROM pragma_page_count() p, pragma_freelist_count() f, pragma_page_size() s
+
+-- name: delete_delivery_text
+-- Take a message out of the full-text index, which has to be told what it was.
+INSERT INTO delivery_text (delivery_text, rowid, message) VALUES ('delete', :delivery, :message)

@@ -1,4 +1,4 @@
-"""Fixtures: a ledger of one test with a clock of its own, and processes beside it."""
+"""Fixtures: a ledger of one test, and processes beside it."""
 
 from __future__ import annotations
 
@@ -12,13 +12,6 @@ import pytest
 from relay.ledger.ledger import Ledger, prepare
 
 LockUser = Callable[[str], "subprocess.Popen[str]"]
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """A data folder with an empty ledger."""
-    prepare(tmp_path)
-    return tmp_path
 
 
 class Clock:
@@ -37,8 +30,23 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-async def ledger(folder: Path, clock: Clock) -> AsyncIterator[Ledger]:
+async def clocked_ledger(folder: Path, clock: Clock) -> AsyncIterator[Ledger]:
+    """A ledger that goes by the test's clock."""
     opened = Ledger(folder, full_sync=False, clock=clock)
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A data folder with an empty ledger."""
+    prepare(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+async def ledger(folder: Path) -> AsyncIterator[Ledger]:
+    opened = Ledger(folder)
     yield opened
     await opened.close()
 

@@ -133,7 +133,7 @@ class Engine:
             body_hash=hashlib.sha256(webhook.body).digest(),
             received_at=self.now,
             event=event,
-            change=ref_change(event, keeps_id=True, is_closed=not webhook.ref.is_open),
+            change=ref_change(event, keeps_id=True),
             is_wanted=is_wanted,
             conditions=conditions,
         )

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import sqlite3
 from collections.abc import Awaitable, Callable
+from contextlib import closing
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
 from relay.ledger.ledger import Ledger, prepare
@@ -60,13 +63,25 @@ _DEPLOY: dict[str, Any] = {
 }
 
 
+@functools.cache
+def _empty_ledger() -> bytes:
+    """The file of an empty ledger; to make it takes longer than most tests."""
+    with TemporaryDirectory() as folder:
+        prepare(Path(folder))
+        with closing(sqlite3.connect(Path(folder) / FILE)) as connection:
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        return (Path(folder) / FILE).read_bytes()
+
+
 class FilledLedger:
     """A ledger of a test."""
 
     def __init__(self, folder: Path) -> None:
-        prepare(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / FILE).write_bytes(_empty_ledger())
         self.folder = folder
         self.sql = sqlite3.connect(folder / FILE, isolation_level=None)
+        self.sql.execute("PRAGMA synchronous = OFF")
         self.sql.row_factory = sqlite3.Row
         self._calls = 0
 

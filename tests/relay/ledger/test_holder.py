@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import signal
 import sqlite3
@@ -100,7 +101,7 @@ async def test_it_is_ended_though_each_caller_waits_for_a_shorter_time(
                 break
             except LedgerUnavailable:
                 refused += 1
-    assert refused > 1
+    assert refused > 0
     assert process.wait(PATIENCE) == -signal.SIGKILL
     await ledger.close()
 
@@ -170,6 +171,20 @@ def test_another_namespace_or_a_pid_that_was_given_out_again_ends_nothing(
     assert end_if_stopped(file, holder)
     assert process.wait(PATIENCE) == -signal.SIGKILL
     assert not end_if_stopped(file, holder)
+
+
+def test_without_descriptors_of_processes_it_is_ended_by_its_pid(
+    lock: WriteLock, start: LockUser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(pid: int) -> int:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr(os, "pidfd_open", refused)
+    process = start("hold")
+    assert not end_if_stopped(lock._lock, named(lock))
+    stop(process)
+    assert end_if_stopped(lock._lock, named(lock))
+    assert process.wait(PATIENCE) == -signal.SIGKILL
 
 
 def test_a_process_never_ends_itself_or_one_that_runs(lock: WriteLock, start: LockUser) -> None:

@@ -8,11 +8,15 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from relay.events.deploy_life import STATUSES
+from relay.ledger import lists
 from relay.ledger.filters import Filter, branch_patterns, repo_patterns
+from relay.ledger.lists import count, list_records
+from relay.ledger.queries import named_queries
 from relay.ledger.records import DELIVERY_STATUSES, VERDICTS, RecordKind
 from relay.ledger.search import BOUNDS, search
 from relay.ledger.sqlite import SQLiteReader, system_clock
@@ -182,3 +186,91 @@ async def _paged(
         numbers += page
         before = page[-1]
     return numbers
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 4), st.lists(st.integers(0, 3), max_size=12))
+def test_pages_stay_exact_while_rows_are_inserted(size: int, arrivals: list[int]) -> None:
+    """What was there at the first page comes once, in its order; what came since does not."""
+    with TemporaryDirectory() as folder:
+        filled = FilledLedger(Path(folder))
+        there = [filled.delivery(branch="main") for _ in range(9)]
+
+        def read(before: str) -> tuple[list[str], str]:
+            chosen = Filter(branches=branch_patterns(("main",)))
+            page = filled.read(
+                lambda reader: list_records(reader, "delivery", chosen, size, before)
+            )
+            return [record.id for record in page.records], page.next
+
+        ids, place = read("")
+        for number in arrivals:
+            for _ in range(number):
+                filled.delivery(branch="main")
+            if place:
+                more, place = read(place)
+                ids += more
+        while place:
+            more, place = read(place)
+            ids += more
+        filled.close()
+        assert ids == [f"delivery-{number}" for number in reversed(there)]
+
+
+def test_a_place_is_an_id_of_the_list(tmp_path: Path) -> None:
+    filled = FilledLedger(tmp_path)
+
+    with pytest.raises(ValueError, match="'deploy-1' is no delivery after which a list goes on"):
+        filled.read(lambda reader: list_records(reader, "delivery", Filter(), 1, "deploy-1"))
+
+
+@pytest.mark.parametrize("kind", ["delivery", "deploy"])
+def test_a_count_stops(kind: RecordKind, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    filled = FilledLedger(tmp_path)
+    for number in range(6):
+        filled.delivery(branch="main" if number % 2 else "other")
+        filled.deploy(delivery=number + 1)
+
+    def counted(chosen: Filter) -> str:
+        return str(filled.read(lambda reader: count(reader, kind, chosen)))
+
+    monkeypatch.setattr(lists, "MOST_COUNTED", 5)
+    assert counted(Filter()) == "more than 5"
+    assert counted(Filter(branches=branch_patterns(("main",)))) == "3"
+    monkeypatch.setattr(lists, "MOST_COUNTED", 6)
+    assert counted(Filter()) == "6"
+
+
+SORTED = {
+    "deliveries_of_commit",
+    "deploys_of_attention",
+    "deploys_that_ask",
+}
+"""Queries that sort what they read, which is little."""
+
+LISTS = [
+    (name, text)
+    for name, text in named_queries().items()
+    if re.fullmatch(r"(deliveries|deploys|names|last|first)_.*|d[a-z_]*_facts|has_words", name)
+    or name
+    in ("waits", "count_attention", "count_calling", "ends_of_minute", "next_later", "count_due")
+]
+
+
+@pytest.mark.parametrize(("name", "text"), LISTS, ids=[name for name, _ in LISTS])
+def test_no_list_reads_a_whole_table(name: str, text: str, tmp_path: Path) -> None:
+    """Each query of a list goes by an index, or by ids, whatever the ledger holds."""
+    filled = FilledLedger(tmp_path)
+    places = dict.fromkeys(re.findall(r":([a-z_]+)", text), 1)
+
+    plan = [row["detail"] for row in filled.sql.execute(f"EXPLAIN QUERY PLAN {text}", places)]
+
+    scans = [
+        step
+        for step in plan
+        if re.match(r"SCAN (d|v|t|deploy|delivery|target)\b", step) and "USING" not in step
+    ]
+    # The newest of all are the end of the table itself, and no more of it is read than asked for.
+    assert not scans, plan
+    if name not in SORTED:
+        assert not [step for step in plan if "TEMP B-TREE FOR ORDER BY" in step], plan

@@ -1,117 +1,145 @@
-"""What an operator sees first, read from a real server."""
+"""What an operator sees first: how much waits, for what, and what needs a person."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
-import redis
-from rq.job import JobStatus
+import yaml
 
-from config.loading import load
-from config.settings import load_settings
-from relay.overview import Overview, read_overview
-from relay.pace import Minute, minute, minutes, pace_key, success_rate
-from relay.store import asked
-from tests.relay.yard import FAILED, HELD, QUEUE, Yard
-from workers.targets import Overview as Standing
-from workers.targets import overview as standings
+from config.model import Target
+from relay.ledger.filters import Filter
+from relay.ledger.lists import list_records
+from relay.ledger.overview import Overview, read_overview
+from relay.ledger.pace import Minute, Pace, success_rate
+from tests.relay.ledger.filled import AT, FilledLedger
 
+LATER = 4_000_000_000_000_000
+"""A time that is far off, in microseconds."""
 
-def look(yard: Yard) -> Overview:
-    settings = load_settings()
-    known = load(settings.config, secrets_of=()).config.targets
+SECOND = 1_000_000
 
-    def targets() -> list[Standing]:
-        with asked(yard.url) as blocking:
-            return standings(blocking, known, QUEUE)
-
-    return yard.with_redis(lambda connection: read_overview(connection, QUEUE, targets))
+TARGETS = """
+production: {preset: http, url: "https://a.example", rate: 2/1h}
+api: {preset: http, url: "https://b.example"}
+"""
 
 
-def test_an_idle_relay(yard: Yard) -> None:
-    seen = look(yard)
+def targets() -> dict[str, Target]:
+    read: dict[str, object] = yaml.safe_load(TARGETS)
+    return {name: Target.model_validate(one) for name, one in read.items()}
 
-    assert (seen.queued, seen.limited, seen.scheduled, seen.running, seen.dead) == (0, 0, 0, 0, 0)
-    assert seen.oldest_at is None
-    assert seen.workers == []
+
+@pytest.fixture
+def filled(tmp_path: Path) -> FilledLedger:
+    ledger = FilledLedger(tmp_path)
+    ledger.delivery()
+    return ledger
+
+
+def look(filled: FilledLedger, pace: Pace | None = None) -> Overview:
+    kept = pace or Pace()
+    return filled.read(lambda reader: read_overview(reader, targets(), None, kept))
+
+
+def test_an_idle_relay(filled: FilledLedger) -> None:
+    seen = look(filled)
+
+    assert (seen.queued, seen.limited, seen.scheduled, seen.running) == (0, 0, 0, 0)
+    assert (seen.waits, seen.oldest_at, seen.workers) == ({}, None, None)
     assert [(one.name, one.state) for one in seen.targets] == [
         ("production", "ready"),
-        ("preview", "ready"),
         ("api", "ready"),
     ]
-    assert (seen.failed, seen.held, seen.approval, seen.troubled, seen.newest) == (0, 0, 0, [], [])
+    assert (seen.failed, seen.uncertain, seen.approval, seen.breakers) == (0, 0, 0, [])
+    assert (seen.troubled, seen.asking, seen.newest) == ([], [], [])
     assert len(seen.minutes) == 60
     assert success_rate(seen.minutes) is None
 
 
-def test_what_waits_runs_and_needs_a_person(yard: Yard) -> None:
-    before = time.time()
-    yard.receive("a", "b")
-    replayed = yard.end(yard.match("c"), JobStatus.FAILED, FAILED)
-    yard.run("deploys", "replay", replayed.id)
-    failed = yard.end(yard.match("d"), JobStatus.FAILED, FAILED)
-    held = yard.end(yard.match("e"), JobStatus.FAILED, HELD)
-    [lost] = yard.receive("f")
-    yard.end(lost, JobStatus.FAILED, "ValueError: x")
-    yard.match("g", "api", repo="acme/api")
-    waits = yard.match("h", "api", repo="acme/other")
-    # As if the first one had the only slot.
-    yard.store.lrem(f"rq:queue:{QUEUE}", 0, waits.id)
-    yard.store.zrem("rq:rl:target:api:allowed", waits.id)
-    yard.store.zadd("rq:rl:target:api:rate_limited", {waits.id: before - 90})
-    asks = yard.match("i", "preview")
-    yard.store.lrem(f"rq:queue:{QUEUE}", 0, asks.id)
-    yard.store.hset(asks.key, mapping={"status": "scheduled", "waiting": "approval 2030"})
-    yard.store.zadd(f"rq:scheduled:{QUEUE}", {asks.id: time.time() + 60})
-    yard.store.sadd(f"rq:workers:{QUEUE}", "rq:worker:lives", "rq:worker:was-killed")
-    yard.store.hset("rq:worker:lives", "last_heartbeat", "2026-01-01T00:00:00.000000Z")
-    yard.store.sadd("rq:worker:lives:executions", "x:1", "y:2")
-    yard.store.hset("relay:target:production", mapping={"until": time.time() + 60, "opened": 1})
+def test_what_waits_is_told_by_what_it_waits_for(filled: FilledLedger) -> None:
+    filled.delivery(status="queued", received_at=AT + 5 * SECOND)
+    filled.deploy("api", status="waiting", line_at=AT + 3 * SECOND)
+    filled.deploy("api", status="waiting", waits="slot", line_at=AT + 2 * SECOND, next_at=LATER)
+    filled.deploy("api", status="waiting", waits="hours", next_at=LATER)
+    due = filled.deploy("api", status="waiting", waits="retry", next_at=AT)
+    asks = filled.deploy("api", status="waiting", waits="approval", next_at=LATER)
+    called = filled.deploy("api", status="calling", next_at=LATER)
 
-    seen = look(yard)
+    seen = look(filled)
 
-    assert seen.queued == yard.store.llen(f"rq:queue:{QUEUE}") == 4
-    assert (seen.limited, seen.scheduled, seen.dead) == (1, 1, 4)
-    assert (seen.failed, seen.held, seen.unmatched, seen.approval) == (1, 1, 1, 1)
-    assert [record.waits_for for record in seen.asking] == ["approval"]
-    assert {record.id for record in seen.troubled} == {lost.id, held.id, failed.id}
-    assert seen.newest[0].id == asks.id
-    assert waits.id in [record.id for record in seen.newest]
-    assert [(one.name, one.jobs) for one in seen.workers] == [("lives", 2)]
-    assert seen.oldest_at == pytest.approx(before - 90)
-    states = {one.name: one for one in seen.targets}
-    assert states["production"].breaker == "open"
-    assert (states["api"].calling, states["api"].waiting) == (1, 1)
-    assert states["preview"].waiting == 1
+    # What is due is a worker's, whatever it waited for.
+    assert (seen.queued, seen.limited, seen.scheduled, seen.running) == (3, 1, 2, 1)
+    assert seen.waits == {"": 1, "slot": 1, "hours": 1, "retry": 1, "approval": 1}
+    assert seen.oldest_at == AT / SECOND + 2
+    assert [record.id for record in seen.asking] == [f"deploy-{asks}"]
+    assert seen.approval == 1
+    assert [record.id for record in seen.newest][:3] == [
+        f"deploy-{called}",
+        f"deploy-{asks}",
+        f"deploy-{due}",
+    ]
+    [production, api] = seen.targets
+    assert (production.calling, production.waiting) == (0, 0)
+    assert (api.calling, api.waiting) == (1, 5)
 
 
-def test_new_deliveries_are_counted_and_repeated_ones_are_not(
-    yard: Yard, store: redis.Redis
-) -> None:
-    yard.receive("a", "b")
-    yard.receive("b")
+def test_attention_is_what_no_success_overtook_and_nobody_replayed(filled: FilledLedger) -> None:
+    failed = filled.deploy(status="failed")
+    uncertain = filled.deploy(status="uncertain")
+    filled.deploy(status="failed", overtaken=1)
+    filled.deploy(status="uncertain", replayed_by=9)
+    filled.deploy(status="dismissed")
+    filled.deploy(status="cancelled")
 
-    assert sum(one.deliveries for one in look(yard).minutes) == 2
-    [key] = store.keys("relay:pace:*")
-    assert 0 < store.ttl(key) <= 7_200
+    seen = look(filled)
 
-
-def test_deliveries_are_stored_though_they_cannot_be_counted(yard: Yard) -> None:
-    now = time.time()
-    for at in (now, now + 60):
-        yard.store.set(pace_key(at), "no hash")
-
-    [job] = yard.receive("a")
-
-    assert job.get_status() == JobStatus.QUEUED
+    needed = [f"deploy-{uncertain}", f"deploy-{failed}"]
+    assert (seen.failed, seen.uncertain) == (1, 1)
+    assert [record.id for record in seen.troubled] == needed
+    page = filled.read(lambda reader: list_records(reader, "deploy", Filter(attention=True), 9))
+    assert [record.id for record in page.records] == needed
 
 
-def test_minutes_are_those_before_the_running_one() -> None:
-    assert minutes(185, 3) == [60, 120, 180]
-    fields: Mapping[bytes, bytes] = {b"deliveries": b"4", b"succeeded": b"3", b"held": b"1"}
-    known = minute(180, fields)
-    assert known == Minute(at=180, deliveries=4, succeeded=3, held=1)
-    assert known.deploys == 4
-    assert success_rate([known, Minute(at=240)]) == 0.75
+def test_targets_say_how_they_stand(filled: FilledLedger) -> None:
+    now = look(filled).at
+    filled.target("production", open_until=round((now + 60) * SECOND), opened=1)
+    filled.target("api", paused_at=AT, paused_by="ada")
+
+    [production, api] = look(filled).targets
+
+    assert (production.breaker, production.paused) == ("open", False)
+    assert production.until
+    assert (api.breaker, api.paused) == ("closed", True)
+    assert api.state == "paused since 2023-11-14T22:13:20Z"
+    assert look(filled).breakers == ["production"]
+    filled.target("production", open_until=0)
+    for call in ("1", "2"):
+        at = round(now * SECOND)
+        filled.insert("rate_call", subject="production", at=at, call=call)
+    assert look(filled).targets[0].state.startswith("its rate is used up until ")
+
+
+def test_minutes_count_what_came_and_how_deploys_ended(filled: FilledLedger) -> None:
+    pace = Pace()
+    begin = look(filled).minutes[-1].at
+    minute = begin * SECOND
+    before = minute - 120 * SECOND
+    for _ in range(4):
+        filled.delivery(received_at=minute)
+    filled.delivery(received_at=before)
+    for status in ("succeeded", "succeeded", "succeeded", "uncertain", "superseded", "cancelled"):
+        filled.deploy(status=status, ended_at=minute)
+    filled.deploy(status="failed", ended_at=before)
+
+    minutes = {one.at: one for one in look(filled, pace).minutes}
+
+    assert minutes[begin] == Minute(at=begin, deliveries=4, succeeded=3, uncertain=1)
+    assert minutes[begin].deploys == 4
+    assert minutes[begin - 120] == Minute(at=begin - 120, deliveries=1, failed=1)
+    assert success_rate(list(minutes.values())) == 0.6
+    # What is over is not counted again.
+    filled.delivery(received_at=before)
+    again = {one.at: one for one in look(filled, pace).minutes}
+    assert again[begin - 120].deliveries == 1
+    assert {one.at: one for one in look(filled).minutes}[begin - 120].deliveries == 2

@@ -228,6 +228,8 @@ CREATE TABLE attempt (
   PRIMARY KEY (deploy, number)
 ) STRICT, WITHOUT ROWID;
 
+CREATE INDEX attempt_exchange ON attempt (deploy, number) WHERE exchange IS NOT NULL;
+
 -- What is live on each ref of each target.
 CREATE TABLE live (
   target INTEGER NOT NULL REFERENCES target,
