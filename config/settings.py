@@ -21,7 +21,7 @@ _MEBIBYTE = 1024 * 1024
 Seconds = Annotated[float, BeforeValidator(parse_duration), Field(gt=0)]
 
 Lifetime = Annotated[float, BeforeValidator(parse_duration), Field(ge=1, le=LONGEST)]
-"""Seconds for which Redis remembers something; Redis counts in whole ones here."""
+"""Seconds for which something is kept."""
 
 
 def _listed(value: object) -> object:
@@ -80,13 +80,9 @@ class Settings(BaseSettings):
     redis_url: Annotated[SecretStr, AfterValidator(_redis_url)] | None = None
     """redis://, rediss://, unix:// or redis+sentinel:// URL; left out: the server that `up` runs in
     data_dir."""
-    redis_replicas: Annotated[int, Field(ge=0, le=16)] = 0
-    """Replicas that must have a delivery before it is acknowledged, a note before its call."""
     data_dir: Path = Path("relay-data")
     """Where the ledger is, the embedded server's socket, and what the processes have counted; on a
     local disk."""
-    embedded_fsync: Literal["everysec", "always"] = "everysec"
-    """When the embedded server syncs to disk: a power cut can cost the last second, or nothing."""
     ledger_fsync: Literal["full", "normal"] = "full"
     """When the receiver's commits are on the disk: full, before the sender is answered; normal,
     with the next commit of a worker or the system's next sync, so that a power cut can cost
@@ -95,13 +91,6 @@ class Settings(BaseSettings):
     """Name of the RQ queue."""
     jobs_in_flight: Annotated[int, Field(ge=1, le=10_000)] = 200
     """Jobs that one worker runs at a time."""
-    duplicate_window: Lifetime = 259_200
-    """Seconds in which a delivery that comes again is recognised."""
-    history: Annotated[int, Field(ge=0, le=10_000_000)] = 20_000
-    """Deliveries that ended well, and as many deploys, of which all is kept: the latest. Of older
-    ones only what recognises a duplicate and what lists tell is."""
-    dead_letter_ttl: Lifetime = 31_536_000
-    """Seconds a failed job stays in RQ's failed registry."""
     max_body: Annotated[int, Field(gt=0)] = 25 * _MEBIBYTE
     """Bytes of a webhook body at most."""
     bodies_in_memory: Annotated[int, Field(gt=0)] = 256 * _MEBIBYTE

@@ -51,7 +51,7 @@ def find_server() -> str:
     )
 
 
-def server_command(socket: Path, fsync: Literal["everysec", "always"]) -> list[str]:
+def server_command(socket: Path, fsync: Literal["everysec", "always"] = "everysec") -> list[str]:
     """The command line of the server; its data lies beside its socket."""
     if len(os.fsencode(socket)) > MAX_SOCKET_PATH:
         raise NoEmbeddedServer(

@@ -54,9 +54,7 @@ class Rule(NamedTuple):
 
 DELIVERIES = "deploy_relay_deliveries_total"
 REJECTED = "deploy_relay_deliveries_rejected_total"
-SPOOLED = "deploy_relay_deliveries_spooled_total"
-FORWARDED = "deploy_relay_deliveries_forwarded_total"
-SPOOLED_SECONDS = "deploy_relay_delivery_spooled_seconds"
+UNCERTAIN_ORDERS = "deploy_relay_uncertain_orders_total"
 INTAKE_SECONDS = "deploy_relay_intake_seconds"
 INTAKE_BATCH = "deploy_relay_intake_batch_deliveries"
 DEPLOYS = "deploy_relay_deploys_total"
@@ -73,14 +71,11 @@ LOST = "deploy_relay_runs_lost_total"
 REPLAYED = "deploy_relay_replays_total"
 RELOADS = "deploy_relay_config_reloads_total"
 REFUSED = "deploy_relay_config_refused_total"
-DEGRADED = "deploy_relay_receiver_degraded_total"
 
 METRICS: dict[str, Metric] = {
     DELIVERIES: Metric("Verified deliveries by what became of them.", ("source", "outcome")),
     REJECTED: Metric("Requests answered 4xx or 5xx.", ("status",)),
-    SPOOLED: Metric("Deliveries that the spool took while Redis took none.", ("source",)),
-    FORWARDED: Metric("Deliveries that went from the spool to Redis.", ("source", "verdict")),
-    SPOOLED_SECONDS: Metric("From received to forwarded, of spooled deliveries.", (), LONG),
+    UNCERTAIN_ORDERS: Metric("Deliveries of which the order is uncertain.", ("source",)),
     INTAKE_SECONDS: Metric("From a verified delivery to its being stored and audited.", (), QUICK),
     INTAKE_BATCH: Metric("Deliveries stored together.", (), SIZES),
     DEPLOYS: Metric("Deploys by what became of them.", ("target", "outcome")),
@@ -97,7 +92,6 @@ METRICS: dict[str, Metric] = {
     REPLAYED: Metric("Replays that started.", ("kind",)),
     RELOADS: Metric("Times that relay.yaml was read again.", ("process",)),
     REFUSED: Metric("Times that a changed relay.yaml was refused.", ("process",)),
-    DEGRADED: Metric("Times that a receiver began to spool.", ()),
 }
 
 _TARGET, _SOURCE, _PROCESS = ("target",), ("source",), ("process",)
@@ -105,14 +99,9 @@ _TARGET, _SOURCE, _PROCESS = ("target",), ("source",), ("process",)
 RULES: dict[str, tuple[Rule, ...]] = {
     **{
         f"delivery.{outcome}": (Rule(DELIVERIES, _SOURCE, (outcome,)),)
-        for outcome in ("queued", "duplicate", "ignored", "cancelled", "failed")
+        for outcome in ("queued", "duplicate", "ignored", "late", "cancelled", "failed")
     },
     "delivery.rejected": (Rule(REJECTED, ("status",)),),
-    "delivery.spooled": (Rule(SPOOLED, _SOURCE),),
-    "delivery.forwarded": (
-        Rule(FORWARDED, ("source", "verdict")),
-        Rule(SPOOLED_SECONDS, value="seconds"),
-    ),
     **{
         f"deploy.{outcome}": (Rule(DEPLOYS, _TARGET, (outcome,)),)
         for outcome in ("queued", "duplicate", "superseded", "cancelled", "succeeded", "failed")
@@ -125,7 +114,6 @@ RULES: dict[str, tuple[Rule, ...]] = {
     "target.held": (Rule(HELD, _TARGET),),
     "config.reloaded": (Rule(RELOADS, _PROCESS),),
     "config.refused": (Rule(REFUSED, _PROCESS),),
-    "receiver.degraded": (Rule(DEGRADED),),
     **{
         f"{kind}.{how}": (Rule(LOST, (), (kind, how)),)
         for kind in ("delivery", "deploy")
@@ -171,6 +159,8 @@ class Tally:
                     self._count(key + rule.words)
                 elif rule.value in fields:
                     self.observe(fields[rule.value], *key)
+            if event.startswith("delivery.") and fields.get("uncertain"):
+                self._count((UNCERTAIN_ORDERS, str(fields["source"])))
             if event in _CALL_ENDS and "ms" in fields:
                 self._called(event, fields)
         except Exception:

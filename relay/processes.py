@@ -115,7 +115,7 @@ async def _start_server(settings: Settings, supervisor: Supervisor, stop: asynci
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     if await in_use(path):
         raise NoEmbeddedServer(f"another relay already uses {path.parent}")
-    await supervisor.start("redis", server_command(path, settings.embedded_fsync))
+    await supervisor.start("redis", server_command(path))
     waiting = asyncio.ensure_future(wait_until_ready(path))
     watching = asyncio.ensure_future(supervisor.wait())
     stopping = asyncio.ensure_future(stop.wait())

@@ -1,4 +1,4 @@
-"""Templates to pages. What they are given is escaped, whoever chose it."""
+"""Fills templates. Every value is escaped."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ _templates = Environment(
 _templates.filters |= {
     "clock": words.clock,
     "moment": words.moment,
+    "relative": words.relative,
     "shape": words.shape,
     "branch": words.branch,
     "place": words.place,

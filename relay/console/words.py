@@ -50,18 +50,22 @@ CHECK_PLATFORM = (
 
 _WAITS: Mapping[WaitReason | Literal[""], str] = {
     "": "Waits for a worker.",
-    "retry": "Its call did not succeed and is made again at",
-    "approval": "Waits for an operator to approve it. Without an approval it fails at",
+    "retry": "Its call did not succeed. It is made again",
+    "approval": "Waits for an operator to approve it. Without an approval it fails",
     "paused": "Waits because its target is paused.",
-    "hours": "Waits for its target's hours, until",
-    "platform": "Waits because the platform asked not to be called, until",
-    "breaker": "Waits because its target's circuit breaker is open, until",
+    "hours": "Waits for its target's hours. They begin",
+    "platform": "Waits because the platform asked not to be called. The next call is made",
+    "breaker": "Waits because its target's circuit breaker is open. A call is tried",
     "probe": "Waits for the result of the probe: another deploy tests its target.",
-    "debounce": "Waits for a newer one, until",
+    "debounce": "Waits for a newer one. Without one it is called",
     "order": "Waits for an older deploy of its target and branch.",
     "slot": "Waits for a slot at its target.",
-    "rate": "Waits because its target's rate is used up, until",
+    "rate": "Waits because its target's rate is used up. It is called",
 }
+
+_UNITS = (("d", 86_400, 172_800), ("h", 3_600, 3_600), ("min", 60, 60), ("s", 1, 0))
+"""Units of length, their seconds, and from how many on they are used; static/console.js has the
+same."""
 
 _UNKNOWN = Stage("unknown")
 
@@ -71,6 +75,7 @@ class Line(NamedTuple):
 
     text: str
     at: str = ""
+    """The page shows it as "3 min ago" or "in 5 min"."""
     is_bad: bool = False
 
 
@@ -81,6 +86,20 @@ def clock(at: str, now: datetime | None = None) -> str:
         return at
     today = (now or datetime.now(UTC)).date()
     return f"{moment_:%H:%M:%S}" if moment_.date() == today else f"{moment_:%d %b %H:%M}"
+
+
+def relative(at: str, now: datetime | None = None) -> str:
+    """Return a time as people say it: "3 min ago", "in 2 h"."""
+    moment_ = _read(at)
+    if moment_ is None:
+        return at
+    seconds = ((now or datetime.now(UTC)) - moment_).total_seconds()
+    length = next(
+        f"{int(abs(seconds) // size)} {unit}"
+        for unit, size, least in _UNITS
+        if abs(seconds) >= least
+    )
+    return f"{length} ago" if seconds >= 0 else f"in {length}"
 
 
 def moment(at: str) -> str:
@@ -215,7 +234,7 @@ def _standing(record: Record) -> list[Line]:
     told = {
         "calling": "It is being called.",
         "accepted": "The platform accepted the call. The relay follows the deployment.",
-        "succeeded": "The platform accepted it at",
+        "succeeded": "The platform accepted it",
         "unknown": "The relay followed the deployment and saw no end of it.",
     }
     text = reason or told.get(status, "")

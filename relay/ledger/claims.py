@@ -303,6 +303,8 @@ def _deploy(row: Row) -> Deploy:
     return Deploy(
         line=deploy_line(row),
         event=decode_event(row["event"]),
+        target_number=row["target"],
+        ref_number=row["ref"],
         status=row["status"],
         received_at=seconds(row["received_at"]),
         trace=row["trace"],

@@ -25,7 +25,9 @@ from relay.ledger.history_rows import (
     HistoryRow,
     action_row,
     delivery_row,
+    delivery_statuses,
     end_row,
+    end_statuses,
     queued_row,
 )
 from relay.ledger.lists import list_numbers
@@ -35,12 +37,14 @@ from relay.ledger.transaction import Reader, Row
 
 __all__ = ["HistoryFilter", "HistoryPage", "HistoryRow", "read_history"]
 
-CHUNK = 500
-"""Rows that are read of a stream at a time."""
+CHUNK = 100
+"""Rows that are read of a stream at first; each time after that twice as many."""
 
-FEW = 500
-"""Deliveries or deploys whose rows are read by their ids. A search that fits more of them is found
-sooner by walking the streams."""
+LARGEST_CHUNK = 4_000
+
+FEW = 2_500
+"""Ends that are read by the ids of their deploys and sorted. Where a search fits more of them, its
+next ones are found sooner by walking all ends in the order of time."""
 
 _LAST = 10**18 - 1
 """No id and no time in microseconds is as large."""
@@ -141,70 +145,108 @@ def _cursor(keys: Sequence[_Key]) -> str:
 
 async def _streams(reader: Reader, chosen: HistoryFilter, starts: Sequence[_Key]) -> list[_Stream]:
     """Return the four streams; one that cannot have what is looked for is empty."""
+    deliveries, queued, ends, actions = starts
+    if chosen.deliveries or chosen.deploys:
+        events = await _events_of(reader, *_numbers(chosen))
+        return [_kept(some, start) for some, start in zip(events, starts, strict=True)]
     only_people = bool(chosen.by)
-    wanted = [
-        any(chosen.wants_event(event) for event in events) and (not only_people or is_action)
-        for events, is_action in (
-            (DELIVERY_EVENTS, False),
-            (QUEUED_EVENTS, False),
-            (END_EVENTS, False),
-            (ACTION_EVENTS, True),
-        )
-    ]
-    few = (
-        None
-        if only_people
-        else await _few(reader, chosen, ends_only=wanted == [False, False, True, False])
-    )
-    if few is not None:
-        kept = [
-            _kept(events, start) if is_wanted else _nothing()
-            for events, start, is_wanted in zip(few, starts, wanted, strict=True)
-        ]
-        return list(kept)
-    walked = (_deliveries, _queued, _ends, _actions)
+    has_deliveries = _wants(chosen, DELIVERY_EVENTS) and not (only_people or chosen.targets)
+    has_queued = _wants(chosen, QUEUED_EVENTS) and not only_people
+    has_ends = _wants(chosen, END_EVENTS) and not only_people
     return [
-        walk(reader, chosen, start) if is_wanted else _nothing()
-        for walk, start, is_wanted in zip(walked, starts, wanted, strict=True)
+        _deliveries(reader, chosen, deliveries) if has_deliveries else _nothing(),
+        _queued(reader, chosen, queued) if has_queued else _nothing(),
+        await _ends(reader, chosen, ends) if has_ends else _nothing(),
+        _actions(reader, chosen, actions) if _wants(chosen, ACTION_EVENTS) else _nothing(),
     ]
+
+
+def _wants(chosen: HistoryFilter, events: Sequence[str]) -> bool:
+    return any(chosen.wants_event(event) for event in events)
 
 
 async def _deliveries(reader: Reader, chosen: HistoryFilter, start: _Key) -> _Stream:
-    before = await _before(reader, "history_delivery_below", chosen, start)
-    while rows := await reader.rows("history_deliveries", {"before": before, "most": CHUNK}):
-        for row in rows:
+    looked_for = msgspec.structs.replace(_filter(chosen), statuses=delivery_statuses(chosen))
+    if [event for event in DELIVERY_EVENTS if chosen.wants_event(event)] == ["delivery.late"]:
+        looked_for = msgspec.structs.replace(looked_for, verdicts=frozenset({"late"}))
+    async for number in _found(reader, "delivery", looked_for, start):
+        row = await reader.row("history_delivery", {"id": number})
+        if row is not None:
             yield _delivery_event(row)
-        before = rows[-1]["id"]
 
 
 async def _queued(reader: Reader, chosen: HistoryFilter, start: _Key) -> _Stream:
-    before = await _before(reader, "history_deploy_below", chosen, start)
-    while rows := await reader.rows("history_deploys", {"before": before, "most": CHUNK}):
-        for row in rows:
+    async for number in _found(reader, "deploy", _filter(chosen), start):
+        row = await reader.row("history_deploy", {"id": number})
+        if row is not None:
             yield _queued_event(row)
-        before = rows[-1]["id"]
+
+
+async def _found(
+    reader: Reader, kind: RecordKind, looked_for: Filter, start: _Key
+) -> AsyncIterator[int]:
+    """Yield the numbers of deliveries or deploys that fit: their ids are given out in the order of
+    time, so a list of them is in the order of the stream."""
+    before, chunk = start.id, CHUNK
+    while numbers := await list_numbers(reader, kind, looked_for, chunk, public_id(kind, before)):
+        for number in numbers:
+            yield number
+        before, chunk = numbers[-1], min(2 * chunk, LARGEST_CHUNK)
+
+
+def _filter(chosen: HistoryFilter) -> Filter:
+    return Filter(
+        repos=chosen.repos,
+        sources=chosen.sources,
+        targets=chosen.targets,
+        sha=chosen.sha,
+        since=chosen.since,
+        until=chosen.until,
+    )
 
 
 async def _ends(reader: Reader, chosen: HistoryFilter, start: _Key) -> _Stream:
-    key = start
-    if chosen.until:
-        key = min(key, _Key(microseconds(chosen.until), 0))
-    while True:
-        place = {"at": key.at, "before": key.id, "most": CHUNK}
-        rows = await reader.rows("history_ends", place)
-        if not rows:
-            return
+    statuses = end_statuses(chosen)
+    looked_for = msgspec.structs.replace(_filter(chosen), statuses=statuses, since=0, until=0)
+    if looked_for != Filter():
+        numbers = await list_numbers(reader, "deploy", looked_for, FEW + 1)
+        if len(numbers) <= FEW:
+            _, _, ends, _ = await _events_of(reader, [], numbers, with_actions=False)
+            return _kept(ends, start)
+    return _walk_ends(reader, chosen, statuses, start)
+
+
+async def _walk_ends(
+    reader: Reader, chosen: HistoryFilter, statuses: frozenset[str], start: _Key
+) -> _Stream:
+    """Walk all ends, and read only those whole that may be looked for."""
+    targets = set()
+    for name in chosen.targets:
+        row = await reader.row("target_by_name", {"name": name})
+        targets.add(row["id"] if row is not None else 0)
+    until = _Key(microseconds(chosen.until), 0) if chosen.until else start
+    key, chunk = min(start, until), CHUNK
+    while rows := await reader.rows(
+        "history_ends", {"at": key.at, "before": key.id, "most": chunk}
+    ):
         for row in rows:
             key = _Key(row["at"], row["id"])
-            yield _Event(key, row["at"], end_row(row, row["at"]))
+            may_fit = (
+                (not statuses or row["status"] in statuses)
+                and (not targets or row["target"] in targets)
+                and (chosen.repos is None or chosen.repos.matches(row["repo"]))
+            )
+            whole = await reader.row("history_deploy", {"id": key.id}) if may_fit else None
+            yield _Event(key, key.at, end_row(whole, key.at) if whole is not None else None)
+        chunk = min(2 * chunk, LARGEST_CHUNK)
 
 
 async def _actions(reader: Reader, chosen: HistoryFilter, start: _Key) -> _Stream:
-    before = await _before(reader, "history_action_below", chosen, start)
-    while rows := await reader.rows("history_actions", {"before": before, "most": CHUNK}):
+    before, chunk = await _before(reader, chosen, start), CHUNK
+    while rows := await reader.rows("history_actions", {"before": before, "most": chunk}):
         for row in rows:
             yield await _action_event(reader, row)
-        before = rows[-1]["id"]
+        before, chunk = rows[-1]["id"], min(2 * chunk, LARGEST_CHUNK)
 
 
 async def _kept(events: Sequence[_Event], start: _Key) -> _Stream:
@@ -219,55 +261,22 @@ async def _nothing() -> _Stream:
         yield event
 
 
-async def _before(reader: Reader, query: str, chosen: HistoryFilter, start: _Key) -> int:
-    """Return the id below which a stream is read: ids are given out in the order of time, so the
+async def _before(reader: Reader, chosen: HistoryFilter, start: _Key) -> int:
+    """Return the id below which actions are read: ids are given out in the order of time, so the
     first one that is not later than ``until`` is found by halving."""
     if not chosen.until:
         return start.id
     until = microseconds(chosen.until)
-    low, row = 0, await reader.row(query, {"id": start.id - 1})
+    low, row = 0, await reader.row("history_action_below", {"id": start.id - 1})
     high = row["id"] if row is not None else 0
     while low < high:
         middle = (low + high + 1) // 2
-        row = await reader.row(query, {"id": middle})
+        row = await reader.row("history_action_below", {"id": middle})
         if row is None or row["at"] < until:
             low = middle
         else:
             high = row["id"] - 1
     return low + 1
-
-
-async def _few(
-    reader: Reader, chosen: HistoryFilter, *, ends_only: bool
-) -> list[list[_Event]] | None:
-    """Return the events of each stream where a search fits few deliveries or deploys; None where
-    it fits many, or all."""
-    statuses: frozenset[str] = frozenset()
-    if ends_only and chosen.events is not None:
-        known = (event.removeprefix("deploy.") for event in END_EVENTS)
-        statuses = frozenset(name for name in known if chosen.wants_event(f"deploy.{name}"))
-        if statuses & {"failed", "uncertain"}:
-            statuses |= {"dismissed"}
-    names = [("delivery", chosen.deliveries), ("deploy", chosen.deploys)]
-    has_ids = any(ids for _, ids in names)
-    if not (has_ids or chosen.repos or chosen.sources or chosen.targets or chosen.sha or statuses):
-        return None
-    deliveries, deploys = _numbers(chosen)
-    if not has_ids:
-        by_deploy = bool(chosen.targets or statuses)
-        looked_for = Filter(
-            repos=chosen.repos,
-            sources=chosen.sources,
-            targets=chosen.targets,
-            sha=chosen.sha,
-            statuses=statuses,
-        )
-        kind: RecordKind = "deploy" if by_deploy else "delivery"
-        numbers = await list_numbers(reader, kind, looked_for, FEW + 1)
-        if len(numbers) > FEW:
-            return None
-        deliveries, deploys = ([], numbers) if by_deploy else (numbers, [])
-    return await _events_of(reader, deliveries, deploys, chosen.targets)
 
 
 def _numbers(chosen: HistoryFilter) -> tuple[list[int], list[int]]:
@@ -277,8 +286,9 @@ def _numbers(chosen: HistoryFilter) -> tuple[list[int], list[int]]:
 
 
 async def _events_of(
-    reader: Reader, deliveries: Sequence[int], deploys: Sequence[int], targets: frozenset[str]
+    reader: Reader, deliveries: Sequence[int], deploys: Sequence[int], *, with_actions: bool = True
 ) -> list[list[_Event]]:
+    """Return the events of each stream that are about these."""
     received: list[_Event] = []
     queued: list[_Event] = []
     ends: list[_Event] = []
@@ -299,9 +309,8 @@ async def _events_of(
         if row["ended_at"] is not None:
             at = row["ended_at"]
             ends.append(_Event(_Key(at, number), at, end_row(row, at)))
-        actions += await _actions_on(reader, public_id("deploy", number))
-    for name in targets:
-        actions += await _actions_on(reader, name)
+        if with_actions:
+            actions += await _actions_on(reader, public_id("deploy", number))
     return [received, queued, ends, actions]
 
 

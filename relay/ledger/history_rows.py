@@ -13,10 +13,7 @@ from relay.ledger.records import iso
 from relay.ledger.rows import seconds
 from relay.ledger.transaction import Row
 
-DELIVERY_EVENTS = (
-    *("delivery.queued", "delivery.ignored", "delivery.late"),
-    *("delivery.duplicate", "delivery.replayed"),
-)
+DELIVERY_EVENTS = ("delivery.queued", "delivery.ignored", "delivery.late", "delivery.duplicate")
 QUEUED_EVENTS = ("deploy.queued",)
 END_EVENTS = tuple(f"deploy.{status}" for status in STATUSES)
 ACTION_EVENTS = (
@@ -98,13 +95,34 @@ class HistoryFilter(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
+def delivery_statuses(chosen: HistoryFilter) -> frozenset[str]:
+    """Return which statuses deliveries have whose events are looked for; none where all may be."""
+    of_event = {
+        "delivery.queued": ("queued", "routed"),
+        "delivery.ignored": ("ignored",),
+        "delivery.late": ("ignored",),
+        "delivery.duplicate": ("duplicate",),
+    }
+    wanted = [event for event in DELIVERY_EVENTS if chosen.wants_event(event)]
+    if len(wanted) == len(DELIVERY_EVENTS):
+        return frozenset()
+    return frozenset(status for event in wanted for status in of_event[event])
+
+
+def end_statuses(chosen: HistoryFilter) -> frozenset[str]:
+    """Return which statuses deploys have whose ends are looked for; none where all may be."""
+    wanted = {status for status in STATUSES if chosen.wants_event(f"deploy.{status}")}
+    if len(wanted) == len(STATUSES):
+        return frozenset()
+    # A dismissed one had failed or was uncertain before.
+    return frozenset(wanted | {"dismissed"} if wanted & {"failed", "uncertain"} else wanted)
+
+
 def delivery_row(row: Row) -> HistoryRow:
     """Return a row of ``history_deliveries``."""
     event = "queued" if row["status"] in ("queued", "routed") else row["status"]
     if row["verdict"] == "late" and event == "ignored":
         event = "late"
-    if row["replay_of"] is not None:
-        event = "replayed"
     return HistoryRow(
         at=iso(row["at"]),
         event=f"delivery.{event}",

@@ -92,6 +92,8 @@ class Deploy(msgspec.Struct, frozen=True, kw_only=True):
 
     line: DeployLine
     event: Event
+    target_number: int
+    ref_number: int
     status: Status
     received_at: float
     """Seconds since the Unix epoch, as all times here."""

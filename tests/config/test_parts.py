@@ -110,12 +110,12 @@ def test_schema_knows_presets_and_their_options() -> None:
 
 def test_settings_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RELAY_REDIS_URL", "redis://:very-secret@host/0")
-    monkeypatch.setenv("RELAY_DUPLICATE_WINDOW", "2h")
+    monkeypatch.setenv("RELAY_BODY_TIMEOUT", "2m")
 
     settings = load_settings(port=1)
 
     assert settings.port == 1
-    assert settings.duplicate_window == 7200
+    assert settings.body_timeout == 120
     assert settings.redis_address() == "redis://:very-secret@host/0"
     assert "very-secret" not in repr(settings)
 

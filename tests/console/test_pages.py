@@ -152,7 +152,7 @@ async def test_timeline_of_a_webhook(desk: Desk) -> None:
     assert [text.index(word) for word in order] == sorted(text.index(word) for word in order)
     assert "everything : all conditions hold" in text
     assert "repo acme/web does not match acme/api" in text
-    assert "The platform accepted it at" in text
+    assert "The platform accepted it" in text
     assert "It is live." in text
     assert f'href="/deploys/{deploy}"' in html
     assert "Change it" in html
@@ -267,7 +267,7 @@ async def test_attempts_show_request_and_answer(desk: Desk) -> None:
         assert "Authorization: ****" in html
         assert "Retry-After: 2" in html
         assert "&lt;script&gt;alert(1)&lt;/script&gt;</pre>" in html
-        assert "Its call did not succeed and is made again at" in html
+        assert "Its call did not succeed. It is made again" in html
 
 
 async def test_lists_are_searched(desk: Desk) -> None:

@@ -32,6 +32,7 @@ from relay.console.words import (
     note,
     place,
     relations,
+    relative,
     shown_status,
     standing,
 )
@@ -41,7 +42,8 @@ from relay.ledger.details import ActionRecord, Details
 from relay.ledger.history import HistoryRow
 from relay.ledger.overview import Overview, TargetSeen, WorkerSeen
 from relay.ledger.pace import Minute
-from relay.ledger.records import DELIVERY_STATUSES, Record, RecordKind
+from relay.ledger.records import DELIVERY_STATUSES, Record, RecordKind, iso
+from relay.ledger.rows import microseconds
 
 NOW = datetime(2026, 11, 25, 12, 30, tzinfo=UTC)
 AT = "2026-11-25T12:00:01.500000Z"
@@ -75,6 +77,25 @@ def record(status: str = "succeeded", **fields: object) -> Record:
 )
 def test_times(at: str, short: str) -> None:
     assert clock(at, NOW) == short
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        (0, "0 s ago"),
+        (59, "59 s ago"),
+        (60, "1 min ago"),
+        (3_599, "59 min ago"),
+        (7_200, "2 h ago"),
+        (172_799, "47 h ago"),
+        (172_800, "2 d ago"),
+        (-61, "in 1 min"),
+        (-90_000, "in 25 h"),
+    ],
+)
+def test_relative_times(seconds: int, said: str) -> None:
+    assert relative(iso(microseconds(NOW.timestamp() - seconds)), NOW) == said
+    assert relative("soon", NOW) == "soon"
 
 
 def test_whole_times() -> None:
@@ -163,8 +184,9 @@ def test_what_is_overtaken_and_what_is_live_is_said() -> None:
 def test_what_a_deploy_waits_for_is_a_sentence_with_its_time(reason: str) -> None:
     line, *others = standing(record("waiting", waits_for=reason, waits_until=AT))
 
-    assert line.text.startswith(("Waits", "Its call did not succeed"))
-    assert line.text.endswith(".") or line.text.rpartition(" ")[2] in ("until", "at")
+    assert line.text.startswith(("Waits", "Its call did not succeed."))
+    # What tells no time ends by itself; "is called in 5 min" ends with the time.
+    assert line.text.endswith((".", "begin", "called", "again", "fails", "made", "tried"))
     assert line.at == AT
     assert others == []
 

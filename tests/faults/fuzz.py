@@ -27,12 +27,13 @@ from pathlib import Path
 from multidict import CIMultiDict
 
 from relay.errors import Malformed, Unauthorized
-from relay.events.event import MAX_EVENT, Delivery, Ignored, Push
-from relay.packing import pack
+from relay.events.event import MAX_EVENT, Ignored, Push
+from relay.events.ref_change import ref_change, repository_key
+from relay.ledger.rows import decode_event, encode_event
 from relay.providers import DIALECTS
 from relay.providers.dialect import Dialect
 from relay.samples import sample
-from tests.harness import COMMAND, start_server
+from tests.harness import COMMAND, ledger_rows, start_server
 
 SECRET = "fuzz-secret-0123456789"
 KINDS = ("push", "tag", "pull_request")
@@ -145,8 +146,12 @@ def _parsed(dialect: Dialect, headers: CIMultiDict[str], body: bytes) -> str:
         return "malformed"
     if isinstance(event, Ignored):
         return "ignored"
-    assert len(pack([event.repo, event.ref, event.sha])) < MAX_EVENT
-    assert Delivery(id="d", source="s", received_at=0, event=event).event is event
+    kept = encode_event(event)
+    # Longer ones are refused where they are read; no mutation makes one.
+    assert len(kept) < MAX_EVENT
+    assert decode_event(kept) == event
+    assert repository_key(event, "server")
+    assert ref_change(event, keeps_id=dialect.keeps_delivery_id).name
     return "push" if isinstance(event, Push) else "pull request"
 
 
@@ -156,6 +161,8 @@ class Answers:
 
     statuses: Counter[int] = field(default_factory=Counter)
     grown: int = 0
+    kept: int = 0
+    """Deliveries in the ledger that are to be routed."""
     unsigned_accepted: int = 0
     diagnostics: str = ""
 
@@ -207,6 +214,10 @@ async def fuzz_endpoint(requests: int, seed: int) -> Answers:
             server.terminate()
             server.wait()
         await reading
+        [row] = ledger_rows(
+            folder / "data", "SELECT count(*) AS kept FROM delivery WHERE status = 'queued'"
+        )
+        answers.kept = row["kept"]
         answers.diagnostics = (folder / "stderr").read_text(errors="replace")
     return answers
 
@@ -262,6 +273,8 @@ def wrong(answers: Answers) -> list[str]:
     found = [f"{number} x {status}" for status, number in answers.statuses.items() if status >= 500]
     if answers.unsigned_accepted:
         found.append(f"{answers.unsigned_accepted} unsigned requests were accepted")
+    if answers.kept < answers.statuses[202]:
+        found.append(f"{answers.statuses[202]} were accepted, {answers.kept} are in the ledger")
     if answers.grown > GROWTH:
         found.append(f"the receiver grew by {answers.grown:,} bytes")
     if "Traceback" in answers.diagnostics:
@@ -281,6 +294,7 @@ def main() -> None:
     sys.stdout.write(f"{given.inputs:,} inputs of dialects: {dict(ends)}\n")
     answers = asyncio.run(fuzz_endpoint(given.requests, given.seed))
     sys.stdout.write(f"{given.requests:,} requests: {dict(sorted(answers.statuses.items()))}; ")
+    sys.stdout.write(f"the ledger has {answers.kept:,}, ")
     sys.stdout.write(f"the receiver grew by {answers.grown / 2**20:.1f} MiB\n")
     if found := wrong(answers):
         sys.stdout.write("\n".join(found) + "\n")

@@ -234,8 +234,8 @@ def test_settings_that_cannot_be(folder: Path) -> None:
     ("name", "value", "words"),
     [
         ("RELAY_REDIS_URL", "redis://:s3cr/etpass@localhost:6379/0", "must be percent-encoded"),
-        ("RELAY_DUPLICATE_WINDOW", "500ms", "greater than or equal to 1"),
-        ("RELAY_DEAD_LETTER_TTL", "99999d", "less than or equal to 315360000"),
+        ("RELAY_STORE_TIMEOUT", "2m", "less than or equal to 60"),
+        ("RELAY_LEDGER_FSYNC", "never", "Input should be 'full' or 'normal'"),
     ],
 )
 def test_settings_that_would_hurt_later(folder: Path, name: str, value: str, words: str) -> None:

@@ -1,7 +1,28 @@
-// Live updates. Without this file every page works, but has to be loaded again to see what is new.
+// Live updates, and times as they pass. Without this file every page works, but has to be loaded
+// again to see what is new.
 "use strict";
 
 (() => {
+  // "3 min ago" or "in 2 h", as words.py puts it; the full time in the reader's zone on hover.
+  const UNITS = [["d", 86400, 172800], ["h", 3600, 3600], ["min", 60, 60], ["s", 1, 0]];
+  const FULL = new Intl.DateTimeFormat(undefined, { dateStyle: "full", timeStyle: "long" });
+  const relative = (then) => {
+    const seconds = (Date.now() - then) / 1000;
+    const [unit, size] = UNITS.find(([, , least]) => Math.abs(seconds) >= least);
+    const length = `${Math.floor(Math.abs(seconds) / size)} ${unit}`;
+    return seconds >= 0 ? `${length} ago` : `in ${length}`;
+  };
+  const tick = () => {
+    for (const each of document.querySelectorAll("time[datetime]")) {
+      const then = Date.parse(each.dateTime);
+      if (Number.isNaN(then)) continue;
+      each.textContent = relative(then);
+      each.title = FULL.format(then);
+    }
+  };
+  tick();
+  setInterval(tick, 5000);
+
   // Looked up each time: it is exchanged with its part of the page.
   const listed = () => document.querySelector("[data-rows]");
   const page = document.querySelector("[data-live]");
@@ -41,6 +62,7 @@
       const here = old.contains(document.activeElement);
       const row = parsed(html);
       old.replaceWith(row);
+      tick();
       if (here) row.querySelector("a").focus();
       announce(text);
       return;
@@ -50,11 +72,22 @@
     row.classList.add("new");
     const after = [...list.rows].find((other) => other.dataset.at <= row.dataset.at);
     list.insertBefore(row, after || null);
+    tick();
     document.getElementById("nothing")?.remove();
     list.closest("table").hidden = false;
     const last = list.rows[list.rows.length - 1];
     if (list.rows.length > Number(list.dataset.most) && !last.contains(document.activeElement)) last.remove();
     announce(text);
+  };
+
+  // A part of the page without what passes by itself.
+  const still = (part) => {
+    const copy = part.cloneNode(true);
+    for (const each of copy.querySelectorAll("time[datetime]")) {
+      each.textContent = each.title = "";
+    }
+    for (const each of copy.querySelectorAll("details")) each.open = false;
+    return copy.innerHTML;
   };
 
   // Loads this page again and exchanges its parts that have changed.
@@ -72,7 +105,7 @@
         const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
         for (const part of document.querySelectorAll("[data-swap]")) {
           const other = fresh.getElementById(part.id);
-          if (!other || other.innerHTML === part.innerHTML) continue;
+          if (!other || still(other) === still(part)) continue;
           if (part.contains(document.activeElement)) {
             // Nobody is to lose what the keyboard stands on; it is exchanged once that has moved on.
             part.addEventListener("focusout", swap, { once: true });
@@ -81,6 +114,7 @@
           const open = new Set([...part.querySelectorAll("details[open][id]")].map((each) => each.id));
           part.innerHTML = other.innerHTML;
           for (const each of part.querySelectorAll("details[id]")) each.open ||= open.has(each.id);
+          tick();
           if (part.dataset.swap) announce(part.dataset.swap);
         }
       }

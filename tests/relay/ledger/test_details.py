@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -62,14 +63,14 @@ def test_attempts_have_what_was_exchanged(filled: FilledLedger) -> None:
     filled.deploy(status="failed")
     kept = AttemptRecord(at="", attempt=1, outcome="", method="POST", host="a.example", status=500)
     exchange = pack(msgspec.json.encode(kept))
-    row = {"deploy": 1, "outcome": "retry", "reason": "HTTP 500"}
+    row: dict[str, Any] = {"deploy": 1, "outcome": "retry", "reason": "HTTP 500"}
     filled.insert("attempt", number=1, called_at=AT, http=500, ms=1.5, exchange=exchange, **row)
     filled.insert("attempt", number=2, called_at=AT, exchange=b"damaged", **row)
     filled.insert("attempt", number=3, called_at=AT, exchange=None, **row)
 
     calls = details(filled, "deploy", "deploy-1").attempts
 
-    told = {"outcome": "retry", "reason": "HTTP 500", "at": moment(0)}
+    told: dict[str, Any] = {"outcome": "retry", "reason": "HTTP 500", "at": moment(0)}
     assert calls == [
         msgspec.structs.replace(kept, attempt=1, ms=1.5, **told),
         AttemptRecord(attempt=2, **told),
@@ -79,10 +80,10 @@ def test_attempts_have_what_was_exchanged(filled: FilledLedger) -> None:
 
 def test_a_timeline_has_all_steps_in_their_order(filled: FilledLedger) -> None:
     filled.delivery(received_at=AT)
-    times = {"created_at": AT + SECOND, "ended_at": AT + 4 * SECOND}
+    times: dict[str, Any] = {"created_at": AT + SECOND, "ended_at": AT + 4 * SECOND}
     filled.deploy(status="failed", reason="HTTP 404", **times)
-    row = {"deploy": 1, "number": 1, "called_at": AT + 2 * SECOND, "outcome": "failed"}
-    filled.insert("attempt", reason="HTTP 404", **row)
+    row: dict[str, Any] = {"deploy": 1, "number": 1, "called_at": AT + 2 * SECOND}
+    filled.insert("attempt", outcome="failed", reason="HTTP 404", **row)
     action = {"what": "dismiss", "by": "ada", "note": "the hook is gone"}
     filled.insert("action", at=AT + 5 * SECOND, subject="deploy-1", **action)
     filled.insert("action", at=AT + 6 * SECOND, subject="deploy-2", **action)
