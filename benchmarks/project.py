@@ -22,6 +22,10 @@ HOOK = "hook"
 SLOW, SLOW_REPO = "slow", "acme/slow"
 """The target of pushes to another repository."""
 
+CONCURRENCY = 1_000
+"""Calls of a target at a time: more than a worker makes, so that it is the worker that is measured
+and not its waiting for the target."""
+
 NOWHERE = "http://127.0.0.1:9/"
 
 
@@ -40,7 +44,7 @@ def relay_yaml(
     lines = ["sources:\n  github: {provider: github, secrets: [{env: BENCHMARK_SECRET}]}\ntargets:"]
     lines += [
         f"  {name}: {{preset: http, url: '{url}', query: {{sha: '{{{{ event.sha }}}}'}}, "
-        "timeout: 40s, retry: {attempts: 1}}"
+        f"timeout: 40s, concurrency: {CONCURRENCY}, retry: {{attempts: 1}}}}"
         for name, url in urls.items()
     ]
     lines.append("routes:")
