@@ -86,7 +86,8 @@ def _speed(lab: Lab, plan: Plan, kind: str, former: Tree | None) -> dict[str, fl
     tree = former if former is not None and kind == former.name else OURS
     count = FEW if kind in PEERS else plan.deliveries
     with open_system(lab, milliseconds=CALL_MS, tree=tree) as system:
-        requests = lab.prepare(8, count)
+        # On one branch there is one call at a time.
+        requests = lab.prepare(8, count, branches=count)
         system.send(lab, requests, count)
         requests.remove()
         system.receiver.stop()
