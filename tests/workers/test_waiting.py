@@ -64,9 +64,7 @@ async def restart(desk: Desk, relay: Relay, keys: str) -> None:
 
 
 @pytest.mark.parametrize("keys", ["    rate: [2/1s, 100/d]\n"])
-async def test_no_more_calls_than_the_rate_allows(
-    desk: Desk, target: Target
-) -> None:
+async def test_no_more_calls_than_the_rate_allows(desk: Desk, target: Target) -> None:
     desk.crew.start()
     words = "abcde"
     for word in words:
