@@ -13,7 +13,7 @@ Switch = Literal["pause", "resume"]
 
 CONSEQUENCES: dict[tuple[RecordKind, Action], str] = {
     ("deploy", "replay"): (
-        "Its call is made again, by the current settings of its target, as a deploy of its own "
+        "Its call is made again, by the current settings of its target, as a new deploy "
         "behind all others of its branch."
     ),
     ("deploy", "cancel"): "It waits; it will not be called.",

@@ -44,7 +44,7 @@ class Runner(web.AppRunner):
 
 
 class _Unread:
-    """Answers whoever sends no request."""
+    """Answers clients that send no request."""
 
     def not_http(self, _: web.BaseRequest, status: int) -> web.Response:
         """See relay.http.connections.Answering."""

@@ -219,25 +219,25 @@ def explained_event(plan: Plan, source: str, event: Event) -> Explained:
     return msgspec.structs.replace(
         told,
         routes=[
-            msgspec.structs.replace(route, calls=[_masked(call) for call in route.calls])
+            msgspec.structs.replace(route, calls=[_redacted(call) for call in route.calls])
             for route in told.routes
         ],
     )
 
 
-def _masked(call: CallShown) -> CallShown:
+def _redacted(call: CallShown) -> CallShown:
     """Without what may be a secret although relay.yaml has it in plain: people who look need not
     know what the operator wrote there."""
     return msgspec.structs.replace(
         call,
-        url=_masked_url(call.url),
+        url=_redacted_url(call.url),
         headers={
             name: MASK if _TELLING.search(name) else value for name, value in call.headers.items()
         },
     )
 
 
-def _masked_url(text: str) -> str:
+def _redacted_url(text: str) -> str:
     """``<env NAME>`` stands for a whole URL; of one in plain the path may be the secret."""
     address, mark, query = text.partition("?")
     if address.startswith(("http://", "https://")):

@@ -1,4 +1,4 @@
-"""Templates to pages. What they are given is escaped, whoever chose it."""
+"""Fills templates. Every value is escaped."""
 
 from __future__ import annotations
 

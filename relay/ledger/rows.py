@@ -92,6 +92,8 @@ class Deploy(msgspec.Struct, frozen=True, kw_only=True):
 
     line: DeployLine
     event: Event
+    target_number: int
+    ref_number: int
     status: Status
     received_at: float
     """Seconds since the Unix epoch, as all times here."""
@@ -105,6 +107,8 @@ class Deploy(msgspec.Struct, frozen=True, kw_only=True):
     is_newest: bool
     """Its state is the newest one of its ref."""
     call_key: str
+    idempotency_key: str
+    """What the platform knows all its calls by."""
 
 
 def target_state(row: Row) -> TargetState:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from config.patterns import PatternSet, is_literal, literal_part
+from config.patterns import PatternSet, compile_pattern, is_literal, literal_part
 from relay.ledger.filters import Filter
 from relay.ledger.id_cursors import (
     IdCursor,
@@ -106,17 +106,18 @@ class Ways:
             return None
         names: set[str] = set()
         for pattern in patterns.patterns:
-            if not pattern.startswith("!"):
-                span = _range(pattern)
-                query = "names_in_branches" if span["like"] == _ANY else "names_of_branches"
-                rows = await self._reader.rows(query, span)
-                names.update(row["name"] for row in rows)
-        fitting = [name for name in names if patterns.matches(name)]
-        return (
-            self._keys("branches", "branch", fitting)
-            if len(fitting) <= self._bounds.names
-            else None
-        )
+            if pattern.startswith("!"):
+                continue
+            span = _range(pattern)
+            query = "names_in_branches" if span["like"] == _ANY else "names_of_branches"
+            # There may be hundreds of thousands, so each costs one call.
+            search = compile_pattern(pattern, "path").search
+            rows = await self._reader.rows(query, span)
+            names.update(row[0] for row in rows if search(row[0]))
+        fitting = [name for name in names if not patterns.excludes(name)]
+        if len(fitting) > self._bounds.names:
+            return None
+        return self._keys("branches", "branch", fitting)
 
     async def by_time(self, most: int) -> Way | None:
         """Return the way by the time of creation; None where more than ``most`` were created

@@ -18,6 +18,7 @@ from config.origin import Origin
 from config.settings import Settings
 from relay import audit
 from relay.audit import log
+from relay.cleaner import Cleaner
 from relay.errors import LedgerUnavailable
 from relay.http.body import BodyReader
 from relay.http.client_address import ClientAddresses
@@ -144,6 +145,8 @@ async def receiving(
     intake, refusals = Intake(ledger, wakeups), Refusals(ledger)
     refusals.start()
     sweep.start()
+    cleaner = Cleaner(ledger, settings)
+    cleaner.start()
     removing = asyncio.create_task(_remove_orphans(ledger, files))
     try:
         yield Receiver(
@@ -167,6 +170,7 @@ async def receiving(
     finally:
         await intake.stop()
         await refusals.stop()
+        await cleaner.stop()
         await sweep.stop()
         removing.cancel()
         await asyncio.wait([removing])

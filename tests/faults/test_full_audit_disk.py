@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from relay.audit_head import at_rest
 from relay.audit_reading import prove
 from relay.chain import Finding
 from tests.faults.small_disk import on_small_disk
@@ -92,7 +93,9 @@ async def test_a_full_disk_has_webhooks_refused_and_no_half_line_in_the_chain(
     refusals = [refused, *(next(numbers) for _ in range(REFUSALS))]
     for number in refusals:
         assert await push(relay, number) == (503, "unavailable")
-    written = file.read_bytes()
+    # The receiver tries again meanwhile, and cuts off half a line before it unlocks the file.
+    with at_rest(file):
+        written = file.read_bytes()
     assert written.endswith(b"}\n")
     # Only the first one may have been stored before the disk was full.
     queued = len(relay.rows("SELECT id FROM delivery"))
@@ -107,7 +110,8 @@ async def test_a_full_disk_has_webhooks_refused_and_no_half_line_in_the_chain(
     assert findings == []
     assert proof.signed
     assert file.read_bytes().startswith(written)
-    lines = [json.loads(line) for line in file.read_bytes().splitlines()]
+    with at_rest(file):
+        lines = [json.loads(line) for line in file.read_bytes().splitlines()]
     assert "audit.mended" not in {line["event"] for line in lines}
     # What nobody could write down then stands there now: each refusal, and each acknowledgement.
     told = [line["sha"] for line in lines if line["event"] == "delivery.rejected"]
@@ -134,7 +138,9 @@ async def test_a_full_disk_has_no_deploy_called_of_which_the_audit_does_not_tell
     await until(lambda: f"taking jobs waits: {refused}" in relay.output())
 
     called = [headers["Idempotency-Key"] for _, _, _, headers, _ in target.calls]
-    lines = [json.loads(line) for line in (disk / "audit.jsonl").read_bytes().splitlines()]
+    with at_rest(disk / "audit.jsonl"):
+        written = (disk / "audit.jsonl").read_bytes()
+    lines = [json.loads(line) for line in written.splitlines()]
     attempted = [line["deploy"] for line in lines if line["event"] == "deploy.attempted"]
     assert len(called) < DEPLOYS
     assert set(called) <= set(attempted)

@@ -57,6 +57,8 @@ class Project:
         self.file.write_text(self.text(*routes))
 
     def lines(self, event: str) -> list[dict[str, Any]]:
+        # Otherwise the lines of this turn of the event loop are written when it ends.
+        audit.flush()
         lines = [json.loads(line) for line in self.stream.getvalue().splitlines()]
         return [line for line in lines if line["event"] == event]
 

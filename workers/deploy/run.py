@@ -11,6 +11,7 @@ import asyncio
 import logging
 import random
 import time
+from collections.abc import Sequence
 from functools import partial
 from typing import TypeVar
 from uuid import uuid4
@@ -26,6 +27,7 @@ from relay.ledger.claims import Asked, claim
 from relay.ledger.ledger import Work
 from relay.ledger.outcomes import Outcome, Settled, settle
 from relay.ledger.transaction import Transaction
+from workers.announce import announce_decision, announce_outcome
 from workers.deploy.call import Result, make_call, plan
 from workers.deploy.flight import Flight
 from workers.deploy.judge import Judged, judge_result, uncalled, unplannable
@@ -63,10 +65,12 @@ async def run_deploy(rt: Runtime, number: int, flight: Flight | None = None) -> 
     project, since = rt.project, boot_seconds()
     name = new_claim()
 
-    async def work(tx: Transaction) -> Asked | None:
-        return await claim(tx, number, name, project.policies)
+    async def work(tx: Transaction) -> tuple[Asked | None, Sequence[int]]:
+        asked = await claim(tx, number, name, project.policies)
+        return asked, await announce_decision(tx, project, asked) if asked else ()
 
-    asked = await rt.ledger.commit(work)
+    asked, notices = await rt.ledger.commit(work)
+    rt.starter.wake_notices(notices)
     if asked is not None:
         await follow_claim(rt, project, asked, since, flight or Flight())
 
@@ -159,16 +163,19 @@ class _Run:
         )
         on_uncertain = partial(self.project.policies.on_uncertain, name)
 
-        async def work(tx: Transaction) -> tuple[Judged, Settled]:
+        async def work(tx: Transaction) -> tuple[Judged, Settled, Sequence[int]]:
             is_newest = asked.deploy.is_newest
             if result.verdict.outcome == "uncertain":
                 row = await tx.row("is_newest_state", {"deploy": asked.deploy.line.id})
                 is_newest = bool(row and row["is_newest"])
             judged = judge(on_uncertain=on_uncertain(is_newest=is_newest))
-            return judged, await settle(tx, judged.outcome)
+            settled = await settle(tx, judged.outcome)
+            told = await announce_outcome(tx, self.project, asked, judged.outcome, settled)
+            return judged, settled, told
 
-        judged, settled = await self._commit(work)
+        judged, settled, notices = await self._commit(work)
         tell_outcome(asked, result, judged, settled)
+        self.rt.starter.wake_notices(notices)
         self._wake(judged.outcome, settled)
 
     async def _leave(self, reason: str, seconds: float) -> None:
@@ -179,7 +186,14 @@ class _Run:
             tell_uncalled(self.asked, reason, seconds)
 
     async def _settle(self, outcome: Outcome) -> Settled:
-        settled = await self._commit(lambda tx: settle(tx, outcome))
+
+        async def work(tx: Transaction) -> tuple[Settled, Sequence[int]]:
+            settled = await settle(tx, outcome)
+            told = await announce_outcome(tx, self.project, self.asked, outcome, settled)
+            return settled, told
+
+        settled, notices = await self._commit(work)
+        self.rt.starter.wake_notices(notices)
         self._wake(outcome, settled)
         return settled
 
