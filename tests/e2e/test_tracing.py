@@ -104,7 +104,7 @@ async def test_one_trace_from_the_webhook_to_each_call(
         "deploy_relay.repo": "acme/web",
         "deploy_relay.ref": "refs/heads/main",
         "deploy_relay.sha": sha_of("a"),
-        "deploy_relay.outcome": "queued",
+        "deploy_relay.outcome": "new",
     }
     ends = [
         (said["deploy_relay.attempt"], said["deploy_relay.status"], said["deploy_relay.outcome"])
