@@ -16,6 +16,7 @@ import yaml
 from config.loading import load
 from config.settings import Settings
 from relay.cli import main
+from relay.console.api import ENDPOINTS
 from relay.notices import rehearse_notices
 from relay.planning import rehearse
 
@@ -140,6 +141,21 @@ def test_the_readme_has_a_row_for_every_command() -> None:
     assert {line.split()[0] for line in named} | {"tail"} == set(main.commands)
 
 
+def test_every_endpoint_of_the_api_is_documented() -> None:
+    text = (ROOT / "docs" / "console.md").read_text("utf-8")
+    [table] = re.findall(r"\| endpoint \| does \|\n(.*?)\n\n", text, re.DOTALL)
+    cells = [line.split(" | ")[0] for line in table.splitlines()[1:]]
+    documented = set()
+    for cell in cells:
+        method = ""
+        for span in re.findall(r"`([^`]+)`", cell):
+            method, path = span.split() if " " in span else (method, span)
+            documented.add((method, path))
+
+    paths = {(one.method, re.sub(r"\{(\w+)\}", _capital, one.path)) for one in ENDPOINTS}
+    assert documented == paths
+
+
 def test_commands_are_found_in_documents() -> None:
     found = [line for file in DOCUMENTS for line in _commands_in(file.read_text("utf-8"))]
     assert len(found) > 40
@@ -164,6 +180,10 @@ def test_every_document_is_reached_from_the_readme() -> None:
     readme = (ROOT / "README.md").read_text("utf-8")
     pages = {f"docs/{file.name}" for file in (ROOT / "docs").glob("*.md")}
     assert {page for page in pages if f"({page}" not in readme} == set()
+
+
+def _capital(found: re.Match[str]) -> str:
+    return found[1].upper()
 
 
 def _documented_events() -> set[str]:
