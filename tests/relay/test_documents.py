@@ -164,6 +164,16 @@ def test_commands_are_found_in_documents() -> None:
 
 
 @pytest.mark.parametrize("file", DOCUMENTS, ids=_name)
+def test_every_file_and_tool_of_this_project_that_is_named_exists(file: Path) -> None:
+    text = file.read_text("utf-8")
+    paths = set(re.findall(r"`((?:config|relay|workers|tests|benchmarks|docs)/[\w./-]*)`", text))
+    modules = set(re.findall(r"python -m ((?:tests|benchmarks)\.[\w.]+)", text))
+    files = {f"{module.replace('.', '/')}.py" for module in modules}
+
+    assert {name for name in paths | files if not (ROOT / name).exists()} == set()
+
+
+@pytest.mark.parametrize("file", DOCUMENTS, ids=_name)
 def test_links_between_documents_resolve(file: Path) -> None:
     wrong = []
     for link in re.findall(r"\]\(([^)\s]+)\)", file.read_text("utf-8")):
