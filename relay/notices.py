@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from config.errors import Problem
+from config.errors import ConfigProblem
 from config.loading import Loaded
 from config.model import NoticeKind, Notifier, Target
 from config.patterns import PatternSet
@@ -150,10 +150,10 @@ def messengers(loaded: Loaded) -> tuple[Messenger, ...]:
     return tuple(Messenger(notifier) for notifier in loaded.config.notify)
 
 
-def rehearse_notices(loaded: Loaded) -> list[Problem]:
+def rehearse_notices(loaded: Loaded) -> list[ConfigProblem]:
     """Make every call that could tell something, so that a template that cannot render is found
     before there is something to tell."""
-    problems: list[Problem] = []
+    problems: list[ConfigProblem] = []
     for index, notifier in enumerate(loaded.config.notify):
         try:
             messenger = Messenger(notifier)

@@ -10,7 +10,7 @@ from urllib.parse import quote, urlencode
 
 import orjson
 
-from config.errors import Problem
+from config.errors import ConfigProblem
 from config.loading import Loaded
 from config.model import On, OnUncertain, SecretRef, Target, Text
 from config.preset import Preset, presets
@@ -168,11 +168,11 @@ def recipes(loaded: Loaded) -> dict[str, Recipe]:
     }
 
 
-def rehearse(loaded: Loaded) -> list[Problem]:
+def rehearse(loaded: Loaded) -> list[ConfigProblem]:
     """Plan every call that the routes can lead to, so that a template that cannot render is found
     before a deploy depends on it."""
     config = loaded.config
-    problems: list[Problem] = []
+    problems: list[ConfigProblem] = []
     kinds: dict[str, set[On]] = {}
     for route in config.routes:
         for name in route.deploy:

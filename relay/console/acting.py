@@ -14,7 +14,7 @@ from relay import audit
 from relay.audit_fields import action_fields
 from relay.console.access import Caller
 from relay.console.context import Context
-from relay.console.endpoints import Asked, Nothing
+from relay.console.endpoints import ApiRequest, Nothing
 from relay.errors import NoSuchThing
 from relay.events.ids import row_number
 from relay.ledger.actions import MOST_NOTE, Consequence, Done, Wish
@@ -115,42 +115,42 @@ class TargetChanged(msgspec.Struct, frozen=True, kw_only=True):
     """False if that was so before."""
 
 
-async def replay_deliveries(asked: Asked[Nothing, Replay]) -> Results:
+async def replay_deliveries(asked: ApiRequest[Nothing, Replay]) -> Results:
     """Route deliveries again, by the current routes."""
     return await _asked(asked, "delivery", "replay", forced=asked.body.force)
 
 
-async def cancel_deliveries(asked: Asked[Nothing, Deed]) -> Results:
+async def cancel_deliveries(asked: ApiRequest[Nothing, Deed]) -> Results:
     """Cancel deliveries that wait to be routed."""
     return await _asked(asked, "delivery", "cancel")
 
 
-async def replay_deploys(asked: Asked[Nothing, Replay]) -> Results:
+async def replay_deploys(asked: ApiRequest[Nothing, Replay]) -> Results:
     """Make deploys again."""
     return await _asked(asked, "deploy", "replay", forced=asked.body.force)
 
 
-async def cancel_deploys(asked: Asked[Nothing, Deed]) -> Results:
+async def cancel_deploys(asked: ApiRequest[Nothing, Deed]) -> Results:
     """Cancel deploys that wait."""
     return await _asked(asked, "deploy", "cancel")
 
 
-async def approve_deploys(asked: Asked[Nothing, Approval]) -> Results:
+async def approve_deploys(asked: ApiRequest[Nothing, Approval]) -> Results:
     """Approve deploys that wait for it."""
     return await _asked(asked, "deploy", "approve", forced=asked.body.force)
 
 
-async def dismiss_deploys(asked: Asked[Nothing, Dismissal]) -> Results:
+async def dismiss_deploys(asked: ApiRequest[Nothing, Dismissal]) -> Results:
     """Dismiss deploys that failed or are uncertain, with a reason."""
     return await _asked(asked, "deploy", "dismiss", reason=asked.body.reason)
 
 
-async def pause_target(asked: Asked[Nothing, Nothing]) -> TargetChanged:
+async def pause_target(asked: ApiRequest[Nothing, Nothing]) -> TargetChanged:
     """Have no call to a target begin."""
     return await switch(asked.context, asked.caller, asked.name, pause=True)
 
 
-async def resume_target(asked: Asked[Nothing, Nothing]) -> TargetChanged:
+async def resume_target(asked: ApiRequest[Nothing, Nothing]) -> TargetChanged:
     """Let calls to a target begin again."""
     return await switch(asked.context, asked.caller, asked.name, pause=False)
 
@@ -248,7 +248,7 @@ def _consequence(consequence: Consequence | None) -> dict[str, Any]:
 
 
 async def _asked(
-    asked: Asked[Nothing, Any],
+    asked: ApiRequest[Nothing, Any],
     kind: RecordKind,
     verb: Verb,
     *,

@@ -10,7 +10,7 @@ from msgspec import Meta
 
 from config.patterns import PatternSet
 from relay.console.context import Context
-from relay.console.endpoints import Asked, Nothing
+from relay.console.endpoints import ApiRequest, Nothing
 from relay.console.payloads import payload_of
 from relay.errors import NoSuchThing, Refused
 from relay.events.deploy_life import Status
@@ -142,7 +142,7 @@ class HistoryPage(msgspec.Struct, frozen=True, kw_only=True):
     """The ``cursor`` of the next page; null where there is none."""
 
 
-async def list_history(asked: Asked[HistoryQuery, Nothing]) -> HistoryPage:
+async def list_history(asked: ApiRequest[HistoryQuery, Nothing]) -> HistoryPage:
     """List what happened, the newest first."""
     query = asked.query
     try:
@@ -165,7 +165,7 @@ async def list_history(asked: Asked[HistoryQuery, Nothing]) -> HistoryPage:
     return HistoryPage(items=page.rows, next=page.next or None)
 
 
-async def list_deliveries(asked: Asked[DeliveryQuery, Nothing]) -> Page:
+async def list_deliveries(asked: ApiRequest[DeliveryQuery, Nothing]) -> Page:
     """List deliveries, the newest first."""
     query = asked.query
     return await _page(
@@ -176,7 +176,7 @@ async def list_deliveries(asked: Asked[DeliveryQuery, Nothing]) -> Page:
     )
 
 
-async def list_deploys(asked: Asked[DeployQuery, Nothing]) -> Page:
+async def list_deploys(asked: ApiRequest[DeployQuery, Nothing]) -> Page:
     """List deploys, the newest first."""
     query = asked.query
     return await _page(
@@ -192,17 +192,17 @@ async def list_deploys(asked: Asked[DeployQuery, Nothing]) -> Page:
     )
 
 
-async def show_delivery(asked: Asked[Nothing, Nothing]) -> Details:
+async def show_delivery(asked: ApiRequest[Nothing, Nothing]) -> Details:
     """Tell all that is known of a delivery."""
     return await details_of(asked.context, "delivery", asked.name)
 
 
-async def show_payload(asked: Asked[Nothing, Nothing]) -> Payload:
+async def show_payload(asked: ApiRequest[Nothing, Nothing]) -> Payload:
     """Give the payload of a delivery, secrets redacted; 404 says why it is not kept."""
     return Payload(payload=msgspec.Raw(await payload_of(asked.context, asked.name)))
 
 
-async def show_deploy(asked: Asked[Nothing, Nothing]) -> Details:
+async def show_deploy(asked: ApiRequest[Nothing, Nothing]) -> Details:
     """Tell all that is known of a deploy."""
     return await details_of(asked.context, "deploy", asked.name)
 

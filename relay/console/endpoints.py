@@ -26,7 +26,7 @@ class Nothing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Of an endpoint that takes no parameters, or no body."""
 
 
-class Asked(NamedTuple, Generic[Q, B]):
+class ApiRequest(NamedTuple, Generic[Q, B]):
     """A request that was understood."""
 
     context: Context
@@ -44,7 +44,7 @@ class Endpoint(Generic[Q, B]):
     method: Literal["GET", "POST"]
     path: str
     """Below ``PREFIX``; ``{id}`` or ``{name}`` may be its last part but one."""
-    run: Callable[[Asked[Q, B]], Awaitable[msgspec.Struct]]
+    run: Callable[[ApiRequest[Q, B]], Awaitable[msgspec.Struct]]
     """Its first line of documentation is the summary. Raises Refused, and what faults.py knows."""
     answer: type[msgspec.Struct]
     query: type[Q]
@@ -64,7 +64,7 @@ def add(app: web.Application, endpoint: Endpoint[Any, Any]) -> None:
 
     @needs(endpoint.role)
     async def handle(request: web.Request) -> web.Response:
-        asked = Asked(
+        asked = ApiRequest(
             request.app[CONTEXT],
             request[CALLER],
             next(iter(request.match_info.values()), ""),

@@ -24,7 +24,7 @@ SUGGESTED = 20
 """Stored deliveries that are offered."""
 
 
-class Question(NamedTuple):
+class ExplainForm(NamedTuple):
     """A webhook: a stored delivery, or else a payload."""
 
     delivery: str = ""
@@ -36,14 +36,14 @@ class Question(NamedTuple):
 @needs("viewer")
 async def routes_page(request: web.Request) -> web.Response:
     """Show the routes as relay.yaml has them, and the form."""
-    return await _page(request, Question(delivery=request.query.get("delivery", "")))
+    return await _page(request, ExplainForm(delivery=request.query.get("delivery", "")))
 
 
 @needs("viewer")
 async def explain(request: web.Request) -> web.Response:
     """Show the same page with the answer."""
     form = await request.post()
-    asked = Question(*(str(form.get(name, "")).strip() for name in Question._fields))
+    asked = ExplainForm(*(str(form.get(name, "")).strip() for name in ExplainForm._fields))
     try:
         told = await _explained(request.app[CONTEXT], asked)
     except Rejected as error:
@@ -54,7 +54,7 @@ async def explain(request: web.Request) -> web.Response:
     return await _page(request, asked, told)
 
 
-async def _explained(context: Context, asked: Question) -> Explained:
+async def _explained(context: Context, asked: ExplainForm) -> Explained:
     plan = context.plan()
     if asked.delivery:
         delivery = await context.ledger.read(lambda reader: read_stored(reader, asked.delivery))
@@ -67,7 +67,7 @@ async def _explained(context: Context, asked: Question) -> Explained:
 
 
 async def _page(
-    request: web.Request, asked: Question, told: Explained | None = None, *, mistake: str = ""
+    request: web.Request, asked: ExplainForm, told: Explained | None = None, *, mistake: str = ""
 ) -> web.Response:
     context = request.app[CONTEXT]
     config = context.plan().config

@@ -32,7 +32,7 @@ class Figure(NamedTuple):
     text: str = ""
 
 
-class Target(NamedTuple):
+class TargetView(NamedTuple):
     """How a target stands, with the word for it: ready, open (its circuit breaker), paused or
     waiting."""
 
@@ -56,7 +56,7 @@ class Group(NamedTuple):
 class Attention(NamedTuple):
     """What needs attention."""
 
-    targets: Sequence[Target]
+    targets: Sequence[TargetView]
     groups: Sequence[Group]
     records: Sequence[tuple[RecordKind, Record]]
 
@@ -72,7 +72,7 @@ class View(NamedTuple):
     attention: Attention
     figures: Sequence[Figure]
     chart: Chart
-    targets: Sequence[Target]
+    targets: Sequence[TargetView]
 
 
 class Overviews:
@@ -188,9 +188,9 @@ def age(seconds: float) -> str:
     return f"{minutes} min {whole % 60} s" if minutes else f"{whole} s"
 
 
-def _target(seen: TargetSeen) -> Target:
+def _target(seen: TargetSeen) -> TargetView:
     word = "ready" if seen.state == "ready" else "waiting"
     if seen.breaker in ("open", "half-open"):
         word = "open"
     word = "paused" if seen.paused else word
-    return Target(seen.name, word, seen.state, seen.calling, f"{seen.waiting:,}")
+    return TargetView(seen.name, word, seen.state, seen.calling, f"{seen.waiting:,}")

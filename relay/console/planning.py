@@ -14,7 +14,7 @@ from yarl import URL
 from config.model import Route, Source, Target
 from relay import __version__
 from relay.console.context import Plan
-from relay.console.endpoints import Asked, Nothing
+from relay.console.endpoints import ApiRequest, Nothing
 from relay.errors import NoSuchThing
 from relay.events.event import Event, Ignored
 from relay.explanation import explanation, understood
@@ -110,7 +110,7 @@ class Question(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     source: Annotated[str, Meta(max_length=200)]
     payload: dict[str, Any]
     event: Annotated[str, Meta(min_length=1, max_length=100, pattern="^[ -~]+$")] | None = None
-    """Value of the provider's event header; recognised if left out."""
+    """Value of the provider's event header; detected if left out."""
 
 
 class NotifierShown(msgspec.Struct, frozen=True, kw_only=True):
@@ -152,7 +152,7 @@ class Explained(msgspec.Struct, frozen=True, kw_only=True):
     routes: Sequence[Decision] = ()
 
 
-async def health(asked: Asked[Nothing, Nothing]) -> Health:
+async def health(asked: ApiRequest[Nothing, Nothing]) -> Health:
     """Tell whether the console can do its work."""
     context = asked.context
     left = await context.ledger.read(read_remaining)
@@ -160,25 +160,25 @@ async def health(asked: Asked[Nothing, Nothing]) -> Health:
     return Health(status="ok", version=__version__, config=version, queued=left.queued)
 
 
-async def list_routes(asked: Asked[Nothing, Nothing]) -> Routes:
+async def list_routes(asked: ApiRequest[Nothing, Nothing]) -> Routes:
     """List the routes, in their order."""
     return Routes(items=[route_shown(route) for route in asked.context.plan().config.routes])
 
 
-async def list_sources(asked: Asked[Nothing, Nothing]) -> Sources:
+async def list_sources(asked: ApiRequest[Nothing, Nothing]) -> Sources:
     """List the sources."""
     sources = asked.context.plan().config.sources
     return Sources(items=[_source(name, source) for name, source in sources.items()])
 
 
-async def list_targets(asked: Asked[Nothing, Nothing]) -> Targets:
+async def list_targets(asked: ApiRequest[Nothing, Nothing]) -> Targets:
     """List the targets and how they stand."""
     policies = asked.context.plan().config.targets
     seen = await asked.context.ledger.read(lambda reader: read_targets(reader, policies))
     return Targets(items=[_target(policies[one.name], one) for one in seen])
 
 
-async def explain(asked: Asked[Nothing, Question]) -> Explained:
+async def explain(asked: ApiRequest[Nothing, Question]) -> Explained:
     """Tell what a webhook would cause: every route and why, and the calls."""
     question = asked.body
     return await asyncio.to_thread(

@@ -22,7 +22,7 @@ from relay.cleaner import Cleaner
 from relay.errors import LedgerUnavailable
 from relay.http.body import BodyReader
 from relay.http.client_address import ClientAddresses
-from relay.http.connections import Bounds, most_connections
+from relay.http.connections import ConnectionBounds, most_connections
 from relay.http.limits import ByteBudget
 from relay.http.listen import listen
 from relay.ledger.ledger import MOST_OF_A_RECEIVER, Ledger
@@ -160,7 +160,7 @@ async def receiving(
                 settings.max_body, settings.body_timeout, ByteBudget(settings.bodies_in_memory)
             ),
             clients=ClientAddresses(settings.trusted_proxies),
-            bounds=Bounds(
+            bounds=ConnectionBounds(
                 header_timeout=settings.header_timeout,
                 keep_alive=settings.keep_alive,
                 most=most_connections(settings.max_connections),
