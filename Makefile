@@ -26,6 +26,7 @@ check: $(VENV)/.installed
 	$(BIN)/lint-imports
 
 torture: $(VENV)/.installed
+	$(BIN)/python -m tests.relay.ledger.torture
 	$(BIN)/python -m tests.faults.fuzz
 	$(BIN)/python -m tests.faults.campaign
 	$(BIN)/python -m tests.faults.outage

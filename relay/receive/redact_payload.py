@@ -79,11 +79,11 @@ class PayloadRedactor:
         if self._redact.forms is not self._forms:
             self._learn()
         try:
+            # One copy after the other: a large body is in memory often enough.
+            if self._words.isinstance_python(body.lower().decode()):
+                return False
             text = body.decode()
-            lowered = body.lower().decode()
         except UnicodeDecodeError:
-            return False
-        if self._words.isinstance_python(lowered):
             return False
         if self._any_escape_hides and "\\u" in text:
             return False

@@ -103,8 +103,8 @@ SELECT v.sha, l.deploy AS live, lv.sha AS live_sha, ld.ended_at AS live_at,
       AND coalesce(ns.pos, n.pos) > coalesce(s.pos, d.pos)) AS states_back,
   CASE WHEN r.ended_pos > coalesce(s.pos, d.pos) AND NOT EXISTS (
     SELECT 1 FROM deploy n INDEXED BY deploy_ref
-    WHERE n.ref = d.ref AND n.target = d.target AND n.pos = r.ended_pos AND n.replay = 0
-      AND n.status <> 'cancelled')
+    JOIN ref_state e ON e.ref = n.ref AND e.no = n.state AND e.pos = r.ended_pos
+    WHERE n.ref = d.ref AND n.target = d.target AND n.status <> 'cancelled')
     THEN 1 ELSE 0 END AS ends_back,
   (SELECT n.id FROM deploy n INDEXED BY deploy_ref
     WHERE n.ref = d.ref AND n.target = d.target
@@ -137,7 +137,8 @@ SELECT v.sha, ld.id AS live, lv.sha AS live_sha, ld.ended_at AS live_at, lt.name
       AND coalesce(ns.pos, n.pos) > s.pos) AS states_back,
   CASE WHEN r.ended_pos > s.pos AND NOT EXISTS (
     SELECT 1 FROM deploy n INDEXED BY deploy_ref
-    WHERE n.ref = v.ref AND n.pos = r.ended_pos AND n.replay = 0 AND n.status <> 'cancelled')
+    JOIN ref_state e ON e.ref = n.ref AND e.no = n.state AND e.pos = r.ended_pos
+    WHERE n.ref = v.ref AND n.status <> 'cancelled')
     THEN 1 ELSE 0 END AS ends_back,
   (SELECT n.id FROM deploy n INDEXED BY deploy_ref
     LEFT JOIN live l ON l.deploy = n.id
