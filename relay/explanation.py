@@ -1,4 +1,4 @@
-"""Says what an event would cause and why: every route, and the exact calls, secrets masked."""
+"""Explains what an event would cause: every route with its reason, and the calls, redacted."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from config.model import ProviderName
 from relay.events.event import Event, Ignored, PullRequest
 from relay.notices import Messenger
-from relay.planning import Call, Recipe, masked
+from relay.planning import Call, Recipe, placeholder
 from relay.providers import PROVIDERS
 from relay.providers.detect import UNKNOWN, event_header
 from relay.providers.payloads import is_no_commit
@@ -173,7 +173,7 @@ def _calls(
                 route=decision.route.name,
                 delivery="example",
                 source=source,
-                reveal=masked,
+                reveal=placeholder,
             )
         except PlanError as error:
             calls.append({"target": target, "error": str(error)})

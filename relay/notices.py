@@ -14,7 +14,7 @@ from config.model import NoticeKind, Notifier, Target
 from config.patterns import PatternSet
 from config.preset import presets
 from relay.events.event import Event, PullRequest, Push
-from relay.planning import Call, Recipe, Reveal, event_context, masked
+from relay.planning import Call, Recipe, Reveal, event_context, placeholder
 from relay.templates import PlanError
 
 MOST_NAME = 100
@@ -159,7 +159,7 @@ def rehearse_notices(loaded: Loaded) -> list[ConfigProblem]:
             messenger = Messenger(notifier)
             for event in _EXAMPLES:
                 notice = Notice("failure", "example", "example", "example", "r", "t", event)
-                messenger.call(notice, masked)
+                messenger.call(notice, placeholder)
         except PlanError as error:
             at = re.split(r"[.:\[]", str(error), maxsplit=1)[0]
             problems.append(loaded.places.problem(("notify", index, at), str(error)))

@@ -112,7 +112,9 @@ class Recipe:
         if not self._has_secrets:
             return call
         try:
-            return self.plan(event, route=route, delivery=delivery, source=source, reveal=masked)
+            return self.plan(
+                event, route=route, delivery=delivery, source=source, reveal=placeholder
+            )
         except PlanError:
             return Call(call.method, "", {}, None)
 
@@ -155,8 +157,8 @@ def event_context(event: Event) -> dict[str, Any]:
     }
 
 
-def masked(ref: SecretRef) -> str:
-    """What an explanation shows instead of a secret."""
+def placeholder(ref: SecretRef) -> str:
+    """Return what an explanation shows in place of a secret."""
     return str(ref)
 
 
@@ -187,7 +189,7 @@ def rehearse(loaded: Loaded) -> list[ConfigProblem]:
                     route="example",
                     delivery="example",
                     source="example",
-                    reveal=masked,
+                    reveal=placeholder,
                 )
         except PlanError as error:
             at = re.split(r"[.:\[]", str(error), maxsplit=1)[0]

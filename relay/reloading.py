@@ -152,7 +152,7 @@ class Reloading(Generic[T]):
         changed = [path for path, found in stamps.items() if self._used.get(path) != found]
         self._settle(stamps, began)
         self._used, self._version = stamps, read.version
-        audit.mask(read.secrets | self._settings.secret_values())
+        audit.exchange_secrets(read.secrets | self._settings.secret_values())
         self.current = read.made
         log.info(
             "config.reloaded",

@@ -101,10 +101,6 @@ class Router:
                     holds[target] = holds.get(target, False) or does_hold
         return holds
 
-    def match(self, event: Event, source: str) -> list[RouteDecision]:
-        """The routes that the event takes, in the order of the file."""
-        return [decision for decision in self.candidates(event, source) if decision.matched]
-
     def decide(self, event: Event, source: str) -> list[RouteDecision]:
         """What every route of the file says, for an explanation."""
         return [

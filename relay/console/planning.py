@@ -13,6 +13,7 @@ from yarl import URL
 
 from config.model import Route, Source, Target
 from relay import __version__
+from relay.audit import REDACTED
 from relay.console.context import Plan
 from relay.console.endpoints import ApiRequest, Nothing
 from relay.errors import NoSuchThing
@@ -20,8 +21,6 @@ from relay.events.event import Event, Ignored
 from relay.explanation import explanation, understood
 from relay.ledger.overview import TargetSeen, read_targets
 from relay.ledger.remaining import read_remaining
-
-MASK = "****"
 
 _TELLING = re.compile(r"auth|cookie|key|secret|signature|token|passw", re.IGNORECASE)
 """Names of headers and parameters whose value is redacted, though relay.yaml has it in plain."""
@@ -232,7 +231,8 @@ def _redacted(call: CallShown) -> CallShown:
         call,
         url=_redacted_url(call.url),
         headers={
-            name: MASK if _TELLING.search(name) else value for name, value in call.headers.items()
+            name: REDACTED if _TELLING.search(name) else value
+            for name, value in call.headers.items()
         },
     )
 
@@ -241,10 +241,10 @@ def _redacted_url(text: str) -> str:
     """``<env NAME>`` stands for a whole URL; of one in plain the path may be the secret."""
     address, mark, query = text.partition("?")
     if address.startswith(("http://", "https://")):
-        address = f"{URL(address, encoded=True).origin()}/{MASK}"
+        address = f"{URL(address, encoded=True).origin()}/{REDACTED}"
     pairs = [pair.partition("=") for pair in query.split("&")] if mark else []
     shown = [
-        f"{name}={MASK}" if _TELLING.search(name) else name + equals + value
+        f"{name}={REDACTED}" if _TELLING.search(name) else name + equals + value
         for name, equals, value in pairs
     ]
     return address + mark + "&".join(shown)
