@@ -13,7 +13,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from relay.attempts_kept import AttemptRecord
+from relay.attempt_record import AttemptRecord
 from relay.events.deploy_life import wait_note
 from relay.ledger.details import ActionRecord, Details
 from relay.ledger.overview import TargetSeen

@@ -18,7 +18,7 @@ from relay.audit_facts import read_facts
 from relay.audit_fields import deploy_fields
 from relay.commands.exits import exits
 from relay.commands.options import JSON
-from relay.commands.preparing import audit_to_stderr
+from relay.commands.setup import audit_to_stderr
 from relay.commands.user import user_name
 from relay.errors import AuditUnreadable, LedgerNotBehind
 from relay.events.ids import public_id

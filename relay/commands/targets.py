@@ -16,7 +16,7 @@ from relay.audit_fields import action_fields
 from relay.commands.exits import exits
 from relay.commands.ledger_access import open_ledger
 from relay.commands.options import CONFIG, JSON
-from relay.commands.preparing import configure_audit
+from relay.commands.setup import configure_audit
 from relay.commands.terminal import terminal
 from relay.commands.user import user_name
 from relay.ledger.actions import Done, Wish

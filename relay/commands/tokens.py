@@ -12,7 +12,7 @@ from config.settings import Settings, load_settings
 from relay import audit
 from relay.commands.exits import exits
 from relay.commands.ledger_access import open_ledger
-from relay.commands.preparing import audit_to_stderr
+from relay.commands.setup import audit_to_stderr
 from relay.commands.user import user_name
 from relay.ledger.ledger import Work
 from relay.tokens import Role, Token, create, revoke, tokens

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from relay.attempts_kept import AttemptRecord
+from relay.attempt_record import AttemptRecord
 from relay.console.words import VERDICTS, Line, sentence, stage, standing
 from relay.ledger.details import ActionRecord, Details
 from relay.ledger.records import Record

@@ -9,9 +9,8 @@ from urllib.parse import quote
 import orjson
 from aiohttp import web
 
-from relay.attempts_kept import AttemptRecord
+from relay.attempt_record import AttemptRecord
 from relay.console import payloads
-from relay.console.asking import details_of
 from relay.console.context import CONTEXT, Plan
 from relay.console.delivery_timeline import (
     JudgedRoute,
@@ -20,6 +19,7 @@ from relay.console.delivery_timeline import (
     steps,
     stored_routes,
 )
+from relay.console.read import details_of
 from relay.console.rendering import page, told_by
 from relay.errors import NoSuchThing
 from relay.events.event import Event

@@ -10,7 +10,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from relay.console import words
 from relay.console.access import CALLER
-from relay.console.doing import TOLD
+from relay.console.action_texts import TOLD
 from relay.ledger.records import Record, RecordKind
 
 _FOLDER = Path(__file__).parent

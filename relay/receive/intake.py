@@ -12,9 +12,9 @@ from typing import Any, NamedTuple, Protocol
 
 from relay import audit
 from relay.audit_fields import deploy_fields
-from relay.batching import GroupCommit
 from relay.errors import LedgerUnavailable
 from relay.events.ids import public_id
+from relay.group_commit import GroupCommit
 from relay.ledger.intake import NewDelivery, StoredDelivery, store_delivery
 from relay.ledger.ledger import MOST_OF_A_RECEIVER, Ledger
 from relay.ledger.refs import RefStates

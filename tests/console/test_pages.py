@@ -12,7 +12,7 @@ from urllib.parse import quote
 import aiohttp
 import pytest
 
-from relay.attempts_kept import AttemptRecord
+from relay.attempt_record import AttemptRecord
 from relay.console import live, pages
 from relay.console.payloads import MOST_PAYLOAD
 from relay.console.words import CHECK_PLATFORM

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from relay.attempts_kept import Exchange, Received, recorded
+from relay.attempt_record import Exchange, Received, recorded
 from relay.audit import redacted
 from relay.events.ids import public_id
 from relay.ledger.claims import CUT_OFF, Asked

@@ -18,7 +18,7 @@ from config.schema import json_schema
 from config.settings import load_settings
 from relay.commands.exits import exits
 from relay.commands.options import CONFIG
-from relay.commands.preparing import ready
+from relay.commands.setup import ready
 from relay.events.event import Ignored
 from relay.explanation import as_text, explanation, understood
 from relay.notices import messengers

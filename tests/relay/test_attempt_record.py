@@ -17,7 +17,7 @@ from pydantic import SecretStr
 from config.model import Target
 from config.preset import presets
 from config.secret_values import MIN_SECRET_PART, written_forms
-from relay.attempts_kept import (
+from relay.attempt_record import (
     MOST_BODY,
     MOST_HEADERS,
     MOST_VALUE,

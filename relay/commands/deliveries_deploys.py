@@ -13,7 +13,7 @@ import msgspec
 
 from config.loading import load
 from config.settings import load_settings
-from relay.commands.acting import Choose, Manner, Verb, act_on, chosen_by
+from relay.commands.bulk_actions import Choose, Manner, Verb, act_on, chosen_by
 from relay.commands.filters import filters
 from relay.commands.ledger_access import open_ledger
 from relay.commands.options import CONFIG, JSON

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from relay.console.acting import Result
+from relay.console.actions import Result
 from relay.console.words import Action
 from relay.ledger.actions import Refusal
 from relay.ledger.records import RecordKind

@@ -8,9 +8,9 @@ from typing import NamedTuple
 from aiohttp import web
 
 from relay.console.access import needs
+from relay.console.config_api import Explained, explained, explained_event, route_shown
 from relay.console.context import CONTEXT, Context
 from relay.console.detail_pages import read_stored
-from relay.console.planning import Explained, explained, explained_event, route_shown
 from relay.console.rendering import page
 from relay.errors import Refused, Rejected
 from relay.explanation import event_facts

@@ -21,7 +21,7 @@ from relay import audit
 from relay.audit_fields import action_fields
 from relay.commands.filters import filtered
 from relay.commands.ledger_access import open_ledger
-from relay.commands.preparing import audit_to_stderr
+from relay.commands.setup import audit_to_stderr
 from relay.commands.terminal import terminal
 from relay.commands.user import user_name
 from relay.console.words import PLURALS
