@@ -42,32 +42,32 @@ async def routes_page(request: web.Request) -> web.Response:
 @needs("viewer")
 async def explain(request: web.Request) -> web.Response:
     """Show the same page with the answer."""
-    form = await request.post()
-    asked = ExplainForm(*(str(form.get(name, "")).strip() for name in ExplainForm._fields))
+    posted = await request.post()
+    form = ExplainForm(*(str(posted.get(name, "")).strip() for name in ExplainForm._fields))
     try:
-        told = await _explained(request.app[CONTEXT], asked)
+        answer = await _explained(request.app[CONTEXT], form)
     except Rejected as error:
-        return await _page(request, asked, mistake=f"The payload is not understood: {error.reason}")
+        return await _page(request, form, mistake=f"The payload is not understood: {error.reason}")
     except Refused as error:
         text = str(error)
-        return await _page(request, asked, mistake=f"{text[:1].upper()}{text[1:]}.")
-    return await _page(request, asked, told)
+        return await _page(request, form, mistake=f"{text[:1].upper()}{text[1:]}.")
+    return await _page(request, form, answer)
 
 
-async def _explained(context: Context, asked: ExplainForm) -> Explained:
+async def _explained(context: Context, form: ExplainForm) -> Explained:
     plan = context.plan()
-    if asked.delivery:
-        delivery = await context.ledger.read(lambda reader: read_stored(reader, asked.delivery))
+    if form.delivery:
+        delivery = await context.ledger.read(lambda reader: read_stored(reader, form.delivery))
         return await asyncio.to_thread(explained_event, plan, delivery.source, delivery.event)
-    if not asked.payload:
+    if not form.payload:
         raise Refused("paste a payload, or name a stored delivery")
     return await asyncio.to_thread(
-        explained, plan, asked.source, asked.payload.encode(), asked.event or None
+        explained, plan, form.source, form.payload.encode(), form.event or None
     )
 
 
 async def _page(
-    request: web.Request, asked: ExplainForm, told: Explained | None = None, *, mistake: str = ""
+    request: web.Request, form: ExplainForm, answer: Explained | None = None, *, mistake: str = ""
 ) -> web.Response:
     context = request.app[CONTEXT]
     config = context.plan().config
@@ -79,12 +79,11 @@ async def _page(
         "routes.html",
         status=400 if mistake else 200,
         here="routes",
-        asked=asked,
+        form=form,
         mistake=mistake,
-        told=None,
-        explained=told,
-        facts=list(event_facts(told.event)) if told and told.event else [],
-        known=newest.records,
+        explained=answer,
+        facts=list(event_facts(answer.event)) if answer and answer.event else [],
+        suggested=newest.records,
         sources=list(config.sources),
         routes=[route_shown(route) for route in config.routes[:MOST_ROUTES]],
         more_routes=max(0, len(config.routes) - MOST_ROUTES),

@@ -15,7 +15,7 @@ from relay.console.context import CONTEXT, Context
 from relay.console.faults import ERROR_PAGE, Fault
 from relay.console.live import LIVE, Live, Watcher
 from relay.console.overview import Overviews
-from relay.console.rendering import STATIC, page, told_by
+from relay.console.rendering import STATIC, message_of, page
 from relay.console.search import STATUSES_OF, Search, filter_of, is_in_list, read_search
 from relay.errors import NoSuchThing, Refused, StoreUnavailable
 from relay.events.ids import row_number
@@ -80,7 +80,7 @@ async def overview(request: web.Request) -> web.Response:
         "overview.html",
         here="overview",
         live="/live",
-        told=told_by(request),
+        message=message_of(request),
         **made._asdict(),
     )
 
@@ -107,7 +107,7 @@ async def listed(request: web.Request) -> web.Response:
         here=words.PLURALS[kind],
         kind=kind,
         plural=words.PLURALS[kind],
-        asked=search,
+        search=search,
         mistake=mistake,
         records=shown.records,
         number=number,
@@ -203,7 +203,7 @@ async def act(request: web.Request) -> web.Response:
     [done] = await actions.act(context, caller, kind, action, [id_], forced=forced, reason=reason)
     request.app[OVERVIEWS].forget()
     if done.done:
-        return see_other(f"{words.place(kind, done.new or id_)}?told={action}")
+        return see_other(f"{words.place(kind, done.new or id_)}?done={action}")
     why = words.sentence(action_texts.reason_of(done))
     if action_texts.is_forceable(done) and not forced:
         record = await _record(request, kind, id_)
@@ -266,7 +266,7 @@ async def switch(request: web.Request) -> web.Response:
     name, action = _target(request)
     await actions.switch(request.app[CONTEXT], request[CALLER], name, pause=action == "pause")
     request.app[OVERVIEWS].forget()
-    return see_other(f"/?told={action}")
+    return see_other(f"/?done={action}")
 
 
 def _named(request: web.Request) -> tuple[RecordKind, str, words.Action]:

@@ -50,9 +50,9 @@ class _Unread:
 
     def not_http(self, _: web.BaseRequest, status: int) -> web.Response:
         """See relay.http.connections.Answering."""
-        told = ErrorAnswer(Problem("bad_request", "not an HTTP request that can be read"))
+        error = ErrorAnswer(Problem("bad_request", "not an HTTP request that can be read"))
         response = web.Response(
-            body=msgspec.json.encode(told), status=status, content_type="application/json"
+            body=msgspec.json.encode(error), status=status, content_type="application/json"
         )
         response.force_close()
         return response
