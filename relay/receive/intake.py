@@ -19,7 +19,7 @@ from relay.ledger.intake import NewDelivery, StoredDelivery, store_delivery
 from relay.ledger.ledger import MOST_OF_A_RECEIVER, Ledger
 from relay.ledger.refs import RefStates
 from relay.ledger.transaction import Transaction
-from relay.metrics import tally
+from relay.metrics import counters
 
 
 class DeliveryWaker(Protocol):
@@ -81,7 +81,7 @@ class Intake:
             self._failed_at, self.failure = time.monotonic(), error
             raise
         self.failure = None
-        tally.stored([item.since for item in batch], time.monotonic())
+        counters.stored([item.since for item in batch], time.monotonic())
         for item, one in zip(batch, stored, strict=True):
             if isinstance(one, StoredDelivery):
                 self._tell(item, one)

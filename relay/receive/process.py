@@ -29,6 +29,7 @@ from relay.ledger.ledger import MOST_OF_A_RECEIVER, Ledger
 from relay.ledger.payload_files import PayloadFiles, named_files
 from relay.ledger_marks import RedisMark, check_at_start
 from relay.ledger_start import open_ledger
+from relay.metrics_endpoint import counted
 from relay.queue.former_release import refuse_former_release
 from relay.queue.probe import QueueProbe
 from relay.queue.sweep import Sweep
@@ -42,7 +43,6 @@ from relay.receive.refusals import Refusals
 from relay.receive.sources import ready_sources
 from relay.reloading import Reloading
 from relay.routing import Router
-from relay.scraping import counted
 from relay.signals import on_signals
 from relay.tracing import traced
 
