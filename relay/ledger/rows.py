@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import cast
 
 import msgspec
 
@@ -120,8 +120,3 @@ def target_state(row: Row) -> TargetState:
         opened=row["opened"],
         open_until=seconds(row["open_until"]),
     )
-
-
-def texts(row: Row, *names: str) -> dict[str, Any]:
-    """Return some columns of a row by their names."""
-    return {name: row[name] for name in names}

@@ -40,12 +40,6 @@ SELECT coalesce(max(replay) + 1, 0) AS replay,
 FROM deploy
 WHERE target = :target AND ref = :ref AND state = :state AND turn = :turn AND call_key = :call_key
 
--- name: newer_deploy
--- The newest deploy of a target and ref in a later place than :pos that was not cancelled.
-SELECT id FROM deploy INDEXED BY deploy_ref
-WHERE ref = :ref AND target = :target AND pos > :pos AND status <> 'cancelled'
-ORDER BY pos DESC, id DESC LIMIT 1
-
 -- name: older_waiting
 -- Deploys of a target and ref that wait and are older than this one, the oldest first.
 -- Other calls of the same state are not older: they are deploys of their own.
