@@ -13,10 +13,10 @@ from relay.ledger.actions import consequence_of
 from relay.ledger.records import (
     Record,
     RecordKind,
-    deploy_record,
+    delivery_record,
     iso,
-    read_delivery,
     read_deploy,
+    read_records,
 )
 from relay.ledger.rows import microseconds
 from relay.ledger.transaction import Reader, Row
@@ -121,17 +121,18 @@ def attempt_record(row: Row) -> AttemptRecord:
 
 
 async def _delivery(reader: Reader, number: int) -> Details | None:
-    record = await read_delivery(reader, number)
-    if record is None:
+    row = await reader.row("delivery", {"delivery": number})
+    if row is None:
         return None
-    deploys = await reader.rows("deploy_records_of_delivery", {"delivery": number})
+    ends = await reader.rows("deploy_ends_of_delivery", {"delivery": number})
+    record = delivery_record(row, ends)
     reasons = await reader.rows("route_reasons", {"delivery": number})
     return Details(
         record=record,
-        event=await _event(reader, number),
+        event=_event(row),
         actions=await read_actions(reader, record.id),
         reasons=[RouteReasonRecord(route=row["route"], reason=row["reason"]) for row in reasons],
-        deploys=[deploy_record(row) for row in deploys],
+        deploys=await read_records(reader, "deploy", [int(end["id"]) for end in ends]),
     )
 
 
@@ -139,10 +140,10 @@ async def _deploy(reader: Reader, number: int) -> Details | None:
     record = await read_deploy(reader, number)
     if record is None:
         return None
-    delivery = row_number("delivery", record.delivery) or 0
+    delivery = await reader.row("delivery", {"delivery": row_number("delivery", record.delivery)})
     return Details(
         record=record,
-        event=await _event(reader, delivery),
+        event=_event(delivery) if delivery is not None else {},
         attempts=await read_attempts(reader, number),
         actions=await read_actions(reader, record.id),
         live=await read_live(reader, number),
@@ -163,10 +164,7 @@ async def read_live(reader: Reader, deploy: int) -> LiveRecord | None:
     )
 
 
-async def _event(reader: Reader, delivery: int) -> dict[str, Any]:
-    row = await reader.row("event_of_delivery", {"delivery": delivery})
-    if row is None:
-        return {}
+def _event(row: Row) -> dict[str, Any]:
     event: dict[str, Any] = msgspec.json.decode(row["event"])
     if "files" in event:
         event["files"] = len(event["files"])

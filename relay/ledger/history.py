@@ -170,14 +170,14 @@ async def _deliveries(reader: Reader, chosen: HistoryFilter, start: _Key) -> _St
     if [event for event in DELIVERY_EVENTS if chosen.wants_event(event)] == ["delivery.late"]:
         looked_for = msgspec.structs.replace(looked_for, verdicts=frozenset({"late"}))
     async for number in _found(reader, "delivery", looked_for, start):
-        row = await reader.row("history_delivery", {"id": number})
+        row = await reader.row("delivery", {"delivery": number})
         if row is not None:
             yield _delivery_event(row)
 
 
 async def _queued(reader: Reader, chosen: HistoryFilter, start: _Key) -> _Stream:
     async for number in _found(reader, "deploy", _filter(chosen), start):
-        row = await reader.row("history_deploy", {"id": number})
+        row = await reader.row("deploy", {"deploy": number})
         if row is not None:
             yield _queued_event(row)
 
@@ -236,7 +236,7 @@ async def _walk_ends(
                 and (not targets or row["target"] in targets)
                 and (chosen.repos is None or chosen.repos.matches(row["repo"]))
             )
-            whole = await reader.row("history_deploy", {"id": key.id}) if may_fit else None
+            whole = await reader.row("deploy", {"deploy": key.id}) if may_fit else None
             yield _Event(key, key.at, end_row(whole, key.at) if whole is not None else None)
         chunk = min(2 * chunk, LARGEST_CHUNK)
 
@@ -295,14 +295,14 @@ async def _events_of(
     actions: list[_Event] = []
     numbers = set(deploys)
     for number in deliveries:
-        row = await reader.row("history_delivery", {"id": number})
+        row = await reader.row("delivery", {"delivery": number})
         if row is not None:
             received.append(_delivery_event(row))
-        rows = await reader.rows("history_deploys_of_delivery", {"id": number})
+        rows = await reader.rows("deploy_ends_of_delivery", {"delivery": number})
         numbers |= {int(one["id"]) for one in rows}
         actions += await _actions_on(reader, public_id("delivery", number))
     for number in numbers:
-        row = await reader.row("history_deploy", {"id": number})
+        row = await reader.row("deploy", {"deploy": number})
         if row is None:
             continue
         queued.append(_queued_event(row))
@@ -320,11 +320,11 @@ async def _actions_on(reader: Reader, subject: str) -> list[_Event]:
 
 
 def _delivery_event(row: Row) -> _Event:
-    return _Event(_Key(_LAST, row["id"]), row["at"], delivery_row(row))
+    return _Event(_Key(_LAST, row["id"]), row["received_at"], delivery_row(row))
 
 
 def _queued_event(row: Row) -> _Event:
-    return _Event(_Key(_LAST, row["id"]), row["at"], queued_row(row))
+    return _Event(_Key(_LAST, row["id"]), row["created_at"], queued_row(row))
 
 
 async def _action_event(reader: Reader, row: Row) -> _Event:
@@ -332,9 +332,9 @@ async def _action_event(reader: Reader, row: Row) -> _Event:
     deploy = row_number("deploy", row["subject"])
     delivery = row_number("delivery", row["subject"])
     if deploy is not None:
-        about = await reader.row("history_deploy", {"id": deploy})
+        about = await reader.row("deploy", {"deploy": deploy})
         subject = queued_row(about) if about is not None else None
     elif delivery is not None:
-        about = await reader.row("history_delivery", {"id": delivery})
+        about = await reader.row("delivery", {"delivery": delivery})
         subject = delivery_row(about) if about is not None else None
     return _Event(_Key(_LAST, row["id"]), row["at"], action_row(row, subject))

@@ -1,15 +1,5 @@
 -- Deploys: queued by routing, ended by newer states.
 
--- name: deploy_line
--- What each line of the audit names of a deploy.
-SELECT d.id, d.delivery, v.source, v.kind, v.repo, v.ref_name, v.branch, v.action, v.sha, v.sender, v.author, v.remote,
-  v.config, d.route, t.name AS target_name, d.attempt, coalesce(d.live_before, l.deploy) AS live_deploy
-FROM deploy d
-JOIN delivery v ON v.id = d.delivery
-JOIN target t ON t.id = d.target
-LEFT JOIN live l ON l.target = d.target AND l.ref = d.ref
-WHERE d.id = :deploy
-
 -- name: target_by_name
 SELECT id FROM target WHERE name = :name
 
