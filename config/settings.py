@@ -178,11 +178,6 @@ class Settings(BaseSettings):
         return passwords(self.redis_address()) | ({key} if key else set())
 
     @property
-    def spool_folder(self) -> Path:
-        """Where deliveries wait while Redis takes none."""
-        return self.data_dir.absolute() / "spool"
-
-    @property
     def metrics_folder(self) -> Path:
         """Where the processes of this machine keep what they have counted."""
         return self.data_dir.absolute() / "metrics"

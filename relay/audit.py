@@ -20,7 +20,7 @@ import structlog
 from config.secret_values import written_forms
 from relay.audit_file import AuditFile
 from relay.errors import AuditUnavailable
-from relay.events.event import Delivery, Event, PullRequest
+from relay.events.event import Event, PullRequest
 from relay.output import Output
 
 MASK = "****"
@@ -287,8 +287,3 @@ def event_fields(event: Event) -> dict[str, Any]:
         fields["number"] = event.number
         fields["action"] = event.action
     return fields
-
-
-def delivery_fields(delivery: Delivery) -> dict[str, Any]:
-    """What every line about a delivery says of it."""
-    return {"delivery": delivery.id, "source": delivery.source, **event_fields(delivery.event)}

@@ -188,10 +188,6 @@ class AuditUnreadable(RelayError):
     """The audit files cannot be read, or not now."""
 
 
-class CannotSpool(RelayError):
-    """The spool's folder cannot be used."""
-
-
 class StoreUnavailable(RelayError):
     """Nothing can store a delivery at the moment; the sender should try again."""
 
@@ -216,20 +212,8 @@ class LedgerNotBehind(RelayError):
     """There is nothing to accept: no mark is ahead of the ledger."""
 
 
-class RedisUnavailable(StoreUnavailable):
-    """Redis is away, too slow, out of memory, or takes no writes."""
-
-
 class NoConnection(StoreUnavailable):
     """There is no connection to Redis to be had."""
-
-
-class BatchRefused(StoreUnavailable):
-    """Redis takes deliveries, but not these."""
-
-
-class SpoolUnavailable(StoreUnavailable):
-    """The spool is full, or its disk takes nothing."""
 
 
 class AuditUnavailable(StoreUnavailable):

@@ -67,7 +67,6 @@ WAITS = "deploy_relay_deploy_waits_total"
 OPENED = "deploy_relay_breaker_opened_total"
 CLOSED = "deploy_relay_breaker_closed_total"
 HELD = "deploy_relay_target_held_total"
-LOST = "deploy_relay_runs_lost_total"
 REPLAYED = "deploy_relay_replays_total"
 RELOADS = "deploy_relay_config_reloads_total"
 REFUSED = "deploy_relay_config_refused_total"
@@ -88,7 +87,6 @@ METRICS: dict[str, Metric] = {
     OPENED: Metric("Times that a breaker opened, or stayed open after a probe.", ("target",)),
     CLOSED: Metric("Times that a breaker closed.", ("target",)),
     HELD: Metric("Times that a platform asked not to be called.", ("target",)),
-    LOST: Metric("Runs that did not live to tell of their end.", ("kind", "how")),
     REPLAYED: Metric("Replays that started.", ("kind",)),
     RELOADS: Metric("Times that relay.yaml was read again.", ("process",)),
     REFUSED: Metric("Times that a changed relay.yaml was refused.", ("process",)),
@@ -99,7 +97,7 @@ _TARGET, _SOURCE, _PROCESS = ("target",), ("source",), ("process",)
 RULES: dict[str, tuple[Rule, ...]] = {
     **{
         f"delivery.{outcome}": (Rule(DELIVERIES, _SOURCE, (outcome,)),)
-        for outcome in ("queued", "duplicate", "ignored", "late", "cancelled", "failed")
+        for outcome in ("queued", "duplicate", "ignored", "late", "cancelled")
     },
     "delivery.rejected": (Rule(REJECTED, ("status",)),),
     **{
@@ -115,11 +113,6 @@ RULES: dict[str, tuple[Rule, ...]] = {
     "config.reloaded": (Rule(RELOADS, _PROCESS),),
     "config.refused": (Rule(REFUSED, _PROCESS),),
     **{
-        f"{kind}.{how}": (Rule(LOST, (), (kind, how)),)
-        for kind in ("delivery", "deploy")
-        for how in ("stopped", "put_back", "abandoned")
-    },
-    **{
         f"{kind}.{event}": (Rule(metric, (), (kind,)),)
         for kind in ("delivery", "deploy")
         for event, metric in (("retry_scheduled", RETRIES), ("replayed", REPLAYED))
@@ -134,7 +127,7 @@ _CALL_ENDS = {
 }
 
 
-_EXPECTED = ("deploy.failed", "deploy.uncertain", "deploy.abandoned", "delivery.abandoned")
+_EXPECTED = ("deploy.failed", "deploy.uncertain")
 
 
 class Tally:

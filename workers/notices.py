@@ -103,7 +103,7 @@ async def _call(
             told=asked.is_told,
         )
         answer = await rt.client.call(
-            call, idempotency_key=public_id("notice", asked.id), total=TOTAL, connect=CONNECT
+            call, idempotency_key=asked.idempotency_key, total=TOTAL, connect=CONNECT
         )
     except CallFailed as failure:
         return str(failure), True, None, None

@@ -17,6 +17,7 @@ import msgspec
 
 from config.model import NoticeKind
 from config.values import RateLimit
+from relay.events.ids import idempotency_key
 from relay.ledger.rows import microseconds, seconds
 from relay.ledger.transaction import Row, Transaction
 
@@ -44,6 +45,8 @@ class AskedNotice(msgspec.Struct, frozen=True, kw_only=True):
     kind: NoticeKind
     deploy: int
     body: str
+    idempotency_key: str
+    """What the notifier knows the calls of one message by."""
     decision: Literal["call", "wait", "summed", "failed"]
     claim: str = ""
     attempt: int = 0
@@ -207,12 +210,17 @@ def _subject(notifier: str) -> str:
 def _asked(
     row: Row, decision: Literal["call", "wait", "summed", "failed"], **more: object
 ) -> AskedNotice:
+    key = idempotency_key("notice", row["id"], row["created_at"])
+    if row["is_told"]:
+        # A further message of the notice; one that comes twice is better than none.
+        key = f"{key}-{more.get('claim', '')}"
     return AskedNotice(
         id=row["id"],
         notifier=row["notifier"],
         kind=row["kind"],
         deploy=row["deploy"],
         body=row["body"],
+        idempotency_key=key,
         decision=decision,
         is_told=bool(row["is_told"]),
         **more,  # type: ignore[arg-type]

@@ -117,6 +117,8 @@ class Deploy(msgspec.Struct, frozen=True, kw_only=True):
     is_newest: bool
     """Its state is the newest one of its ref."""
     call_key: str
+    idempotency_key: str
+    """What the platform knows all its calls by."""
 
 
 def target_state(row: Row) -> TargetState:

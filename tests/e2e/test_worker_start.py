@@ -78,7 +78,7 @@ def registered(folder: Path) -> bool:
     """Whether RQ knows a worker."""
     try:
         with redis.Redis(unix_socket_path=str(folder / "redis.sock")) as client:
-            return client.scard("rq:workers") == 1
+            return bool(client.scard("rq:workers") == 1)
     except redis.RedisError:
         return False
 

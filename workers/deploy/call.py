@@ -76,7 +76,7 @@ async def make_call(
     try:
         answer = await client.call(
             call,
-            idempotency_key=public_id("deploy", line.id),
+            idempotency_key=asked.deploy.idempotency_key,
             total=target.timeout,
             connect=target.connect_timeout,
         )
