@@ -220,10 +220,6 @@ async def _walk_ends(
     reader: Reader, chosen: HistoryFilter, statuses: frozenset[str], start: _Key
 ) -> _Stream:
     """Walk all ends, and read only those whole that may be looked for."""
-    targets = set()
-    for name in chosen.targets:
-        row = await reader.row("target_by_name", {"name": name})
-        targets.add(row["id"] if row is not None else 0)
     until = _Key(microseconds(chosen.until), 0) if chosen.until else start
     key, chunk = min(start, until), CHUNK
     while rows := await reader.rows(
@@ -233,7 +229,7 @@ async def _walk_ends(
             key = _Key(row["at"], row["id"])
             may_fit = (
                 (not statuses or row["status"] in statuses)
-                and (not targets or row["target"] in targets)
+                and (not chosen.targets or row["target"] in chosen.targets)
                 and (chosen.repos is None or chosen.repos.matches(row["repo"]))
             )
             whole = await reader.row("deploy", {"deploy": key.id}) if may_fit else None
@@ -242,8 +238,11 @@ async def _walk_ends(
 
 
 async def _actions(reader: Reader, chosen: HistoryFilter, start: _Key) -> _Stream:
-    before, chunk = await _before(reader, chosen, start), CHUNK
-    while rows := await reader.rows("history_actions", {"before": before, "most": chunk}):
+    until = microseconds(chosen.until) if chosen.until else _LAST
+    before, chunk = start.id, CHUNK
+    while rows := await reader.rows(
+        "history_actions", {"before": before, "until": until, "most": chunk}
+    ):
         for row in rows:
             yield await _action_event(reader, row)
         before, chunk = rows[-1]["id"], min(2 * chunk, LARGEST_CHUNK)
@@ -259,24 +258,6 @@ async def _nothing() -> _Stream:
     none: Sequence[_Event] = ()
     for event in none:
         yield event
-
-
-async def _before(reader: Reader, chosen: HistoryFilter, start: _Key) -> int:
-    """Return the id below which actions are read: ids are given out in the order of time, so the
-    first one that is not later than ``until`` is found by halving."""
-    if not chosen.until:
-        return start.id
-    until = microseconds(chosen.until)
-    low, row = 0, await reader.row("history_action_below", {"id": start.id - 1})
-    high = row["id"] if row is not None else 0
-    while low < high:
-        middle = (low + high + 1) // 2
-        row = await reader.row("history_action_below", {"id": middle})
-        if row is None or row["at"] < until:
-            low = middle
-        else:
-            high = row["id"] - 1
-    return low + 1
 
 
 def _numbers(chosen: HistoryFilter) -> tuple[list[int], list[int]]:

@@ -64,9 +64,6 @@ ORDER BY id DESC LIMIT :most
 SELECT id FROM delivery INDEXED BY delivery_sha
 WHERE sha >= :first AND sha < :last AND id < :before ORDER BY id DESC LIMIT :most
 
--- name: deliveries_of_time
-SELECT id FROM delivery WHERE received_at >= :since AND received_at < :until LIMIT :most
-
 -- name: deploys_of_status
 SELECT id FROM deploy WHERE status = :key AND id < :before ORDER BY id DESC LIMIT :most
 
@@ -88,9 +85,6 @@ SELECT id FROM deploy WHERE repo = :key COLLATE NOCASE AND id < :before ORDER BY
 
 -- name: deploys_of_branch
 SELECT id FROM deploy WHERE branch = :key AND id < :before ORDER BY id DESC LIMIT :most
-
--- name: deploys_of_time
-SELECT id FROM deploy WHERE created_at >= :since AND created_at < :until LIMIT :most
 
 -- name: deploys_of_attention
 -- Deploys that need a person. The order of the index is another one, but there are few.
@@ -133,10 +127,6 @@ WITH RECURSIVE names (name) AS (
   SELECT (SELECT author FROM delivery WHERE author > name ORDER BY author LIMIT 1)
   FROM names WHERE name IS NOT NULL)
 SELECT name FROM names WHERE name IS NOT NULL
-
--- name: names_in_branches
--- Each branch within a range of names.
-SELECT DISTINCT branch AS name FROM delivery WHERE branch >= :first AND branch < :last
 
 -- name: names_of_branches
 -- Each branch within a range whose name has a text in it. Branches are many, so the whole range of
