@@ -12,7 +12,7 @@ from config.loading import load
 from config.settings import Settings, load_settings
 from relay.commands.exits import exits
 from relay.commands.options import CONFIG, HOST, PORT
-from relay.commands.preparing import configure_audit, ready
+from relay.commands.setup import configure_audit, ready
 from relay.processes import run_all, run_receivers
 from relay.receive.process import serve as receive
 from workers.process import work
