@@ -6,9 +6,9 @@ import time
 from statistics import median
 from typing import Any, NamedTuple
 
-from benchmarks.jobs import until
+from benchmarks.counts import LedgerCounts
 from benchmarks.lab import Lab, Requests
-from benchmarks.processes import BenchmarkFailed, pinned
+from benchmarks.processes import BenchmarkFailed, pinned, until
 from benchmarks.project import Project, relay_yaml
 from benchmarks.store import Store
 from benchmarks.system import System, open_system, working
@@ -114,21 +114,31 @@ def _waiting(lab: Lab, plan: Plan) -> dict[str, Any]:
     result: dict[str, Any] = {}
     many = lab.prepare(8, plan.waiting, seed=1)
     with open_system(lab) as full, open_system(lab) as empty:
-        memory = full.store.memory()
-        filling = lab.load(full.port, many, connections=32, seconds=600, timeout=600)
-        if filling.statuses != {202: plan.waiting} or full.store.waiting() != plan.waiting:
-            raise BenchmarkFailed(f"not all of them were queued: {filling.statuses}")
+        memory, size = full.store.memory(), _bytes(full)
+        full.send(lab, many, plan.waiting, connections=32)
         many.remove()
-        each = (full.store.memory() - memory) / plan.waiting
-        print(f"  Redis memory of a waiting delivery: {each:,.0f} bytes")
-        result["bytes_each"] = each
+        if full.counts.waiting() != plan.waiting:
+            raise BenchmarkFailed(f"{full.counts.waiting()} of {plan.waiting} wait")
+        result["ledger_bytes_each"] = (_bytes(full) - size) / plan.waiting
+        result["redis_bytes_each"] = (full.store.memory() - memory) / plan.waiting
+        print(
+            f"  bytes of a waiting delivery: {result['ledger_bytes_each']:,.0f} in the ledger, "
+            f"{result['redis_bytes_each']:,.0f} in Redis"
+        )
         result["rates"] = _rates(lab, plan, full, empty)
         result["drain"] = _drain(lab, plan, full)
     return result
 
 
+def _bytes(system: System) -> int:
+    counts = system.counts
+    if not isinstance(counts, LedgerCounts):
+        raise TypeError("only a ledger has a size")
+    return counts.bytes()
+
+
 def _rates(lab: Lab, plan: Plan, full: System, empty: System) -> list[tuple[float, float]]:
-    """Requests a second with all of them waiting, and with an empty queue, in turns."""
+    """Requests a second with all of them waiting, and with few, in turns."""
 
     def rate(system: System, requests: Requests) -> float:
         loaded = lab.load(system.port, requests, connections=32, seconds=plan.seconds, warm=500)
@@ -140,7 +150,6 @@ def _rates(lab: Lab, plan: Plan, full: System, empty: System) -> list[tuple[floa
     for number in range(plan.rounds):
         requests = lab.prepare(8, int(17_000 * plan.seconds), seed=100 + number)
         found.append((rate(full, requests), rate(empty, requests)))
-        empty.store.client.flushall()
         requests.remove()
     shares = [with_many / without for with_many, without in found]
     print(
@@ -153,26 +162,26 @@ def _rates(lab: Lab, plan: Plan, full: System, empty: System) -> list[tuple[floa
 def _drain(lab: Lab, plan: Plan, full: System) -> dict[str, Any]:
     """Memory of a worker that works the queue off."""
     samples: list[tuple[float, int, int]] = []
-    waiting = full.store.waiting()
+    waiting = full.counts.waiting()
     with working(lab, full.project) as worker:
         began = time.monotonic()
 
         def sample() -> bool:
-            finished = full.jobs.finished()
-            samples.append((round(time.monotonic() - began, 2), finished, worker.rss()))
-            return finished >= 2 * waiting
+            calls = full.hooks.state().calls
+            samples.append((round(time.monotonic() - began, 2), calls, worker.rss()))
+            return calls >= waiting
 
         until(sample, seconds=plan.drain, pause=0.5)
     # The first samples are those of a worker that has not imported everything yet.
     later = samples[len(samples) // 5 :]
     seconds, finished, rss = later[-1]
     began_with = later[0][2]
-    table = Table("worker, after s", "jobs done", "RSS MiB")
+    table = Table("worker, after s", "deploys", "RSS MiB")
     for at in sorted({0, len(later) // 4, len(later) // 2, 3 * len(later) // 4, len(later) - 1}):
         table.row(f"{later[at][0]:.0f}", f"{later[at][1]:,}", f"{later[at][2] / MIB:.1f}")
     print(table)
     print(
-        f"  {finished:,} jobs in {seconds:.0f} s of the {2 * waiting:,} that {waiting:,} "
-        f"deliveries are; memory grew by {(rss - began_with) / MIB:.1f} MiB"
+        f"  {finished:,} of {waiting:,} deploys in {seconds:.0f} s; "
+        f"memory grew by {(rss - began_with) / MIB:.1f} MiB"
     )
     return {"samples": samples, "deliveries": waiting, "growth": rss - began_with}

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from benchmarks.payloads import Pushes
+from benchmarks.payloads import BRANCHES, Pushes
 from benchmarks.processes import BenchmarkFailed, Cores, pinned
 
 MEMORY = Path("/dev/shm")  # noqa: S108
@@ -76,13 +76,23 @@ class Lab:
         folder.mkdir()
         return folder
 
-    def prepare(self, size: int, count: int, *, path: str = HOOK, seed: int = 1) -> Requests:
+    def prepare(
+        self,
+        size: int,
+        count: int,
+        *,
+        seed: int = 1,
+        repo: str = "acme/web",
+        branches: int = BRANCHES,
+    ) -> Requests:
         """Signed pushes, no two alike; ``size`` is 8 or 80 kilobytes."""
         self._made += 1
         file = self.memory / f"requests-{self._made}"
         lengths = array.array("I")
         with file.open("wb") as out:
-            for request in islice(Pushes(size).requests(path, seed), count):
+            for request in islice(
+                Pushes(size, repo=repo, branches=branches).requests(HOOK, seed), count
+            ):
                 out.write(request)
                 lengths.append(len(request))
         index = file.with_suffix(".lengths")

@@ -1,4 +1,4 @@
-"""Bytes of the ledger for each delivery: ``python -m benchmarks.ledger_bytes [DELIVERIES]``.
+"""Size: bytes of the ledger for each delivery, by table.
 
 Deliveries of 8 KB, each with one deploy and one call, go through the ledger's own transactions.
 From their bytes follows how large the file is after a year with the default retention.
@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import random
-import sys
 import tempfile
 import time
 import uuid
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 from benchmarks.payloads import SECRET, Pushes
 from config.model import OnUncertain, Target
@@ -146,16 +146,15 @@ def after_a_year(tables: dict[str, float], settings: Settings) -> float:
     return sum(size * A_DAY * days.get(name, kept) for name, size in tables.items())
 
 
-def main() -> None:
-    """Print what was measured."""
-    number = int(sys.argv[1]) if len(sys.argv) > 1 else 20_000
+def run(number: int) -> dict[str, Any]:
+    """Measure so many deliveries, and print it."""
     tables = measure(number)
+    print(f"\nBytes of the ledger, {number:,} deliveries of 8 KB with one deploy")
     for name, size in tables.items():
-        print(f"{size:8.0f} bytes a delivery  {name}")
-    print(f"{sum(tables.values()):8.0f} bytes a delivery in all")
+        print(f"  {size:6.0f} bytes a delivery  {name}")
+    print(f"  {sum(tables.values()):6.0f} bytes a delivery in all")
     gigabytes = after_a_year(tables, Settings()) / 1e9
-    print(f"after a year of {A_DAY} deliveries a day, by the default retention: {gigabytes:.1f} GB")
-
-
-if __name__ == "__main__":
-    main()
+    print(
+        f"  after a year of {A_DAY} deliveries a day, by the default retention: {gigabytes:.1f} GB"
+    )
+    return {"deliveries": number, "bytes_each": tables, "gigabytes_after_a_year": gigabytes}

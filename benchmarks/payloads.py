@@ -9,6 +9,7 @@ import hashlib
 import hmac
 import json
 import random
+import time
 import uuid
 from collections.abc import Iterator
 from typing import Any
@@ -16,8 +17,15 @@ from typing import Any
 SECRET = "benchmark-secret-0f9a1c"
 SOURCE = "github"
 
+BRANCHES = 512
+"""Branches that pushes go to in turn: on one branch there is one call at a time."""
+
 _SHA = "@" * 40
+_BEFORE = "%" * 40
 _NOTE = "#" * 12
+_BRANCH = "change-SEED-PLACE"
+_CLOCK = 1_000_000_001
+"""Each stands in the template for something of equal length."""
 
 _COMMITS = {8: 1, 80: 88}
 """Kilobytes of a body, and how many commits make one of about that size."""
@@ -46,21 +54,28 @@ _USER_URLS = (
 
 
 class Pushes:
-    """Pushes to one branch of one repository, as many as are asked for."""
+    """Pushes to branches of one repository, as many as are asked for. Each starts where the one
+    before on its branch has ended."""
 
-    def __init__(self, size: int, *, repo: str = "acme/web") -> None:
+    def __init__(self, size: int, *, repo: str = "acme/web", branches: int = BRANCHES) -> None:
         """``size`` is 8 or 80, the kilobytes of a body."""
         whole = json.dumps(_push(_COMMITS[size], repo), separators=(",", ":")).encode()
         self._template = whole
+        self._branches = branches
         self.body_bytes = len(whole)
 
     def bodies(self, seed: int) -> Iterator[bytes]:
         """Bodies that are all different, and different for every seed."""
-        number = 0
+        number, began = 0, int(time.time())
         while True:
-            sha = hashlib.sha1(f"{seed}/{number}".encode(), usedforsecurity=False).hexdigest()
-            yield self._template.replace(_SHA.encode(), sha.encode()).replace(
-                _NOTE.encode(), sha[-12:].encode()
+            sha = _commit_of(seed, number)
+            branch = f"change-{seed % 10_000:04}-{number % self._branches:05}"
+            yield (
+                self._template.replace(_SHA.encode(), sha.encode())
+                .replace(_BEFORE.encode(), _commit_of(seed, number - self._branches).encode())
+                .replace(_NOTE.encode(), sha[-12:].encode())
+                .replace(_BRANCH.encode(), branch.encode())
+                .replace(str(_CLOCK).encode(), str(began + number // self._branches).encode())
             )
             number += 1
 
@@ -100,14 +115,18 @@ def signed(body: bytes, number: int) -> dict[str, str]:
     }
 
 
+def _commit_of(seed: int, number: int) -> str:
+    """Return the commit that a push ends at; numbers below 0 are where branches began."""
+    return hashlib.sha1(f"{seed}/{number}".encode(), usedforsecurity=False).hexdigest()
+
+
 def _push(commits: int, repo: str) -> dict[str, Any]:
     made = random.Random(7)  # noqa: S311
     listed = [_commit(made, repo, _hash(made)) for _ in range(commits - 1)]
     head = _commit(made, repo, _SHA)
-    before = _hash(made)
     return {
-        "ref": "refs/heads/main",
-        "before": before,
+        "ref": f"refs/heads/{_BRANCH}",
+        "before": _BEFORE,
         "after": _SHA,
         "repository": _repository(repo),
         "pusher": {"name": "mira-holt", "email": "mira.holt@example.com"},
@@ -117,7 +136,7 @@ def _push(commits: int, repo: str) -> dict[str, Any]:
         "deleted": False,
         "forced": False,
         "base_ref": None,
-        "compare": f"https://git.example/{repo}/compare/{before[:12]}...{_NOTE}",
+        "compare": f"https://git.example/{repo}/compare/{_hash(made)[:12]}...{_NOTE}",
         "commits": [*listed, head],
         "head_commit": head,
     }
@@ -174,7 +193,7 @@ def _repository(repo: str) -> dict[str, Any]:
         **urls,
         "created_at": 1_577_872_800,
         "updated_at": "2024-05-13T16:01:07Z",
-        "pushed_at": 1_715_671_613,
+        "pushed_at": _CLOCK,
         "git_url": f"git://git.example/{repo}.git",
         "ssh_url": f"git@git.example:{repo}.git",
         "clone_url": f"https://git.example/{repo}.git",

@@ -9,6 +9,7 @@ import sys
 
 import redis
 from rq import Queue, Worker
+from rq.serializers import JSONSerializer
 
 import workers.jobs  # noqa: F401
 
@@ -16,9 +17,8 @@ import workers.jobs  # noqa: F401
 def main() -> None:
     """Run jobs until SIGTERM."""
     connection = redis.Redis.from_url(sys.argv[1])
-    Worker([Queue(sys.argv[2], connection=connection)], connection=connection).work(
-        logging_level="WARNING"
-    )
+    queue = Queue(sys.argv[2], connection=connection, serializer=JSONSerializer)
+    Worker([queue], connection=connection, serializer=JSONSerializer).work(logging_level="WARNING")
 
 
 if __name__ == "__main__":

@@ -74,15 +74,17 @@ class Running:
         folder: Path,
         core: int | None,
         environ: Mapping[str, str] | None = None,
+        root: Path = ROOT,
     ) -> None:
+        """``root`` is the tree whose code runs."""
         self.name = name
         self.output = folder / f"{name}.out"
         self.errors = folder / f"{name}.err"
-        given = {**os.environ, "PYTHONPATH": str(ROOT), **(environ or {})}
+        given = {**os.environ, "PYTHONPATH": str(root), **(environ or {})}
         with pinned(core), self.output.open("wb") as out, self.errors.open("wb") as err:
             self.process = subprocess.Popen(
                 command,
-                cwd=ROOT,
+                cwd=root,
                 env=given,
                 stdin=subprocess.DEVNULL,
                 stdout=out,
@@ -157,6 +159,16 @@ class Running:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         self.process.wait()
+
+
+def until(condition: Callable[[], bool], *, seconds: float = PATIENCE, pause: float = 0.01) -> bool:
+    """Whether a condition comes to hold within so many seconds."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(pause)
+    return True
 
 
 def free_port() -> int:

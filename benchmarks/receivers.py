@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable
 from typing import NamedTuple
 
 from benchmarks.lab import Lab
 from benchmarks.payloads import SECRET
-from benchmarks.processes import ROOT, Running, free_port
-from benchmarks.project import COMMAND, Project, relay_yaml
-from benchmarks.store import Fsync, Store
+from benchmarks.processes import Running, free_port
+from benchmarks.project import LedgerFsync, Project, relay_yaml
+from benchmarks.store import Store
+from benchmarks.tree import OURS, Tree, before
 
 WEBHOOK = "webhook"
 
@@ -25,6 +24,8 @@ class Receiver(NamedTuple):
     running: Running
     port: int
     store: Store | None = None
+    waiting: Callable[[], int] | None = None
+    """Returns how many deliveries it has kept for a worker."""
 
     def stop(self) -> None:
         """End both."""
@@ -35,24 +36,24 @@ class Receiver(NamedTuple):
                 self.store.stop()
 
 
-Start = Callable[[Lab, Fsync], Receiver]
+Start = Callable[[Lab], Receiver]
 
 
 def _module(name: str) -> list[str]:
     return [sys.executable, "-m", f"benchmarks.{name}"]
 
 
-def _c0(lab: Lab, _: Fsync) -> Receiver:
+def _c0(lab: Lab) -> Receiver:
     port = free_port()
     return _listening(lab, "c0", [*_module("ceilings"), str(port)], port)
 
 
-def _c1(lab: Lab, _: Fsync) -> Receiver:
+def _c1(lab: Lab) -> Receiver:
     port = free_port()
     return _listening(lab, "c1", [*_module("ceilings"), str(port), SECRET], port)
 
 
-def _webhook(lab: Lab, _: Fsync) -> Receiver:
+def _webhook(lab: Lab) -> Receiver:
     """adnanh/webhook with a rule that checks the signature and then does not match."""
     port = free_port()
     folder = lab.new_folder()
@@ -75,26 +76,27 @@ def _webhook(lab: Lab, _: Fsync) -> Receiver:
     return _listening(lab, "webhook", command, port)
 
 
-def _enqueue(lab: Lab, fsync: Fsync) -> Receiver:
+def _enqueue(lab: Lab) -> Receiver:
     port = free_port()
-    store = Store(lab.new_folder() / "redis", core=lab.cores.others, fsync=fsync)
+    store = Store(lab.new_folder() / "redis", core=lab.cores.others)
     socket = store.url.removeprefix("unix://")
     receiver = _listening(lab, "enqueue", [*_module("peer"), str(port), SECRET, socket], port)
-    return receiver._replace(store=store)
+    return receiver._replace(store=store, waiting=store.waiting)
 
 
-def ours(processes: int = 1, *, paths: bool = False, payloads: bool = True) -> Start:
-    """`deploy-relay serve`; with ``paths`` the route filters by changed files, which are read,
-    without ``payloads`` it keeps none."""
+def relay(
+    tree: Tree = OURS, *, processes: int = 1, paths: bool = False, fsync: LedgerFsync = "full"
+) -> Start:
+    """`deploy-relay serve` of a tree; with ``paths`` the route filters by changed files, which are
+    read."""
 
-    def start(lab: Lab, fsync: Fsync) -> Receiver:
+    def start(lab: Lab) -> Receiver:
         folder = lab.new_folder()
-        store = Store(folder / "redis", core=lab.cores.others, fsync=fsync)
+        store = Store(folder / "redis", core=lab.cores.others)
         core = lab.cores.tested if processes == 1 else None
-        running, port = Project(folder, store, relay_yaml(paths=paths)).serve(
-            core=core, processes=processes, payloads=payloads
-        )
-        return Receiver(running, port, store)
+        project = Project(folder, store, relay_yaml(paths=paths), tree=tree, fsync=fsync)
+        running, port = project.serve(core=core, processes=processes)
+        return Receiver(running, port, store, project.counts.waiting)
 
     return start
 
@@ -105,29 +107,34 @@ def _listening(lab: Lab, name: str, command: list[str], port: int) -> Receiver:
     return Receiver(running, port)
 
 
+BEFORE = "before"
+
 STARTS: dict[str, Start] = {
     "C0": _c0,
     "C1": _c1,
-    "ours": ours(),
-    "ours+paths": ours(paths=True),
-    "ours+no-payloads": ours(payloads=False),
+    "ours": relay(),
+    "ours+normal": relay(fsync="normal"),
+    "ours+paths": relay(paths=True),
     "webhook": _webhook,
     "enqueue": _enqueue,
 }
+
+
+def start_of(name: str) -> Start:
+    """How a receiver is started. Raises BenchmarkFailed and KeyError."""
+    former = before() if name == BEFORE else None
+    return relay(former) if former else STARTS[name]
+
 
 ANSWERS = {"webhook": 200}
 """The status that says that a request was processed, where it is not 202."""
 
 
-@functools.cache
-def has_processes() -> bool:
-    """Whether the tree that is measured can run several receiver processes."""
-    said = subprocess.run([*COMMAND, "serve", "--help"], cwd=ROOT, capture_output=True, text=True)
-    return "--processes" in said.stdout
-
-
 def missing() -> dict[str, str]:
-    """Receivers that cannot be started here, and what to install."""
-    if shutil.which(WEBHOOK):
-        return {}
-    return {"webhook": "not installed (Debian package `webhook`)"}
+    """Receivers that cannot be started here, and what to do about it."""
+    absent = {}
+    if not shutil.which(WEBHOOK):
+        absent["webhook"] = "not installed (Debian package `webhook`)"
+    if before() is None:
+        absent[BEFORE] = "RELAY_BENCH_BEFORE names no checkout"
+    return absent

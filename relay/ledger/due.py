@@ -36,13 +36,6 @@ async def due(reader: Reader, most: int = MOST_DUE, late: float = 0) -> Due:
     )
 
 
-async def next_due(reader: Reader) -> float | None:
-    """Return when the next deploy or notice is due, in seconds since the Unix epoch; None where
-    none waits."""
-    row = await reader.row("next_due")
-    return seconds(row["at"]) if row is not None and row["at"] is not None else None
-
-
 async def set_back(tx: Transaction, name: str, lease: float) -> float:
     """Have all that waits due as much earlier as the clock was set back since a duty was last
     taken for ``lease`` seconds. Return by how many seconds that was; 0 where it was not.

@@ -29,9 +29,9 @@ from relay.ledger.outcomes import Outcome, Settled, settle
 from relay.ledger.targets import look_again_at_deploy, target_of_deploy
 from relay.ledger.transaction import Transaction
 from workers.announce import announce_decision, announce_outcome
-from workers.deploy.call import Result, make_call, plan
+from workers.deploy.call import CallResult, make_call, plan
 from workers.deploy.flight import Flight
-from workers.deploy.judge import Judged, judge_result, uncalled, unplannable
+from workers.deploy.judge import JudgedCall, judge_result, uncalled, unplannable
 from workers.deploy.lines import (
     tell_decision,
     tell_failure,
@@ -174,7 +174,7 @@ class _Run:
             delay = {"seconds": max(0, round(time.time() - deploy.received_at, 3))}
         log.info("deploy.attempted", method=method, **delay, **deploy_fields(deploy.line))
 
-    async def _finish(self, result: Result) -> None:
+    async def _finish(self, result: CallResult) -> None:
         asked, name = self.asked, self.asked.deploy.line.target
         judge = partial(
             judge_result,
@@ -186,7 +186,7 @@ class _Run:
         )
         on_uncertain = partial(self.project.policies.on_uncertain, name)
 
-        async def work(tx: Transaction) -> tuple[Judged, Settled, Sequence[int]]:
+        async def work(tx: Transaction) -> tuple[JudgedCall, Settled, Sequence[int]]:
             is_newest = asked.deploy.is_newest
             if result.verdict.outcome == "uncertain":
                 row = await tx.row("is_newest_state", {"deploy": asked.deploy.line.id})

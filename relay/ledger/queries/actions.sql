@@ -3,19 +3,6 @@
 -- name: insert_action
 INSERT INTO action (at, by, what, subject, note) VALUES (:now, :by, :what, :subject, :note)
 
--- name: deploy_of_action
--- A deploy with what the audit names of it.
-SELECT d.*, v.source, v.kind, v.repo, v.ref_name, v.branch, v.action, v.sha, v.sender, v.author,
-  v.remote, v.config, t.name AS target_name, coalesce(d.live_before, l.deploy) AS live_deploy
-FROM deploy d
-JOIN delivery v ON v.id = d.delivery
-JOIN target t ON t.id = d.target
-LEFT JOIN live l ON l.target = d.target AND l.ref = d.ref
-WHERE d.id = :deploy
-
--- name: delivery_of_action
-SELECT id, source, event, remote, config, status, message FROM delivery WHERE id = :delivery
-
 -- name: target_of_action
 SELECT id, paused_at, paused_by FROM target WHERE name = :name
 
@@ -103,8 +90,8 @@ SELECT v.sha, l.deploy AS live, lv.sha AS live_sha, ld.ended_at AS live_at,
       AND coalesce(ns.pos, n.pos) > coalesce(s.pos, d.pos)) AS states_back,
   CASE WHEN r.ended_pos > coalesce(s.pos, d.pos) AND NOT EXISTS (
     SELECT 1 FROM deploy n INDEXED BY deploy_ref
-    WHERE n.ref = d.ref AND n.target = d.target AND n.pos = r.ended_pos AND n.replay = 0
-      AND n.status <> 'cancelled')
+    JOIN ref_state e ON e.ref = n.ref AND e.no = n.state AND e.pos = r.ended_pos
+    WHERE n.ref = d.ref AND n.target = d.target AND n.status <> 'cancelled')
     THEN 1 ELSE 0 END AS ends_back,
   (SELECT n.id FROM deploy n INDEXED BY deploy_ref
     WHERE n.ref = d.ref AND n.target = d.target
@@ -137,7 +124,8 @@ SELECT v.sha, ld.id AS live, lv.sha AS live_sha, ld.ended_at AS live_at, lt.name
       AND coalesce(ns.pos, n.pos) > s.pos) AS states_back,
   CASE WHEN r.ended_pos > s.pos AND NOT EXISTS (
     SELECT 1 FROM deploy n INDEXED BY deploy_ref
-    WHERE n.ref = v.ref AND n.pos = r.ended_pos AND n.replay = 0 AND n.status <> 'cancelled')
+    JOIN ref_state e ON e.ref = n.ref AND e.no = n.state AND e.pos = r.ended_pos
+    WHERE n.ref = v.ref AND n.status <> 'cancelled')
     THEN 1 ELSE 0 END AS ends_back,
   (SELECT n.id FROM deploy n INDEXED BY deploy_ref
     LEFT JOIN live l ON l.deploy = n.id
