@@ -94,6 +94,12 @@ async def settle(tx: Transaction, outcome: Outcome) -> Settled:
     )
 
 
+async def is_settled(tx: Transaction, deploy: int, attempt: int) -> bool:
+    """Return whether the owner of a call has written what became of it."""
+    row = await tx.row("settled_attempt", {"deploy": deploy, "number": attempt})
+    return row is not None
+
+
 async def _write(tx: Transaction, outcome: Outcome, place: Row) -> bool:
     waits = outcome.status == "waiting"
     again_at = microseconds(outcome.again_at) if waits else None

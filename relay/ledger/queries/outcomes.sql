@@ -17,6 +17,12 @@ UPDATE attempt SET ms = :ms, http = :http, reason = reason || '; late answer: ' 
   exchange = :exchange
 WHERE deploy = :deploy AND number = :number AND outcome = 'uncertain'
 
+-- name: settled_attempt
+-- A call whose owner has written its outcome. One that another process marked as cut off has no
+-- time.
+SELECT number FROM attempt WHERE deploy = :deploy AND number = :number
+  AND (outcome NOT IN ('calling', 'uncertain') OR (outcome = 'uncertain' AND ms IS NOT NULL))
+
 -- name: what_follows
 -- Where a deploy stands, how its target does, and whether its outcome can change anything for others.
 SELECT d.target, d.ref, d.state, d.call_key, d.pos, d.tries, t.name AS target_name, t.paused_at,
