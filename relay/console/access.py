@@ -128,6 +128,15 @@ async def _caller(request: web.Request) -> Caller:
     return Caller(token, session)
 
 
+async def is_let_in(request: web.Request) -> bool:
+    """Return whether who sent a request would be let in again now. Raises LedgerUnavailable."""
+    try:
+        await _caller(request)
+    except Unauthenticated:
+        return False
+    return True
+
+
 async def _check_csrf(request: web.Request, session: Session) -> None:
     given = request.headers.get(CSRF_HEADER)
     if given is None and request.content_type in (

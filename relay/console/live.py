@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -172,17 +172,23 @@ async def closing(app: web.Application) -> None:
     app[LIVE].close()
 
 
-async def stream(request: web.Request, watcher: Watcher) -> web.StreamResponse:
-    """Send a watcher what concerns it. Raises TooManyStreams."""
+async def stream(
+    request: web.Request, watcher: Watcher, may_go_on: Callable[[], Awaitable[bool]]
+) -> web.StreamResponse:
+    """Send a watcher what concerns it, as long as ``may_go_on``: a token may be revoked and a
+    session may end while its page is open. Raises TooManyStreams."""
     response = web.StreamResponse(
         headers={**HEADERS, hdrs.CONTENT_TYPE: "text/event-stream", "X-Accel-Buffering": "no"}
     )
     hub, ends_at = request.app[LIVE], time.monotonic() + LONGEST
-    with hub.watching(watcher), suppress(ConnectionResetError):
+    with hub.watching(watcher), suppress(ConnectionResetError, StoreUnavailable):
         await response.prepare(request)
         await response.write(_ALIVE)
         while not hub.is_closed and time.monotonic() < ends_at:
-            await response.write(await watcher.next())
+            message = await watcher.next()
+            if not await may_go_on():
+                break
+            await response.write(message)
     return response
 
 

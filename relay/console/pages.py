@@ -10,7 +10,7 @@ from urllib.parse import quote
 from aiohttp import web
 
 from relay.console import action_texts, actions, detail_pages, explain_page, live, payloads, words
-from relay.console.access import CALLER, needs, see_other
+from relay.console.access import CALLER, is_let_in, needs, see_other
 from relay.console.context import CONTEXT, Context
 from relay.console.faults import ERROR_PAGE, Fault
 from relay.console.live import LIVE, Live, Watcher
@@ -140,7 +140,7 @@ async def _number(
 
 async def live_updates(request: web.Request) -> web.StreamResponse:
     """Send what happens, as far as the page that asks shows it."""
-    return await live.stream(request, await _watcher(request))
+    return await live.stream(request, await _watcher(request), lambda: is_let_in(request))
 
 
 async def _watcher(request: web.Request) -> Watcher:

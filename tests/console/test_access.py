@@ -187,3 +187,17 @@ async def raw(url: str, sent: bytes) -> tuple[int, bytes]:
     await writer.wait_closed()
     head, _, body = answer.partition(b"\r\n\r\n")
     return int(head.split()[1]), body
+
+
+async def test_a_page_that_is_open_gets_nothing_more_of_a_revoked_token(desk: Desk) -> None:
+    await desk.log_in("viewer")
+    token = desk.tokens["viewer"].split("_")[1]
+    async with desk.http.get("/live?kind=delivery") as stream, asyncio.timeout(PATIENCE):
+        while b"missed" not in await stream.content.readline():
+            pass
+        await desk.ledger.commit(lambda tx: tokens.revoke(tx, token, "test"))
+        await desk.rows.push("a")
+
+        rest = await stream.content.read()
+
+    assert b"row" not in rest
