@@ -84,7 +84,7 @@ class ApprovalPolicy(Strict):
 
 
 MOST_CALLS = 100_000
-"""Calls of one interval that a target's rate counts at most; each is kept in Redis so long."""
+"""Calls of one interval that a target's rate counts at most; each is a row of the ledger."""
 
 
 def _check_rate(rate: RateLimit) -> RateLimit:

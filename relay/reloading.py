@@ -98,6 +98,12 @@ class Reloading(Generic[T]):
                     await self._look(version=version)
         return self.current
 
+    async def is_current(self) -> bool:
+        """Return whether ``current`` is what the files say now: they have not changed since they
+        were read, nor were they refused."""
+        async with self._one_at_a_time:
+            return self._used == self._seen == await asyncio.to_thread(_stamps, self._seen)
+
     def _lacks(self, version: str, at: float) -> bool:
         return version not in ("", self._version) and self._up_to_date < at
 

@@ -84,7 +84,7 @@ async def deploy(request: web.Request) -> web.Response:
 async def read_stored(reader: Reader, id_: str) -> RoutedEvent:
     """Return what a delivery is routed by. Raises NoSuchThing."""
     number = row_number("delivery", id_)
-    row = await reader.row("stored_delivery", {"delivery": number}) if number else None
+    row = await reader.row("delivery", {"delivery": number}) if number else None
     if row is None:
         raise NoSuchThing(f"no delivery has the id {id_}; retention may have deleted it")
     return RoutedEvent(row["source"], decode_event(row["event"]), row["config"])

@@ -4,6 +4,7 @@ No I/O."""
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from relay.audit_fields import delivery_line
@@ -97,6 +98,12 @@ def new_delivery(
 def _reasons(event: Event, router: Router, source: str) -> tuple[RouteReason, ...]:
     decisions = router.candidates(event, source)[:MOST_REASONS]
     return tuple(RouteReason(decision.route.name, decision.reason) for decision in decisions)
+
+
+def traced_fields(fields: Mapping[str, Any], stored: StoredDelivery) -> dict[str, Any]:
+    """Return what a trace says of a delivery: no person, and nobody's address."""
+    named = {name: fields[name] for name in ("source", "kind", "repo", "ref", "sha")}
+    return {"delivery": public_id("delivery", stored.id), **named}
 
 
 def answer_ignored(reason: str) -> WebhookAnswer:

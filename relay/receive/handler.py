@@ -37,7 +37,14 @@ from relay.http.client_address import Client, ClientAddresses
 from relay.http.connections import ConnectionBounds, Server
 from relay.http.limits import TokenBucket
 from relay.http.responses import final_answer
-from relay.receive.arrival import Webhook, answer_ignored, answer_stored, audit_fields, new_delivery
+from relay.receive.arrival import (
+    Webhook,
+    answer_ignored,
+    answer_stored,
+    audit_fields,
+    new_delivery,
+    traced_fields,
+)
 from relay.receive.intake import Intake
 from relay.receive.payload import PayloadPacker
 from relay.receive.readiness import Readiness
@@ -168,7 +175,7 @@ class Receiver:
             finally:
                 if not is_kept and payload.codec == "file":
                     self.payloads.discard(payload)
-            span.end(outcome=stored.verdict, **fields)
+            span.end(outcome=stored.verdict, **traced_fields(fields, stored))
         except (Rejected, StoreUnavailable) as error:
             error.about = fields or webhook.fields()
             raise
