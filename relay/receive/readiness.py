@@ -1,4 +1,4 @@
-"""What /readyz answers: whether webhooks are accepted now, and what is in the way of the rest."""
+"""The answer of /readyz: whether webhooks are accepted now, and what else does not work."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from relay.ledger.transaction import Reader, Transaction
 from relay.receive.intake import Intake
 
 PAUSE = 1.0
-"""Seconds between two looks: anybody may ask, and a look costs a commit."""
+"""Seconds between two checks: anybody may ask, and a check costs a commit."""
 
 LARGE_PROBE = 262_144
-"""Bytes that are written to find out whether deliveries can be stored again."""
+"""Bytes that a check writes after a failed commit, about as many as a delivery needs."""
 
-BEHIND = "it went back in time, so nothing is called: run deploy-relay ledger accept"
+BEHIND = "it went back in time, so no call is made: run deploy-relay ledger accept"
 
 
 class ReadinessReport(NamedTuple):
@@ -84,7 +84,7 @@ class Readiness:
         return ""
 
     async def _write_probe(self, tx: Transaction) -> None:
-        # On a disk that is nearly full a few bytes find room where a delivery does not.
+        # A nearly full disk may take a few bytes where it does not take a delivery.
         padding = "." * (LARGE_PROBE if self._intake.failure else 0)
         await tx.run("write_ledger_fact", {"name": "probe", "value": f"{tx.now}{padding}"})
 
@@ -101,6 +101,6 @@ def _ask_audit() -> str:
     try:
         audit.flush()
     except AuditUnavailable:
-        # Where the file is, is nobody's business who may ask here.
+        # Anybody may ask here, so the path of the file is not told.
         return "it takes no lines"
     return "ok"
