@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from relay.ledger.rows import MICROSECONDS, seconds
+from relay.ledger.rows import MICROSECONDS
 from relay.ledger.transaction import Reader, Transaction
 
 MOST_DUE = 5_000
@@ -29,13 +29,6 @@ async def due(reader: Reader, most: int = MOST_DUE, late: float = 0) -> Due:
             for query in ("due_deliveries", "due_deploys", "due_notices")
         ]
     )
-
-
-async def next_due(reader: Reader) -> float | None:
-    """Return when the next deploy or notice is due, in seconds since the Unix epoch; None where
-    none waits."""
-    row = await reader.row("next_due")
-    return seconds(row["at"]) if row is not None and row["at"] is not None else None
 
 
 async def take_duty(tx: Transaction, name: str, owner: str, lease: float, note: str = "") -> bool:

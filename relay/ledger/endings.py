@@ -30,7 +30,7 @@ async def supersede(
     Return what the audit says of those that it ended."""
     lines = []
     for number in deploys:
-        row = await tx.row("deploy_line", {"deploy": number})
+        row = await tx.row("deploy", {"deploy": number})
         changed = await tx.run(
             "supersede_deploy",
             {"deploy": number, "by": by or None, "reason": reason, "now": tx.now},

@@ -41,7 +41,7 @@ async def replay_deploy(
 ) -> Done:
     """Queue the call of a deploy that has ended once more. ``targets`` are relay.yaml's."""
     name = public_id("deploy", number)
-    row = await tx.row("deploy_of_action", {"deploy": number})
+    row = await tx.row("deploy", {"deploy": number})
     if row is None:
         return Done(id=name, refusal="unknown")
     refused = await _not_ended(tx, row, name)
@@ -66,7 +66,7 @@ async def replay_deploy(
 async def _not_ended(tx: Transaction, row: Row, name: str) -> Done | None:
     """Refuse where the same call is still to come, even to a person who forces it."""
     if row["replayed_by"] is not None:
-        replay = await tx.row("deploy_of_action", {"deploy": row["replayed_by"]})
+        replay = await tx.row("deploy", {"deploy": row["replayed_by"]})
         if replay is not None and replay["status"] not in ENDED:
             return Done(id=name, refusal="replaying", other=public_id("deploy", replay["id"]))
     if row["status"] not in ENDED:
@@ -123,7 +123,7 @@ async def queue_again(
     superseded = []
     if newest_only:
         superseded = await replace_older(tx, number)
-    new = await tx.row("deploy_line", {"deploy": number})
+    new = await tx.row("deploy", {"deploy": number})
     assert new is not None  # noqa: S101 - it was inserted above
     lines = [ActionLine(event="deploy.queued", subject=deploy_line(new))]
     lines += [superseded_line(line, number) for line in superseded]
@@ -133,7 +133,7 @@ async def queue_again(
 async def replay_delivery(tx: Transaction, number: int, wish: Wish) -> Done:
     """Queue a delivery like this one, which a worker routes by its own relay.yaml."""
     name = public_id("delivery", number)
-    row = await tx.row("delivery_of_action", {"delivery": number})
+    row = await tx.row("delivery", {"delivery": number})
     if row is None:
         return Done(id=name, refusal="unknown")
     if row["status"] == "queued":

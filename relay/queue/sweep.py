@@ -12,7 +12,7 @@ import time
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 from uuid import uuid4
 
 from redis.asyncio import Redis
@@ -55,15 +55,6 @@ MOST_TOGETHER = 64
 _logger = logging.getLogger("relay")
 
 
-class Rebuilt(NamedTuple):
-    """That Redis was emptied or put back, and what was done."""
-
-    at: float
-    """Seconds since the Unix epoch."""
-    jobs: int
-    """Jobs that were made again."""
-
-
 Row = tuple[JobKind, int]
 
 
@@ -95,8 +86,6 @@ class Sweep:
         """``url`` is Redis's, ``queue`` the name of the RQ queue, ``timeout`` the seconds of one
         round trip. ``running`` returns what this process runs; it needs no job. ``is_behind``
         looks at the ledger's mark in Redis, and returns whether nothing may be called."""
-        self.rebuilt: Rebuilt | None = None
-        """When this process last found Redis emptied or put back."""
         self._ledger = ledger
         self._wakeups = wakeups
         self._redis: Redis = connect_async(url, timeout=timeout)
@@ -195,7 +184,6 @@ class Sweep:
             self._mark = str(time.time_ns() // 1_000_000)
             await self._redis.set(self._mark_key, self._mark)
             await self._ledger.commit(lambda tx: self._note_rebuilt(tx, made))
-            self.rebuilt = Rebuilt(time.time(), made)
             log.warning("queue.rebuilt", jobs=made)
 
     async def _note_rebuilt(self, tx: Transaction, made: int) -> None:

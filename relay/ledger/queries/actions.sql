@@ -3,19 +3,6 @@
 -- name: insert_action
 INSERT INTO action (at, by, what, subject, note) VALUES (:now, :by, :what, :subject, :note)
 
--- name: deploy_of_action
--- A deploy with what the audit names of it.
-SELECT d.*, v.source, v.kind, v.repo, v.ref_name, v.branch, v.action, v.sha, v.sender, v.author,
-  v.remote, v.config, t.name AS target_name, coalesce(d.live_before, l.deploy) AS live_deploy
-FROM deploy d
-JOIN delivery v ON v.id = d.delivery
-JOIN target t ON t.id = d.target
-LEFT JOIN live l ON l.target = d.target AND l.ref = d.ref
-WHERE d.id = :deploy
-
--- name: delivery_of_action
-SELECT id, source, event, remote, config, status, message FROM delivery WHERE id = :delivery
-
 -- name: target_of_action
 SELECT id, paused_at, paused_by FROM target WHERE name = :name
 

@@ -13,12 +13,6 @@ WHERE next_at IS NOT NULL AND next_at <= :now ORDER BY next_at LIMIT :most
 SELECT id FROM notice INDEXED BY notice_due
 WHERE next_at IS NOT NULL AND next_at <= :now ORDER BY next_at LIMIT :most
 
--- name: next_due
--- When the next deploy or notice is due; NULL where none waits.
-SELECT min(at) AS at FROM (
-  SELECT min(next_at) AS at FROM deploy INDEXED BY deploy_due WHERE next_at IS NOT NULL
-  UNION ALL SELECT min(next_at) FROM notice INDEXED BY notice_due WHERE next_at IS NOT NULL)
-
 -- name: take_duty
 -- Take or keep a duty, unless another process has it.
 INSERT INTO duty (name, owner, until, note) VALUES (:name, :owner, :until, :note)
