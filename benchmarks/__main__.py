@@ -87,7 +87,7 @@ _JSON = click.option(
 
 
 @click.group(invoke_without_command=True)
-@click.option("--quick", is_flag=True, help="Smaller numbers: under 90 seconds, and rougher.")
+@click.option("--quick", is_flag=True, help="Smaller numbers: faster, and rougher.")
 @_JSON
 @click.pass_context
 def main(context: click.Context, quick: bool, path: Path) -> None:

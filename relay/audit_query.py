@@ -1,4 +1,4 @@
-"""Which lines of the audit are wanted, and how people read one. Pure."""
+"""Filters lines of the audit, and writes them for people. Pure."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ _FIRST = ("at", "level", "event")
 _CHAIN = ("seq", "prev")
 
 
-class Wanted(NamedTuple):
-    """What is looked for; what is empty filters nothing."""
+class LineFilter(NamedTuple):
+    """A filter of audit lines. An empty field filters nothing."""
 
     since: float = 0
     """Seconds since the Unix epoch; so is ``until``."""
@@ -25,10 +25,10 @@ class Wanted(NamedTuple):
     values: Mapping[str, frozenset[str]] = {}
     """Fields that must have one of these values."""
     shas: tuple[str, ...] = ()
-    """How the commit begins, one of these."""
+    """Beginnings of the commit."""
 
-    def takes(self, entry: Mapping[str, Any]) -> bool:
-        """Whether a line's entry is wanted."""
+    def matches(self, entry: Mapping[str, Any]) -> bool:
+        """Return whether the filter has a line's entry."""
         for field, values in self.values.items():
             if str(entry.get(field, "")) not in values:
                 return False
@@ -45,7 +45,7 @@ class Wanted(NamedTuple):
 
 
 def parsed(line: bytes) -> dict[str, Any] | None:
-    """A line's entry; None where it is no JSON object."""
+    """Return a line's entry; None where it is no JSON object."""
     try:
         entry = orjson.loads(line)
     except orjson.JSONDecodeError:
@@ -54,7 +54,7 @@ def parsed(line: bytes) -> dict[str, Any] | None:
 
 
 def moment_of(entry: Mapping[str, Any]) -> float:
-    """When a line was written, in seconds since the Unix epoch; 0 if it does not say so."""
+    """Return when a line was written, in seconds since the Unix epoch; 0 if it does not say so."""
     try:
         return datetime.fromisoformat(str(entry.get("at", ""))).timestamp()
     except (ValueError, OverflowError):
@@ -62,14 +62,14 @@ def moment_of(entry: Mapping[str, Any]) -> float:
 
 
 def as_text(entry: Mapping[str, Any]) -> str:
-    """One line for people, without what would move a terminal's cursor."""
+    """Return a line for people, without characters that move a terminal's cursor."""
     at, level, event = (str(entry.get(name, "")) for name in _FIRST)
-    told = f"{at[:23].rstrip('Z'):23}Z {level:7} {event:22} {rest_of(entry)}"
-    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in told)
+    text = f"{at[:23].rstrip('Z'):23}Z {level:7} {event:22} {rest_of(entry)}"
+    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
 
 
 def rest_of(entry: Mapping[str, Any], without: Collection[str] = ()) -> str:
-    """What a line has besides time, level, event and its place in the chain."""
+    """Return the fields of a line besides time, level, event and its place in the chain."""
     return " ".join(
         f"{key}={_plain(value)}"
         for key, value in entry.items()

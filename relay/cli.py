@@ -5,18 +5,18 @@ from __future__ import annotations
 import click
 
 from relay import __version__
-from relay.commands.auditing import audit, tail
+from relay.commands.audit import audit, tail
+from relay.commands.check_explain_send import check, explain, schema, send
 from relay.commands.console import console
-from relay.commands.demonstration import demonstrate
-from relay.commands.draining import drain
+from relay.commands.deliveries_deploys import operating
+from relay.commands.demo import demonstrate
+from relay.commands.drain import drain
 from relay.commands.exits import exits
 from relay.commands.ledger import ledger
-from relay.commands.operating import operating
-from relay.commands.running import serve, up, worker
 from relay.commands.targets import targets
 from relay.commands.tokens import token
 from relay.commands.top import top
-from relay.commands.trying import check, explain, schema, send
+from relay.commands.up_serve_worker import serve, up, worker
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

@@ -1,6 +1,6 @@
 """Small payloads in each provider's form, for trying a set-up without a git server. Pure.
 
-They carry the fields that the dialects read and little else.
+They carry the fields that the providers read and little else.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ got lost."""
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -16,11 +17,13 @@ from relay.ledger.notices import (
     AskedNotice,
     NoticeOutcome,
     claim_notice,
+    look_again_at_notice,
+    notifier_of,
     settle_notice,
 )
 from relay.ledger.transaction import Transaction
 from relay.notices import Messenger, Notice
-from workers.deploy.run import new_claim
+from workers.deploy.run import CONFIG_PAUSE, new_claim
 from workers.errors import CallFailed
 from workers.platform.backoff import retry_after
 from workers.platform.response import RETRYABLE, Answer
@@ -38,6 +41,8 @@ TOTAL, CONNECT = 15, 5
 
 async def run_notice(rt: Runtime, number: int) -> None:
     """Tell a notice, if its time has come. Raises LedgerUnavailable."""
+    if not await _is_known(rt, number):
+        return
     project, name = rt.project, new_claim()
     rates = {messenger.name: messenger.rate for messenger in project.messengers}
 
@@ -59,6 +64,18 @@ async def run_notice(rt: Runtime, number: int) -> None:
             log.warning("notice.held", until=moment(asked.until), **fields)
     else:
         await _tell(rt, project, asked, notice, fields)
+
+
+async def _is_known(rt: Runtime, number: int) -> bool:
+    """Return False where this process cannot know whether a notice's notifier is gone, or new:
+    relay.yaml has changed and is not read yet. Then the notice is looked at again soon."""
+    names = {messenger.name for messenger in rt.project.messengers}
+    if await rt.ledger.glance(partial(notifier_of, notice=number)) in {"", *names}:
+        return True
+    if await rt.reloading.is_current():
+        return True
+    await rt.ledger.commit(lambda tx: look_again_at_notice(tx, number, CONFIG_PAUSE))
+    return False
 
 
 async def _tell(

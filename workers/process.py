@@ -25,8 +25,8 @@ from config.settings import Settings
 from relay.audit import log
 from relay.errors import NoConnection, StoreUnavailable
 from relay.ledger_marks import check_at_start
+from relay.metrics_endpoint import counted
 from relay.queue.former_release import refuse_former_release
-from relay.scraping import counted
 from relay.signals import on_signals
 from relay.store import connect, connect_async, unavailable
 from relay.tracing import traced

@@ -29,7 +29,7 @@ from relay.ledger.routing import (
     route_delivery,
 )
 from relay.ledger.transaction import Transaction
-from relay.routing import Decision
+from relay.routing import RouteDecision
 from relay.tracing import begin
 from workers.announce import announce_decision
 from workers.deploy.lines import tell_superseded
@@ -132,7 +132,7 @@ async def _route_by(rt: Runtime, project: Project, delivery: QueuedDelivery) -> 
     return True
 
 
-def _wanted(project: Project, decisions: Sequence[Decision]) -> list[WantedDeploy]:
+def _wanted(project: Project, decisions: Sequence[RouteDecision]) -> list[WantedDeploy]:
     """Return the deploys that the routes want. Two routes that make the same call of one target
     have equal keys, and the ledger finds the second one to be a duplicate."""
     return [
@@ -150,7 +150,7 @@ def _wanted(project: Project, decisions: Sequence[Decision]) -> list[WantedDeplo
 
 def _tell(
     delivery: QueuedDelivery,
-    decisions: Sequence[Decision],
+    decisions: Sequence[RouteDecision],
     routed: Routed,
 ) -> None:
     fields = _line(delivery)

@@ -11,7 +11,7 @@ from config.loading import load
 from config.settings import load_settings
 from relay.commands.exits import exits
 from relay.commands.options import CONFIG
-from relay.commands.preparing import configure_audit
+from relay.commands.setup import configure_audit
 from relay.console.app import serve
 
 

@@ -16,9 +16,9 @@ from config.settings import Settings, load_settings
 from relay import audit
 from relay.audit_facts import read_facts
 from relay.audit_fields import deploy_fields
-from relay.audit_file import audit_file
 from relay.commands.exits import exits
 from relay.commands.options import JSON
+from relay.commands.setup import audit_to_stderr
 from relay.commands.user import user_name
 from relay.errors import AuditUnreadable, LedgerNotBehind
 from relay.events.ids import public_id
@@ -84,7 +84,7 @@ def restore(file: Path) -> None:
     FILE is checked first, and the ledger that was there is kept aside. The restored one is older:
     webhooks are accepted, and no call is made until you run deploy-relay ledger accept.
     """
-    settings = _prepared()
+    settings = audit_to_stderr()
     aside = sqlite_file.restore(settings.data_dir, file)
     kept = aside.name if aside is not None else ""
     audit.log.warning("ledger.restored", by=user_name(), file=str(file), kept=kept)
@@ -102,7 +102,7 @@ def accept(dry_run: bool, as_json: bool) -> None:
     Nothing of what is listed is run. A deploy that waits in the ledger goes on only if the audit
     file shows that nothing happened to it since; others are uncertain, for a person to decide on.
     """
-    settings = _prepared()
+    settings = audit_to_stderr()
     facts, accepted = asyncio.run(_accept(settings, dry_run=dry_run))
     if as_json:
         click.echo(orjson.dumps(_as_json(facts, accepted, dry_run=dry_run)).decode())
@@ -223,16 +223,3 @@ def _print_some(title: str, lines: Sequence[str]) -> None:
         click.echo(f"  {line}")
     if len(lines) > MOST_LINES:
         click.echo(f"  and {len(lines) - MOST_LINES} more; --json has all")
-
-
-def _prepared() -> Settings:
-    """Return the settings, once the audit is set up so that standard output is the command's."""
-    settings = load_settings()
-    stderr = sys.stderr.buffer
-    audit.configure(
-        stream=getattr(stderr, "raw", stderr),
-        style=settings.log_format,
-        secrets=settings.secret_values(),
-        file=audit_file(settings),
-    )
-    return settings

@@ -13,12 +13,12 @@ from config.loading import load
 from config.settings import Settings, load_settings
 from relay import audit
 from relay.audit_fields import action_fields
-from relay.commands.acting import user
 from relay.commands.exits import exits
 from relay.commands.ledger_access import open_ledger
 from relay.commands.options import CONFIG, JSON
-from relay.commands.preparing import configure_audit
+from relay.commands.setup import configure_audit
 from relay.commands.terminal import terminal
+from relay.commands.user import user_name
 from relay.ledger.actions import Done, Wish
 from relay.ledger.overview import TargetSeen, read_targets
 from relay.ledger.pause import pause_target, resume_target
@@ -89,7 +89,7 @@ def _act(
     settings = _settings(config, name)
 
     async def work(tx: Transaction) -> Done:
-        return await act(tx, name, Wish(by=user()))
+        return await act(tx, name, Wish(by=user_name()))
 
     async def run() -> Done:
         async with open_ledger(settings) as ledger:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import Sequence
 from typing import TypeVar
 
@@ -11,10 +10,10 @@ import click
 
 from config.settings import Settings, load_settings
 from relay import audit
-from relay.audit_file import audit_file
-from relay.commands.acting import user
 from relay.commands.exits import exits
 from relay.commands.ledger_access import open_ledger
+from relay.commands.setup import audit_to_stderr
+from relay.commands.user import user_name
 from relay.ledger.ledger import Work
 from relay.tokens import Role, Token, create, revoke, tokens
 
@@ -36,7 +35,7 @@ def create_token(name: str, role: Role) -> None:
     A viewer looks, an operator also replays, cancels, approves and pauses. NAME is what the audit
     says of who did it. The audit's line is written to standard error.
     """
-    made = asyncio.run(_commit(_prepared(), lambda tx: create(tx, name, role)))
+    made = asyncio.run(_commit(audit_to_stderr(), lambda tx: create(tx, name, role)))
     audit.log.info("token.created", token=made.token.id, name=name, role=role)
     audit.flush()
     click.echo(made.text)
@@ -60,7 +59,7 @@ def list_tokens() -> None:
 @exits
 def revoke_token(id_: str) -> None:
     """Take the token with this ID away. Its sessions end with it."""
-    gone = asyncio.run(_commit(_prepared(), lambda tx: revoke(tx, id_, user())))
+    gone = asyncio.run(_commit(audit_to_stderr(), lambda tx: revoke(tx, id_, user_name())))
     audit.log.info("token.revoked", token=gone.id, name=gone.name, role=gone.role)
     audit.flush()
     click.echo(f"{gone.id} ({gone.name}) is revoked")
@@ -69,16 +68,3 @@ def revoke_token(id_: str) -> None:
 async def _commit(settings: Settings, work: Work[T]) -> T:
     async with open_ledger(settings) as ledger:
         return await ledger.commit(work)
-
-
-def _prepared() -> Settings:
-    """Return the settings, once the audit is set up so that standard output is the token's."""
-    settings = load_settings()
-    stderr = sys.stderr.buffer
-    audit.configure(
-        stream=getattr(stderr, "raw", stderr),
-        style=settings.log_format,
-        secrets=settings.secret_values(),
-        file=audit_file(settings),
-    )
-    return settings

@@ -33,29 +33,27 @@ class Case:
         self.seen_at = arrival.seen_at
         self.states = states if isinstance(states, StateList) else StateList(states)
         self.known_body = known_body_of_id if arrival.delivery_id else None
+        # Each part of the rule asks for it: a cached property would take its lock each time.
+        if states:
+            self.newest = self.states[-1]
 
-    @cached_property
-    def newest(self) -> State:
-        """The newest state."""
-        return self.states[-1]
-
-    @cached_property
+    @property
     def starts_at_newest(self) -> bool:
         """Whether the event says that it starts where the ref stands."""
         return self.change.origin == self.newest.value
 
-    @cached_property
+    @property
     def starts_elsewhere(self) -> bool:
         """Whether the event says that it starts elsewhere than where the ref stands."""
         return self.change.origin is not None and self.change.origin != self.newest.value
 
-    @cached_property
+    @property
     def ends_where_newest_begins(self) -> bool:
         """Whether the event ends where the newest state, after a gap, begins."""
         last = len(self.states) - 1
         return self.newest.origin == self.change.value and has_gap(self.states, last)
 
-    @cached_property
+    @property
     def seconds_after_newest(self) -> float | None:
         """How much later than the newest state the event is by the clock. None where one of them
         has no clock, or their clocks are of two kinds."""

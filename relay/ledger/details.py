@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from relay.attempts_kept import AttemptRecord
+from relay.attempt_record import AttemptRecord
 from relay.events.ids import public_id, row_number
 from relay.ledger.actions import consequence_of
 from relay.ledger.records import (

@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from queue import SimpleQueue
 
 import msgspec
 
@@ -48,6 +49,7 @@ class WriteLock:
         self._lock = _open(folder / "ledger.lock")
         self._me = this_process()
         self._turns = itertools.count(1)
+        self._waiter = _Waiter()
         self._stuck_seconds = stuck_seconds
         self._waiting: asyncio.Future[None] | None = None
         self._is_wanted = False
@@ -86,7 +88,7 @@ class WriteLock:
 
     async def _wait(self, patience: float) -> None:
         if self._waiting is None:
-            self._waiting = _in_thread(self._take_blocking, self._abandon)
+            self._waiting = self._waiter.run(self._take_blocking, self._abandon)
             self._waiting.add_done_callback(self._let_go_unless_wanted)
             self._waiting.add_done_callback(self._stop_looking)
             self._looked_at = None
@@ -182,6 +184,7 @@ class WriteLock:
         return f"process {holder.pid}" if holder else "another process"
 
     def _close_files(self) -> None:
+        self._waiter.close()
         os.close(self._lock)
         os.close(self._turn)
 
@@ -203,27 +206,46 @@ def _try(file: int) -> bool:
     return True
 
 
-def _in_thread(wait: Callable[[], None], abandon: Callable[[], None]) -> asyncio.Future[None]:
-    """Run what cannot be interrupted in a thread that does not keep the process from ending. Where
-    the event loop is closed meanwhile, ``abandon`` what the thread got."""
-    loop = asyncio.get_running_loop()
-    done: asyncio.Future[None] = loop.create_future()
+class _Waiter:
+    """A thread for what cannot be interrupted, which does not keep the process from ending. It is
+    one for all waits: starting a thread for each would cost four times as much as the wait."""
 
-    def finish(error: BaseException | None) -> None:
-        if not done.done():
-            done.set_exception(error) if error else done.set_result(None)
+    def __init__(self) -> None:
+        self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._has_begun = False
 
-    def run() -> None:
-        error: BaseException | None = None
-        try:
-            wait()
-        except OSError as raised:
-            error = raised
-        try:
-            loop.call_soon_threadsafe(finish, error)
-        except RuntimeError:
-            if error is None:
-                abandon()
+    def run(self, wait: Callable[[], None], abandon: Callable[[], None]) -> asyncio.Future[None]:
+        """Run ``wait`` in the thread. Where the event loop is closed meanwhile, ``abandon`` what
+        it got."""
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[None] = loop.create_future()
 
-    threading.Thread(target=run, name="ledger-lock", daemon=True).start()
-    return done
+        def finish(error: BaseException | None) -> None:
+            if not done.done():
+                done.set_exception(error) if error else done.set_result(None)
+
+        def job() -> None:
+            error: BaseException | None = None
+            try:
+                wait()
+            except OSError as raised:
+                error = raised
+            try:
+                loop.call_soon_threadsafe(finish, error)
+            except RuntimeError:
+                if error is None:
+                    abandon()
+
+        if not self._has_begun:
+            self._has_begun = True
+            threading.Thread(target=self._work, name="ledger-lock", daemon=True).start()
+        self._jobs.put(job)
+        return done
+
+    def close(self) -> None:
+        """Have the thread end after what it waits for."""
+        self._jobs.put(None)
+
+    def _work(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            job()

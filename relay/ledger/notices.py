@@ -19,7 +19,7 @@ from config.model import NoticeKind
 from config.values import RateLimit
 from relay.events.ids import idempotency_key
 from relay.ledger.rows import microseconds, seconds
-from relay.ledger.transaction import Row, Transaction
+from relay.ledger.transaction import Reader, Row, Transaction
 
 CLAIM_SECONDS = 60.0
 """Seconds for which the claim of a notice holds; its call takes 15 at most."""
@@ -98,6 +98,18 @@ async def note_failing(tx: Transaction, target: int, ref: int, deploy: int) -> N
 async def has_recovered(tx: Transaction, target: int, ref: int) -> bool:
     """Forget that a ref failed. Return whether it had: the recovery is told once."""
     return await tx.run("delete_failing", {"target": target, "ref": ref}) > 0
+
+
+async def notifier_of(reader: Reader, notice: int) -> str:
+    """Return the notifier of a notice; empty where there is no such notice."""
+    row = await reader.row("notice", {"notice": notice})
+    return row["notifier"] if row is not None else ""
+
+
+async def look_again_at_notice(tx: Transaction, notice: int, pause: float) -> None:
+    """Have a notice that is due looked at in so many seconds."""
+    again_at = tx.now + microseconds(pause)
+    await tx.run("look_again_at_notice", {"notice": notice, "look": again_at, "now": tx.now})
 
 
 async def claim_notice(

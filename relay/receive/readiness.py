@@ -25,7 +25,7 @@ LARGE_PROBE = 262_144
 BEHIND = "it went back in time, so nothing is called: run deploy-relay ledger accept"
 
 
-class Report(NamedTuple):
+class ReadinessReport(NamedTuple):
     """One answer."""
 
     code: int
@@ -48,7 +48,7 @@ class Readiness:
         self._looked_at = -PAUSE
         self._looking: asyncio.Task[None] | None = None
 
-    async def report(self, *, has_routes: bool) -> Report:
+    async def report(self, *, has_routes: bool) -> ReadinessReport:
         """Return the answer: 503 only where webhooks would be refused."""
         if self._looking is None and time.monotonic() - self._looked_at >= PAUSE:
             self._looking = asyncio.get_running_loop().create_task(self._look())
@@ -66,8 +66,8 @@ class Readiness:
         if self._rebuilt:
             fields["rebuilt"] = self._rebuilt
         if self._refusal or fields["audit"] != "ok":
-            return Report(503, {"status": "not ready", **fields})
-        return Report(200, {"status": "ready" if is_ready else "degraded", **fields})
+            return ReadinessReport(503, {"status": "not ready", **fields})
+        return ReadinessReport(200, {"status": "ready" if is_ready else "degraded", **fields})
 
     async def _look(self) -> None:
         try:

@@ -362,7 +362,7 @@ async def test_old_secrets_stay_masked(project: Project) -> None:
     log.info("told", old=OLD, new=NEW)
     await project.said("told")
 
-    assert project.lines("told")[0]["old"] == project.lines("told")[0]["new"] == audit.MASK
+    assert project.lines("told")[0]["old"] == project.lines("told")[0]["new"] == audit.REDACTED
     task.cancel()
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from relay.commands import acting
+from relay.commands import bulk_actions
 from relay.ledger.sqlite import FILE
 from tests.relay.yard import NO_ANSWER, REFUSED, Yard
 from tests.screen import Screen, on_terminal
@@ -194,7 +194,7 @@ def unwrapped(screen: Screen) -> str:
 
 
 def test_cancel_of_many_shows_a_bar_and_is_audited_above_it(yard: Yard) -> None:
-    number = acting.MANY
+    number = bulk_actions.MANY
     for place in range(number):
         yard.receive(f"n{place}", status="queued")
 

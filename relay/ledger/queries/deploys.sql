@@ -1,5 +1,15 @@
 -- Deploys: queued by routing, ended by newer states.
 
+-- name: target_of_deploy
+-- The target of a deploy, and the relay.yaml that was in force when its delivery came.
+SELECT t.name, v.config, v.received_at
+FROM deploy d JOIN target t ON t.id = d.target JOIN delivery v ON v.id = d.delivery
+WHERE d.id = :deploy
+
+-- name: look_again_at_deploy
+-- Have a deploy judged later; what it waits for stays written.
+UPDATE deploy SET next_at = :look WHERE id = :deploy AND next_at <= :now
+
 -- name: target_by_name
 SELECT id, paused_at FROM target WHERE name = :name
 

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from relay.attempts_kept import AttemptRecord
+from relay.attempt_record import AttemptRecord
 from relay.ledger.details import Details, read_details
 from relay.ledger.records import RecordKind
 from relay.ledger.zstd import pack

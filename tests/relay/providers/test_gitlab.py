@@ -435,10 +435,10 @@ def test_a_missing_event_header_is_malformed() -> None:
 def test_the_fingerprint_is_of_the_body_alone() -> None:
     """A push names no time: the same move of the same branch has the same body, day after day. The
     history of the ref tells them apart, and not whoever may change an unsigned header."""
-    dialect = GitLab([SECRET])
+    provider = GitLab([SECRET])
 
     def fingerprint(**ids: str) -> str:
         names = {name.replace("_", "-"): value for name, value in ids.items()}
-        return dialect.verify(CIMultiDict({"X-Gitlab-Token": SECRET} | names), BODY, NOW)
+        return provider.verify(CIMultiDict({"X-Gitlab-Token": SECRET} | names), BODY, NOW)
 
     assert fingerprint(Idempotency_Key="1") == fingerprint(webhook_id="2") == fingerprint()

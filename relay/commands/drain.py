@@ -14,7 +14,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from config.settings import load_settings
 from config.values import parse_duration
-from relay.commands.acting import INTERRUPTED, interruption
+from relay.commands.bulk_actions import INTERRUPTED, interruption
 from relay.commands.exits import exits
 from relay.commands.ledger_access import open_ledger
 from relay.commands.terminal import terminal

@@ -18,7 +18,7 @@ from config.schema import json_schema
 from config.settings import load_settings
 from relay.commands.exits import exits
 from relay.commands.options import CONFIG
-from relay.commands.preparing import ready
+from relay.commands.setup import ready
 from relay.events.event import Ignored
 from relay.explanation import as_text, explanation, understood
 from relay.notices import messengers
@@ -64,7 +64,7 @@ def check(config: Path | None, no_secrets: bool) -> None:
 @click.command()
 @CONFIG
 @click.option("--source", help="Source the payload comes from; needed where there are several.")
-@click.option("--event", help="Value of the provider's event header; recognised if left out.")
+@click.option("--event", help="Value of the provider's event header; detected if left out.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 @click.argument("payload", type=click.File("rb"))
 @exits
@@ -137,15 +137,15 @@ def send(
     settings = load_settings(config=config)
     loaded = load(settings.config, secrets_of=["sources"])
     _source(loaded, source)
-    dialect = ready_sources(loaded.config.sources)[source].dialect
+    provider = ready_sources(loaded.config.sources)[source].provider
     body = (
         payload.read()
         if payload is not None
-        else orjson.dumps(sample(dialect.name, kind, repo=repo, branch=branch, sha=sha))
+        else orjson.dumps(sample(provider.name, kind, repo=repo, branch=branch, sha=sha))
     )
     base = url or str(URL.build(scheme="http", host=settings.host, port=settings.port))
     where = f"{base.rstrip('/')}/hooks/{source}"
-    reply = asyncio.run(send_webhook(where, dialect, body, kind=kind, delivery_id=delivery))
+    reply = asyncio.run(send_webhook(where, provider, body, kind=kind, delivery_id=delivery))
     click.echo(f"{reply.status} {reply.body}")
     if not 200 <= reply.status < 300:
         sys.exit(1)

@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from relay.attempts_kept import AttemptRecord
+from relay.attempt_record import AttemptRecord
 from relay.ledger.zstd import pack
 from tests.harness import github_push, sha_of
 from tests.relay.ledger.filled import AT

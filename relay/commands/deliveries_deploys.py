@@ -13,11 +13,12 @@ import msgspec
 
 from config.loading import load
 from config.settings import load_settings
-from relay.commands.acting import PLURALS, Choose, Manner, Verb, act_on, chosen_by
+from relay.commands.bulk_actions import Choose, Manner, Verb, act_on, chosen_by
 from relay.commands.filters import filters
 from relay.commands.ledger_access import open_ledger
 from relay.commands.options import CONFIG, JSON
 from relay.commands.terminal import terminal
+from relay.console.words import PLURALS
 from relay.events.deploy_life import REPLAYABLE
 from relay.events.ids import row_number
 from relay.ledger.approve import approve_deploy

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import io
-import os
-import pwd
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -21,10 +19,12 @@ from config.errors import RelayError
 from config.settings import load_settings
 from relay import audit
 from relay.audit_fields import action_fields
-from relay.audit_file import audit_file
 from relay.commands.filters import filtered
 from relay.commands.ledger_access import open_ledger
+from relay.commands.setup import audit_to_stderr
 from relay.commands.terminal import terminal
+from relay.commands.user import user_name
+from relay.console.words import PLURALS
 from relay.events.ids import row_number
 from relay.ledger.actions import Done, Wish
 from relay.ledger.filters import Filter
@@ -33,8 +33,6 @@ from relay.ledger.lists import list_numbers
 from relay.ledger.records import Record, RecordKind, read_records
 from relay.ledger.transaction import Reader, Transaction
 from relay.tables import brief
-
-PLURALS: dict[RecordKind, str] = {"delivery": "deliveries", "deploy": "deploys"}
 
 BATCH = 50
 """Actions of one transaction. Ctrl-C is listened to between two."""
@@ -96,7 +94,7 @@ class _Acting:
         self._verb = verb
         self._manner = manner
         self._is_filtered = is_filtered
-        self._by = user()
+        self._by = user_name()
         self._refused = 0
 
     async def run(self, ids: Sequence[str], choose: Choose, limit: int) -> None:
@@ -171,7 +169,7 @@ class _Acting:
         count, is_complete = 0, False
         try:
             with _bar(self._verb.name, len(numbers)) as bar, interruption() as interrupted:
-                _audit_to_stderr(bar is not None)
+                audit_to_stderr(cast(BinaryIO, _AboveBar()) if bar is not None else None)
                 for start in range(0, len(numbers), BATCH):
                     if interrupted.is_set():
                         break
@@ -259,21 +257,3 @@ class _AboveBar(io.RawIOBase):
     def write(self, data: Any, /) -> int:
         sys.stderr.write(bytes(data).decode())
         return len(data)
-
-
-def _audit_to_stderr(below_is_a_bar: bool) -> None:
-    stderr = sys.stderr.buffer
-    raw = _AboveBar() if below_is_a_bar else getattr(stderr, "raw", stderr)
-    settings = load_settings()
-    audit.configure(
-        stream=cast(BinaryIO, raw), style=settings.log_format, file=audit_file(settings)
-    )
-
-
-def user() -> str:
-    """Return the name of the user of the operating system who runs this."""
-    number = os.getuid()
-    try:
-        return pwd.getpwuid(number).pw_name
-    except KeyError:
-        return str(number)
