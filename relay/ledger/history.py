@@ -295,7 +295,7 @@ async def _events_of(
 
 
 async def _actions_on(reader: Reader, subject: str) -> list[_Event]:
-    rows = await reader.rows("history_actions_on", {"subject": subject})
+    rows = await reader.rows("actions_on_subject", {"subject": subject})
     return [await _action_event(reader, row) for row in rows]
 
 

@@ -32,7 +32,7 @@ SELECT number, called_at, ms, http, outcome, reason, exchange FROM attempt WHERE
 ORDER BY number
 
 -- name: actions_on_subject
-SELECT at, by, what, subject, note FROM action WHERE subject = :subject ORDER BY id
+SELECT id, at, by, what, subject, note FROM action WHERE subject = :subject ORDER BY id
 
 -- name: route_reasons
 SELECT route, reason FROM route_reason WHERE delivery = :delivery ORDER BY place
