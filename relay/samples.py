@@ -66,7 +66,11 @@ def _github_push(*, repo: str, ref: str, sha: str, path: str, **_: Any) -> dict[
         "total_commits": 1,
         "commits": [_commit(sha, path)],
         "head_commit": _commit(sha, path),
-        "repository": {"full_name": repo, "id": _repository_id(repo)},
+        "repository": {
+            "full_name": repo,
+            "id": _repository_id(repo),
+            "pushed_at": int(time.time()),
+        },
         "pusher": {"name": "author", "login": "author"},
         "sender": {"login": "author"},
     }

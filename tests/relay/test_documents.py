@@ -35,8 +35,8 @@ OTHERS = [
 ]
 """Files for operators that are no pages."""
 
-OF_TESTS = {"RELAY_BIN", "RELAY_TORTURE_MINUTES", "RELAY_TEST_CONNECTIONS"}
-"""Variables that are no settings of deploy-relay."""
+OF_TOOLS = re.compile(r"RELAY_(?:BIN|TORTURE_MINUTES|TEST_\w+|BENCH_\w+)")
+"""Variables of tests and benchmarks, which are no settings of deploy-relay."""
 
 EVENT = (
     r"(?:audit|config|console|delivery|deploy|ledger|metrics|notice|process|queue|receiver|relay"
@@ -120,7 +120,7 @@ def test_every_setting_that_is_named_exists_and_is_in_the_readme() -> None:
     files = [file for file in (*DOCUMENTS, *OTHERS) if file.name != "CHANGELOG.md"]
     named = {_name(file): _settings_in(file) for file in files}
 
-    unknown = {name: found - settings - OF_TESTS for name, found in named.items()}
+    unknown = {name: found - settings for name, found in named.items()}
     assert {name: found for name, found in unknown.items() if found} == {}
     assert settings - named["README.md"] == set()
 
@@ -171,6 +171,10 @@ def test_every_file_and_tool_of_this_project_that_is_named_exists(file: Path) ->
     files = {f"{module.replace('.', '/')}.py" for module in modules}
 
     assert {name for name in paths | files if not (ROOT / name).exists()} == set()
+    # Beside the name of a folder the name of a file stands alone.
+    rooms = ("config", "relay", "workers", "tests", "benchmarks")
+    here = {one.name for room in rooms for one in (ROOT / room).rglob("*.py")}
+    assert set(re.findall(r"`(\w+\.py)`", text)) - here == set()
 
 
 @pytest.mark.parametrize("file", DOCUMENTS, ids=_name)
@@ -203,7 +207,8 @@ def _documented_events() -> set[str]:
 
 
 def _settings_in(file: Path) -> set[str]:
-    return set(re.findall(r"\bRELAY_[A-Z_]*[A-Z]\b", file.read_text("utf-8")))
+    names = re.findall(r"\bRELAY_[A-Z_]*[A-Z]\b", file.read_text("utf-8"))
+    return {name for name in names if not OF_TOOLS.fullmatch(name)}
 
 
 def _commands_in(text: str) -> Iterator[str]:
