@@ -70,13 +70,22 @@ class Cleaner:
             pause = self._period
             try:
                 if not self._ledger.is_behind and await self._has_duty():
-                    cleaned = await clean(self._ledger, self._keep, self._ledger.clock() / 1e6)
-                    self._note(cleaned)
+                    cleaned = await self._clean()
                     pause = self._period if cleaned.is_done else min(PAUSE, self._period)
             except LedgerUnavailable as error:
                 _logger.warning("the ledger is not cleaned now: %s", error)
             except Exception:
                 _logger.exception("cleaning the ledger failed")
+
+    async def _clean(self) -> Cleaned:
+        """Run a round to its end, which is near, so that a stop leaves nothing untold."""
+        cleaning = asyncio.ensure_future(
+            clean(self._ledger, self._keep, self._ledger.clock() / 1e6)
+        )
+        try:
+            return await asyncio.shield(cleaning)
+        finally:
+            self._note(await cleaning)
 
     async def _has_duty(self) -> bool:
         return await self._ledger.commit(lambda tx: take_duty(tx, DUTY, self._owner, LEASE))

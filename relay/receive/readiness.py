@@ -10,6 +10,7 @@ from typing import NamedTuple
 from relay import audit
 from relay.audit_fields import holder_in_words
 from relay.errors import AuditUnavailable, LedgerUnavailable
+from relay.ledger.acceptance import in_words
 from relay.ledger.due import read_rebuilt
 from relay.ledger.ledger import Ledger
 from relay.ledger.records import iso
@@ -21,8 +22,6 @@ PAUSE = 1.0
 
 LARGE_PROBE = 262_144
 """Bytes that a check writes after a failed commit, about as many as a delivery needs."""
-
-BEHIND = "it went back in time, so no call is made: run deploy-relay ledger accept"
 
 
 class ReadinessReport(NamedTuple):
@@ -54,8 +53,9 @@ class Readiness:
             self._looking = asyncio.get_running_loop().create_task(self._look())
         if self._looking is not None:
             await asyncio.shield(self._looking)
+        behind = self._ledger.behind
         fields = {
-            "ledger": self._refusal or (BEHIND if self._ledger.is_behind else "ok"),
+            "ledger": self._refusal or (in_words(behind) if behind is not None else "ok"),
             "queue": self._queue,
             "routes": "ok" if has_routes else "relay.yaml has no routes",
             "audit": _ask_audit(),
