@@ -305,6 +305,7 @@ async def test_a_read_sees_one_state_and_is_broken_off_when_it_takes_too_long(
 
     with pytest.raises(LedgerUnavailable, match="the search took too long"):
         await ledger.read(read)
+    monkeypatch.setattr(ledger_module, "READ_SECONDS", PATIENCE)
 
     async def quick(reader: Reader) -> int:
         return len(await reader.rows("last_ids"))
