@@ -11,6 +11,8 @@ import pytest
 import redis
 from aiohttp import web
 
+from relay.errors import LedgerUnavailable
+from relay.ledger.sqlite import SQLiteWriter
 from tests.harness import COMMAND, Process, Relay, Target, sha_of, until
 from tests.workers.desk import Desk, answering, shas
 
@@ -149,3 +151,27 @@ async def test_redis_refuses_writes(desk: Desk, target: Target, store: redis.Red
     await desk.push("e")
     await desk.told("deploy.succeeded", count=5)
     assert shas(target) == [sha_of(word) for word in "abcde"]
+
+
+async def test_outcome_whose_commit_did_not_answer_in_time_is_told_as_it_was(
+    desk: Desk, target: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    really = SQLiteWriter.commit
+    lost: list[int] = []
+
+    async def commit(writer: SQLiteWriter, patience: float) -> None:
+        await really(writer, patience)
+        rows = writer._connection.execute("SELECT id FROM deploy WHERE status = 'succeeded'")
+        if rows.fetchall() and not lost:
+            lost.append(1)
+            raise LedgerUnavailable("the ledger's disk does not answer")
+
+    monkeypatch.setattr(SQLiteWriter, "commit", commit)
+    target.answer = answering(200)
+    desk.crew.start()
+    deploy = await desk.push("a")
+
+    [line] = await desk.told("deploy.succeeded", "deploy.answered_late")
+    assert lost
+    assert (line["event"], line["deploy"]) == ("deploy.succeeded", deploy)
+    assert len(target.calls) == 1

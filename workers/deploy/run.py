@@ -25,7 +25,7 @@ from relay.errors import AuditUnavailable, LedgerUnavailable
 from relay.events.gate import Wait
 from relay.ledger.claims import Asked, claim
 from relay.ledger.ledger import Work
-from relay.ledger.outcomes import Outcome, Settled, settle
+from relay.ledger.outcomes import Outcome, Settled, is_settled, settle
 from relay.ledger.targets import look_again_at_deploy, target_of_deploy
 from relay.ledger.transaction import Transaction
 from workers.announce import announce_decision, announce_outcome
@@ -229,9 +229,18 @@ class _Run:
     async def _commit(self, work: Work[T]) -> T:
         """Commit an outcome. It is the only trace of a call, so it is tried until it succeeds."""
         pause = 0.05
+        line, done = self.asked.deploy.line, list[T]()
+
+        async def once(tx: Transaction) -> T:
+            # A commit that did not answer in time may be on the disk all the same.
+            if done and await is_settled(tx, line.id, self.asked.attempt):
+                return done[-1]
+            done.append(await work(tx))
+            return done[-1]
+
         while True:
             try:
-                return await self.rt.ledger.commit(work)
+                return await self.rt.ledger.commit(once)
             except LedgerUnavailable as error:
                 if pause == 0.05:
                     _logger.warning("an outcome waits to be written: %s", error)

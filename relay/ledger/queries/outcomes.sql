@@ -17,9 +17,11 @@ UPDATE attempt SET ms = :ms, http = :http, reason = reason || '; late answer: ' 
   exchange = :exchange
 WHERE deploy = :deploy AND number = :number AND outcome = 'uncertain'
 
--- name: attempt_outcome
--- What is noted of a call.
-SELECT outcome, ms FROM attempt WHERE deploy = :deploy AND number = :number
+-- name: settled_attempt
+-- A call whose owner has written its outcome. One that another process marked as cut off has no
+-- time.
+SELECT number FROM attempt WHERE deploy = :deploy AND number = :number
+  AND (outcome NOT IN ('calling', 'uncertain') OR (outcome = 'uncertain' AND ms IS NOT NULL))
 
 -- name: what_follows
 -- Where a deploy stands, how its target does, and whether its outcome can change anything for others.
