@@ -15,7 +15,7 @@ async def pause_target(tx: Transaction, name: str, wish: Wish) -> Done:
     if wish.dry:
         return Done(id=name)
     target = await target_number(tx, name)
-    await tx.run("pause_target", {"target": target, "by": wish.by, "now": tx.now})
+    await tx.run("pause_target", {"target": target, "now": tx.now})
     await note_action(tx, "pause", name, wish.by, "")
     fields = {"target": name, "by": wish.by}
     return Done(id=name, lines=[ActionLine(event="target.paused", subject=None, fields=fields)])

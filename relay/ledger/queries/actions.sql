@@ -27,10 +27,10 @@ UPDATE deploy SET status = 'dismissed', dismissed_by = :by
 WHERE id = :deploy AND status IN ('failed', 'uncertain', 'unknown')
 
 -- name: pause_target
-UPDATE target SET paused_at = :now, paused_by = :by WHERE id = :target AND paused_at IS NULL
+UPDATE target SET paused_at = :now WHERE id = :target AND paused_at IS NULL
 
 -- name: resume_target
-UPDATE target SET paused_at = NULL, paused_by = '' WHERE id = :target
+UPDATE target SET paused_at = NULL WHERE id = :target
 
 -- name: success_of_call
 -- A deploy that made the same call later than :deploy was queued, and succeeded.
