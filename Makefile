@@ -26,8 +26,11 @@ check: $(VENV)/.installed
 	$(BIN)/lint-imports
 
 torture: $(VENV)/.installed
+	$(BIN)/python -m tests.relay.ledger.torture
 	$(BIN)/python -m tests.faults.fuzz
 	$(BIN)/python -m tests.faults.campaign
+	$(BIN)/python -m tests.faults.order
+	$(BIN)/python -m tests.faults.freeze
 	$(BIN)/python -m tests.faults.outage
 	$(BIN)/python -m tests.faults.clocks
 	RELAY_TEST_CONNECTIONS=2000 $(BIN)/pytest -q tests/e2e/test_bounds.py -k slow_connections

@@ -11,7 +11,7 @@ class RelayError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Problem:
+class ConfigProblem:
     """One mistake in an operator's file.
 
     ``line`` and ``column`` count from 1; 0 means that the mistake has no place in the file
@@ -35,6 +35,6 @@ class Problem:
 class ConfigError(RelayError):
     """The settings or relay.yaml cannot be used; ``problems`` lists every mistake found."""
 
-    def __init__(self, problems: Sequence[Problem]) -> None:
+    def __init__(self, problems: Sequence[ConfigProblem]) -> None:
         self.problems = tuple(problems)
         super().__init__("\n".join(str(problem) for problem in self.problems))

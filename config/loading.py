@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 
 from config.collector import collector_paused
-from config.errors import ConfigError, Problem
+from config.errors import ConfigError, ConfigProblem
 from config.model import RelayConfig, Route
 from config.origin import Origin, Stamps, stamp
 from config.positions import Places, read
@@ -78,7 +78,7 @@ def _check_the_rest(
     sections: Collection[Section],
     environ: Mapping[str, str],
     stamps: Stamps,
-) -> list[Problem]:
+) -> list[ConfigProblem]:
     """What else is wrong, beyond the entries that pydantic has refused already."""
     broken = {issue["loc"][:2] for issue in error.errors(include_url=False)}
     kept: dict[Any, Any] = {}
@@ -109,7 +109,7 @@ def _check_the_rest(
     ]
 
 
-def _sorted(problems: Iterable[Problem]) -> list[Problem]:
+def _sorted(problems: Iterable[ConfigProblem]) -> list[ConfigProblem]:
     return sorted(problems, key=lambda problem: (problem.line, problem.column))
 
 
@@ -120,7 +120,7 @@ def suggest(word: object, known: Iterable[str]) -> str:
 
 
 def _gather_options(
-    document: dict[Any, Any], places: Places, problems: list[Problem]
+    document: dict[Any, Any], places: Places, problems: list[ConfigProblem]
 ) -> dict[Any, Any]:
     """Move what a target's preset declares from beside its other keys to ``options``, and complete
     what a preset decides where its target does not."""
@@ -178,7 +178,7 @@ def _fits(kind: str, value: object) -> bool:
 
 def _translate(
     error: ValidationError, document: dict[Any, Any], places: Places
-) -> Iterator[Problem]:
+) -> Iterator[ConfigProblem]:
     """Pydantic's findings in our words; of a value with several allowed forms only one finding."""
     seen: set[tuple[str | int, ...]] = set()
     for issue in error.errors(include_url=False):
@@ -210,7 +210,7 @@ def _existing(loc: tuple[str | int, ...], document: Any, *, missing: bool) -> tu
 
 def _cross_check(
     config: RelayConfig, places: Places, indexes: Sequence[int], document: Mapping[Any, Any]
-) -> Iterator[Problem]:
+) -> Iterator[ConfigProblem]:
     """Names that must exist. ``indexes`` are the routes' in the file; ``document`` knows of
     targets and sources that exist but are not valid."""
     targets = {*config.targets, *document.get("targets", ())}
@@ -250,7 +250,7 @@ def _cross_check(
 
 def _check_notifiers(
     config: RelayConfig, places: Places, indexes: Sequence[int], document: Mapping[Any, Any]
-) -> Iterator[Problem]:
+) -> Iterator[ConfigProblem]:
     """As ``_cross_check``, of the section notify."""
     targets = {*config.targets, *document.get("targets", ())}
     names: dict[str, int] = {}
@@ -272,7 +272,7 @@ def _check_notifiers(
 
 def _check_route(
     config: RelayConfig, places: Places, at: tuple[str | int, ...], route: Route
-) -> Iterator[Problem]:
+) -> Iterator[ConfigProblem]:
     for position, name in enumerate(route.deploy):
         target = config.targets.get(name)
         place = (*at, "deploy", position)

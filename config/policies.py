@@ -76,7 +76,7 @@ def _required_alone(value: Any) -> Any:
     return {} if value == "required" else value
 
 
-class Approval(Strict):
+class ApprovalPolicy(Strict):
     """That a person must say yes to each deploy."""
 
     expires: Annotated[Duration, Field(gt=0)] = 604_800
@@ -84,7 +84,7 @@ class Approval(Strict):
 
 
 MOST_CALLS = 100_000
-"""Calls of one interval that a target's rate counts at most; each is kept in Redis so long."""
+"""Calls of one interval that a target's rate counts at most; each is a row of the ledger."""
 
 
 def _check_rate(rate: RateLimit) -> RateLimit:
@@ -126,7 +126,7 @@ MaybeDebounce = Annotated[
 ]
 
 MaybeApproval = Annotated[
-    Approval | None,
+    ApprovalPolicy | None,
     BeforeValidator(_required_alone),
     WithJsonSchema(
         {

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from config.errors import ConfigError, Problem
+from config.errors import ConfigError, ConfigProblem
 from config.origin import version_of
 
 MAX_BYTES = 10 * 1024 * 1024
@@ -45,7 +45,7 @@ class Places:
 
     def problem(
         self, path: Keys, message: str, suggestion: str = "", *, at_key: bool = False
-    ) -> Problem:
+    ) -> ConfigProblem:
         """A mistake at a path, or at the nearest place above it that the file has."""
         key, value = None, self._root
         for part in path:
@@ -59,10 +59,12 @@ class Places:
 
     def problem_at(
         self, node: yaml.Node, path: Keys, message: str, suggestion: str = ""
-    ) -> Problem:
+    ) -> ConfigProblem:
         """A mistake at a node."""
         mark = node.start_mark
-        return Problem(self.file, mark.line + 1, mark.column + 1, render(path), message, suggestion)
+        return ConfigProblem(
+            self.file, mark.line + 1, mark.column + 1, render(path), message, suggestion
+        )
 
 
 def _step(node: yaml.Node, part: str | int) -> tuple[yaml.Node | None, yaml.Node] | None:
@@ -83,14 +85,14 @@ def render(path: Keys) -> str:
     return text
 
 
-def read(path: Path) -> tuple[Any, Places, list[Problem], str]:
+def read(path: Path) -> tuple[Any, Places, list[ConfigProblem], str]:
     """The document of a file, the places in it, keys that stand twice, and the file's version.
 
     Raises ConfigError where there is no document to speak of.
     """
 
     def refuse(message: str, line: int = 0, column: int = 0) -> ConfigError:
-        return ConfigError([Problem(str(path), line, column, "", message)])
+        return ConfigError([ConfigProblem(str(path), line, column, "", message)])
 
     try:
         with path.open("rb") as file:
@@ -108,7 +110,7 @@ def read(path: Path) -> tuple[Any, Places, list[Problem], str]:
         if root is None:
             raise refuse("is empty")
         places = Places(str(path), root)
-        problems: list[Problem] = []
+        problems: list[ConfigProblem] = []
         _walk(root, (), places, problems, set())
         return loader.construct_document(root), places, problems, version_of(raw)
     except yaml.MarkedYAMLError as error:
@@ -125,7 +127,7 @@ def _walk(
     node: yaml.Node,
     path: tuple[str | int, ...],
     places: Places,
-    problems: list[Problem],
+    problems: list[ConfigProblem],
     inside: set[int],
 ) -> None:
     if id(node) in inside:

@@ -8,7 +8,7 @@ from typing import Literal, get_args
 from pydantic import SecretStr
 from yarl import URL
 
-from config.errors import Problem
+from config.errors import ConfigProblem
 from config.model import RelayConfig, SecretRef
 from config.origin import Stamps, stamp
 from config.positions import Keys, Places
@@ -57,7 +57,7 @@ def load_secrets(
     sections: Collection[Section],
     environ: Mapping[str, str],
     stamps: Stamps,
-) -> Iterator[Problem]:
+) -> Iterator[ConfigProblem]:
     """Look up the secrets of these sections and keep them in their references; yields what is
     wrong. ``stamps`` is given every file that is looked at."""
     for path, ref in secret_refs(config, sections):

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from config.errors import ConfigError, Problem
+from config.errors import ConfigError, ConfigProblem
 from config.networks import Network
 from config.redis_url import parse, passwords
 from config.values import LONGEST, parse_duration
@@ -178,11 +178,6 @@ class Settings(BaseSettings):
         return passwords(self.redis_address()) | ({key} if key else set())
 
     @property
-    def spool_folder(self) -> Path:
-        """Where deliveries wait while Redis takes none."""
-        return self.data_dir.absolute() / "spool"
-
-    @property
     def metrics_folder(self) -> Path:
         """Where the processes of this machine keep what they have counted."""
         return self.data_dir.absolute() / "metrics"
@@ -204,7 +199,7 @@ def load_settings(**overrides: object) -> Settings:
     except ValidationError as error:
         raise ConfigError(
             [
-                Problem(
+                ConfigProblem(
                     file="environment",
                     line=0,
                     column=0,

@@ -16,7 +16,7 @@ from config.model import (
     Source,
     Target,
 )
-from config.policies import Approval, Breaker, Debounce, RetryPolicy, Success
+from config.policies import ApprovalPolicy, Breaker, Debounce, RetryPolicy, Success
 from config.positions import Keys
 from config.preset import presets
 
@@ -36,7 +36,7 @@ _TYPES: Mapping[str, str] = {
 }
 
 _PARTS: Mapping[Any, type[Any]] = {
-    "approval": Approval,
+    "approval": ApprovalPolicy,
     "breaker": Breaker,
     "debounce": Debounce,
     "hours": Hours,

@@ -1,8 +1,7 @@
 """The audit: one line on standard output for every step of every delivery.
 
-The events and their fields are listed in docs/audit.md. Everything else that the processes have
-to say (warnings of libraries, tracebacks) goes to standard error, so that standard output is the
-audit and nothing but the audit.
+docs/audit.md lists the events and their fields. Everything else (warnings of libraries, tracebacks)
+goes to standard error, so that standard output is nothing but the audit.
 """
 
 from __future__ import annotations
@@ -20,13 +19,13 @@ import structlog
 from config.secret_values import written_forms
 from relay.audit_file import AuditFile
 from relay.errors import AuditUnavailable
-from relay.events.event import Delivery, Event, PullRequest
+from relay.events.event import Event, PullRequest
 from relay.output import Output
 
-MASK = "****"
+REDACTED = "****"
 
 RETIRED = 256
-"""Secrets no longer in use that are still masked; each costs a search in every line."""
+"""Secrets no longer in use that are still redacted; each costs a search in every line."""
 
 Level = Literal["debug", "info", "warning", "error"]
 Style = Literal["json", "console"]
@@ -53,19 +52,19 @@ def _standard_output() -> BinaryIO:
 _output = Output(_standard_output())
 
 Observer = Callable[[str, Mapping[str, Any]], None]
-"""Is given the event and the fields of a line, and must neither raise nor change them."""
+"""Takes the event and the fields of a line. It must not raise, nor change the fields."""
 
 _observers: list[Observer] = []
 
 
 def observe(observer: Observer) -> None:
-    """Have ``observer`` know of each line from now on, written or below the level."""
+    """Call ``observer`` with each line from now on, also with lines below the level."""
     if observer not in _observers:
         _observers.append(observer)
 
 
 class Redactor:
-    """Replaces every known secret in a text; the last line of defence, not the first."""
+    """Replaces every known secret in a text: the last line of defence, not the first."""
 
     def __init__(self, secrets: Collection[str] = ()) -> None:
         self._current: frozenset[str] = frozenset()
@@ -73,7 +72,7 @@ class Redactor:
         self.exchange(secrets)
 
     def exchange(self, secrets: Collection[str]) -> None:
-        """Mask ``secrets`` from now on, and those masked so far too: what was rotated must not show
+        """Redact ``secrets`` from now on, and the former ones too: what was rotated must not show
         up later. Of them the ``RETIRED`` latest are kept."""
         current = frozenset(secrets)
         gone = self._current - current
@@ -91,7 +90,7 @@ class Redactor:
     def __call__(self, text: str) -> str:
         for secret in self._secrets:
             if secret in text:
-                text = text.replace(secret, MASK)
+                text = text.replace(secret, REDACTED)
         return text
 
     def finds(self, line: bytes) -> bool:
@@ -102,7 +101,7 @@ class Redactor:
         return False
 
     def values(self, entry: Mapping[str, Any]) -> MutableMapping[str, Any]:
-        """The entry with every secret masked in its values, nested ones too."""
+        """Return the entry with every secret redacted in its values, nested ones too."""
         return {self._value(key): self._value(value) for key, value in entry.items()}
 
     def _value(self, value: Any) -> Any:
@@ -160,8 +159,8 @@ def configure(
     """Set up the audit and the diagnostics of this process.
 
     ``level`` is that of ``stream``, which is standard output if left out; the file has what the
-    stream has, and every line of info and above besides. ``secrets`` are masked wherever they would
-    appear.
+    stream has, and every line of info and above besides. ``secrets`` are redacted in all
+    lines.
     """
     global _redact
     _redact = redact = Redactor(secrets)
@@ -183,29 +182,29 @@ def configure(
     root.setLevel(max(_LEVELS[level], logging.WARNING) if level != "debug" else logging.DEBUG)
 
 
-def mask(secrets: Collection[str]) -> None:
-    """Mask other secrets from now on, and the former ones too."""
+def exchange_secrets(secrets: Collection[str]) -> None:
+    """Redact these secrets from now on, and the former ones too."""
     _redact.exchange(secrets)
 
 
 def redacted(text: str) -> str:
-    """A text without the secrets that are masked now, for what is kept elsewhere than here."""
+    """Return a text with the current secrets redacted, for texts that are stored elsewhere."""
     return _redact(text)
 
 
 def redactor() -> Redactor:
-    """What masks the secrets that are masked now, for what is more than a text."""
+    """Return the redactor of this process, for whoever redacts more than a text."""
     return _redact
 
 
 def bound() -> structlog.typing.FilteringBoundLogger:
-    """``log`` as it is set up now, for whoever writes many lines: it is not looked up each time."""
+    """Return ``log`` as it is set up now, which saves a look-up for each of many lines."""
     logger: structlog.typing.FilteringBoundLogger = log.bind()
     return logger
 
 
 def flush() -> None:
-    """Write every line said so far, before something happens that they must precede.
+    """Write all lines that wait, before the action that they must precede.
 
     Raises AuditUnavailable where standard output or the audit file does not take them.
     """
@@ -220,9 +219,9 @@ def flush() -> None:
 def _logger_class(
     least: int, render: Render, for_file: Render
 ) -> type[structlog.typing.BindableLogger]:
-    """structlog's logger without what the audit does not need: a context, arguments to put into
-    the event, a chain of processors. Lines below the ``least`` level cost a call, and those that
-    are the audit's all the same go to the file alone."""
+    """Return structlog's logger without what the audit does not need: a context, arguments for the
+    event, a chain of processors. A line below the ``least`` level costs one call; from info on it
+    still goes to the file."""
 
     def method(name: str, level: int) -> Callable[..., None]:
         def write(self: structlog.BoundLoggerBase, event: str, **fields: Any) -> None:
@@ -250,7 +249,7 @@ def _json_renderer(redact: Redactor) -> Render:
         entry["level"] = method
         entry["at"] = datetime.now(UTC)
         line = orjson.dumps(entry, default=str, option=orjson.OPT_UTC_Z)
-        # Nearly no line holds a secret; only one that does is taken apart.
+        # Few lines hold a secret; only those are taken apart.
         if redact.finds(line):
             line = orjson.dumps(redact.values(entry), default=str, option=orjson.OPT_UTC_Z)
         if _output.file is not None:
@@ -276,7 +275,7 @@ def _console_renderer(redact: Redactor, for_file: Render) -> Render:
 
 
 def event_fields(event: Event) -> dict[str, Any]:
-    """What every line about an event says of it."""
+    """Return the fields of each line about an event."""
     fields: dict[str, Any] = {
         "kind": event.kind,
         "repo": event.repo,
@@ -287,8 +286,3 @@ def event_fields(event: Event) -> dict[str, Any]:
         fields["number"] = event.number
         fields["action"] = event.action
     return fields
-
-
-def delivery_fields(delivery: Delivery) -> dict[str, Any]:
-    """What every line about a delivery says of it."""
-    return {"delivery": delivery.id, "source": delivery.source, **event_fields(delivery.event)}

@@ -17,7 +17,7 @@ from typing import Any
 import orjson
 from aiohttp import web
 
-from relay.providers import DIALECTS
+from relay.providers import PROVIDERS
 from relay.samples import sample
 from relay.sending import send
 
@@ -118,7 +118,7 @@ async def run_through(receiver: str, environ: dict[str, str], trail: Trail) -> b
         body = orjson.dumps(sample(provider, kind, number=7))
         word = {"push": "push", "pull_request": "merge request"}[kind]
         reply = await send(
-            f"{receiver}/hooks/{provider}", DIALECTS[provider]([secret]), body, kind=kind
+            f"{receiver}/hooks/{provider}", PROVIDERS[provider]([secret]), body, kind=kind
         )
         trail.say(f"--> a signed {provider} {word} was answered {reply.status} {reply.body}")
     try:

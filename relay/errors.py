@@ -1,4 +1,4 @@
-"""The errors of the receiving side. Each names the HTTP status that answers it."""
+"""The errors of relay. Those that answer an HTTP request name its status."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from config.errors import RelayError
 class Rejected(RelayError):
     """A request that is refused before anything is stored.
 
-    ``answer`` is what the sender is told and gives nothing away; ``reason`` is what the audit
-    says, precise enough for an operator to act on.
+    ``answer`` goes to the sender and reveals nothing. ``reason`` goes to the audit and tells an
+    operator what to do.
     """
 
     status = 400
@@ -22,7 +22,7 @@ class Rejected(RelayError):
     """Seconds after which the sender should try again; 0 where that would not help."""
 
     about: Mapping[str, Any] = {}
-    """What the audit says of the delivery, once something is known of it."""
+    """Fields of the audit line about the delivery, as far as they are known."""
 
     def __init__(self, reason: str) -> None:
         self.reason = reason
@@ -37,7 +37,7 @@ class Unauthorized(Rejected):
 
 
 class NotFromHere(Rejected):
-    """The sender's address is in none of the source's networks."""
+    """The sender's address is not in the source's networks."""
 
     status = 403
     answer = "not from this address"
@@ -55,7 +55,7 @@ class TooManyRequests(Rejected):
 
 
 class Overloaded(Rejected):
-    """All the memory for bodies is taken."""
+    """The memory for bodies is used up."""
 
     status = 503
     answer = "try again later"
@@ -95,7 +95,7 @@ class UnknownSource(Rejected):
 
 
 class BodyBroken(Rejected):
-    """The body ended early, or its chunks are no chunks."""
+    """The body ended early, or its chunked encoding is invalid."""
 
     status = 400
     answer = "body incomplete"
@@ -130,14 +130,14 @@ class UnsupportedMediaType(Rejected):
 
 
 class Refused(RelayError):
-    """A request to the console that is not done. Its text is told to whoever asked."""
+    """The console refuses a request. The text is shown to the caller."""
 
     status = 400
     code = "bad_request"
 
 
 class Unauthenticated(Refused):
-    """No token or session, or one that is not known, or not any more."""
+    """There is no token or session, or it is unknown, revoked or expired."""
 
     status = 401
     code = "unauthenticated"
@@ -151,7 +151,7 @@ class Forbidden(Refused):
 
 
 class NoSuchThing(Refused):
-    """What was asked for does not exist, or not any more."""
+    """The resource does not exist, or retention has deleted it."""
 
     status = 404
     code = "not_found"
@@ -173,7 +173,7 @@ class UnknownToken(RelayError):
 
 
 class TokenRefused(RelayError):
-    """A token cannot be made."""
+    """A token cannot be created."""
 
 
 class CannotListen(RelayError):
@@ -181,15 +181,11 @@ class CannotListen(RelayError):
 
 
 class NoAuditFile(RelayError):
-    """The audit file that is asked for is not there, or none is kept."""
+    """The audit file does not exist, or none is configured."""
 
 
 class AuditUnreadable(RelayError):
-    """The audit files cannot be read, or not now."""
-
-
-class CannotSpool(RelayError):
-    """The spool's folder cannot be used."""
+    """The audit files cannot be read."""
 
 
 class StoreUnavailable(RelayError):
@@ -216,21 +212,10 @@ class LedgerNotBehind(RelayError):
     """There is nothing to accept: no mark is ahead of the ledger."""
 
 
-class RedisUnavailable(StoreUnavailable):
-    """Redis is away, too slow, out of memory, or takes no writes."""
-
-
 class NoConnection(StoreUnavailable):
-    """There is no connection to Redis to be had."""
-
-
-class BatchRefused(StoreUnavailable):
-    """Redis takes deliveries, but not these."""
-
-
-class SpoolUnavailable(StoreUnavailable):
-    """The spool is full, or its disk takes nothing."""
+    """No connection to Redis can be opened."""
 
 
 class AuditUnavailable(StoreUnavailable):
-    """Standard output takes no audit lines. What cannot be explained later is not done."""
+    """Standard output or the audit file takes no lines, so the action that they announce is not
+    done."""

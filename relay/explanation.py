@@ -1,4 +1,4 @@
-"""Says what an event would cause and why: every route, and the exact calls, secrets masked."""
+"""Explains what an event would cause: every route with its reason, and the calls, redacted."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 from config.model import ProviderName
 from relay.events.event import Event, Ignored, PullRequest
 from relay.notices import Messenger
-from relay.planning import Call, Recipe, masked
-from relay.providers import DIALECTS
+from relay.planning import Call, Recipe, placeholder
+from relay.providers import PROVIDERS
+from relay.providers.detect import UNKNOWN, event_header
 from relay.providers.payloads import is_no_commit
-from relay.providers.recognise import UNKNOWN, event_header
-from relay.routing import Decision, Router
+from relay.routing import RouteDecision, Router
 from relay.templates import PlanError
 
 
@@ -28,7 +28,7 @@ def understood(
     headers = event_header(provider, payload, event)
     if event is None and UNKNOWN in headers.values():
         return Ignored(f"its fields tell of no event that deploys; if it is one, {hint}")
-    return DIALECTS[provider](["no secret is needed"]).parse(headers, payload)
+    return PROVIDERS[provider](["no secret is needed"]).parse(headers, payload)
 
 
 def explanation(
@@ -136,7 +136,7 @@ def _describe_change(event: Event, provider: ProviderName | None) -> dict[str, A
         if clock is None
         else f"{datetime.fromtimestamp(clock, UTC):%Y-%m-%dT%H:%M:%S}Z",
         "own_clock": clock is not None and (isinstance(event, PullRequest) or event.own_clock),
-        "redelivery_keeps_id": DIALECTS[provider].keeps_delivery_id if provider else None,
+        "redelivery_keeps_id": PROVIDERS[provider].keeps_delivery_id if provider else None,
     }
 
 
@@ -163,7 +163,7 @@ def _value_after(event: Event) -> str:
 
 
 def _calls(
-    decision: Decision, recipes: Mapping[str, Recipe], event: Event, source: str
+    decision: RouteDecision, recipes: Mapping[str, Recipe], event: Event, source: str
 ) -> list[dict[str, Any]]:
     calls: list[dict[str, Any]] = []
     for target in decision.route.deploy:
@@ -173,7 +173,7 @@ def _calls(
                 route=decision.route.name,
                 delivery="example",
                 source=source,
-                reveal=masked,
+                reveal=placeholder,
             )
         except PlanError as error:
             calls.append({"target": target, "error": str(error)})

@@ -23,36 +23,36 @@ _FIXED = 13
 """Lines that a frame has whatever happens."""
 
 
-def frame(seen: Overview, *, width: int, height: int | None, note: str = "") -> RenderableType:
+def frame(overview: Overview, *, width: int, height: int | None, note: str = "") -> RenderableType:
     """``height`` is in lines; None shows everything. ``note`` stands in the first line."""
-    targets = sorted(seen.targets, key=_is_well)
+    targets = sorted(overview.targets, key=_is_well)
     if height is None:
-        shares = [len(seen.troubled), len(targets), len(seen.newest)]
+        shares = [len(overview.troubled), len(targets), len(overview.newest)]
     else:
-        wanted = [len(seen.troubled), len(targets), len(seen.newest)]
-        shares = share(max(3, height - _FIXED), wanted)
-    at = f"{datetime.fromtimestamp(seen.at, UTC):%Y-%m-%d %H:%M:%SZ}"
+        wishes = [len(overview.troubled), len(targets), len(overview.newest)]
+        shares = share(max(3, height - _FIXED), wishes)
+    at = f"{datetime.fromtimestamp(overview.at, UTC):%Y-%m-%d %H:%M:%SZ}"
     return Group(
         Text.assemble(("deploy-relay", "bold"), f"  {at}  {note}", no_wrap=True),
-        *_paces(seen.minutes, width),
-        _queue(seen),
-        _workers(seen),
+        *_paces(overview.minutes, width),
+        _queue(overview),
+        _workers(overview),
         Text(),
-        _attention(seen),
-        _troubled(seen.troubled[: shares[0]], seen.at),
+        _attention(overview),
+        _troubled(overview.troubled[: shares[0]], overview.at),
         Text(),
         _targets(targets, shares[1]),
         Text(),
-        _newest(seen.newest[: shares[2]], seen.at, width),
+        _newest(overview.newest[: shares[2]], overview.at, width),
     )
 
 
-def share(lines: int, wanted: Sequence[int]) -> list[int]:
-    """So many lines for lists that want so many each: nobody gets more than it wants, or more than
-    another one that wants more, by more than one line."""
-    given = [0] * len(wanted)
-    while lines > 0 and any(has < wants for has, wants in zip(given, wanted, strict=True)):
-        for number, wants in enumerate(wanted):
+def share(lines: int, wishes: Sequence[int]) -> list[int]:
+    """Return how many of the lines each list gets. A list gets no more than its wish, and at most
+    one line more than another list that still wants some."""
+    given = [0] * len(wishes)
+    while lines > 0 and any(has < wants for has, wants in zip(given, wishes, strict=True)):
+        for number, wants in enumerate(wishes):
             if lines > 0 and given[number] < wants:
                 given[number] += 1
                 lines -= 1
@@ -70,11 +70,11 @@ def age(seconds: float) -> str:
 def _paces(minutes: Sequence[Minute], width: int) -> list[Text]:
     room = max(10, min(len(minutes), width - 34))
     rate = success_rate(minutes)
-    told = "no deploy has ended" if rate is None else f"{100 * rate:.1f} % succeeded"
+    result = "no deploy has ended" if rate is None else f"{100 * rate:.1f} % succeeded"
     return [
         _pace("deliveries", [one.deliveries for one in minutes], room),
         _pace("deploys", [one.deploys for one in minutes], room),
-        Text(f"in the last hour {told}", _rate_style(rate), no_wrap=True),
+        Text(f"in the last hour {result}", _rate_style(rate), no_wrap=True),
     ]
 
 
@@ -94,45 +94,50 @@ def _rate_style(rate: float | None) -> str:
     return "green" if rate >= 0.99 else "yellow" if rate >= 0.9 else "bold red"
 
 
-def _queue(seen: Overview) -> Text:
-    oldest = "" if seen.oldest_at is None else f", the oldest for {age(seen.at - seen.oldest_at)}"
+def _queue(overview: Overview) -> Text:
+    oldest = (
+        ""
+        if overview.oldest_at is None
+        else f", the oldest for {age(overview.at - overview.oldest_at)}"
+    )
     return Text(
-        f"{seen.queued} queued, {seen.limited} for a slot{oldest}; {seen.scheduled} for their time",
+        f"{overview.queued} queued, {overview.limited} for a slot{oldest}; "
+        f"{overview.scheduled} for their time",
         no_wrap=True,
         overflow="ellipsis",
     )
 
 
-def _workers(seen: Overview) -> Text:
-    if seen.workers is None:
+def _workers(overview: Overview) -> Text:
+    if overview.workers is None:
         return Text("Redis does not answer, so workers are not listed", "yellow")
-    if not seen.workers:
+    if not overview.workers:
         return Text("no worker is alive", "bold red")
-    jobs = sum(worker.jobs for worker in seen.workers)
-    number = len(seen.workers)
+    jobs = sum(worker.jobs for worker in overview.workers)
+    number = len(overview.workers)
     return Text(f"{number} {'worker' if number == 1 else 'workers'} alive, {jobs} jobs in flight")
 
 
-def _attention(seen: Overview) -> Text:
-    broken = len(seen.breakers)
+def _attention(overview: Overview) -> Text:
+    broken = len(overview.breakers)
     parts = [
-        (seen.failed, "failed"),
-        (seen.uncertain, "uncertain"),
-        (seen.approval, "to be approved"),
+        (overview.failed, "failed"),
+        (overview.uncertain, "uncertain"),
+        (overview.approval, "to be approved"),
         (broken, "open breakers" if broken != 1 else "open breaker"),
     ]
-    told = [f"{count} {word}" for count, word in parts if count]
-    if not told:
+    needs = [f"{count} {word}" for count, word in parts if count]
+    if not needs:
         return Text("nothing needs a person", "green")
-    return Text(f"needs a person: {', '.join(told)}", "bold yellow", no_wrap=True)
+    return Text(f"needs a person: {', '.join(needs)}", "bold yellow", no_wrap=True)
 
 
 def _troubled(records: Sequence[Record], now: float) -> Table:
     grid = columns("", "", "", "")
     grid.show_header = False
     for record in records:
-        told = (f"  {_age_of(record, now)}", coloured(record.status))
-        grid.add_row(*told, Text(clean(record.id)), Text(clean(record.reason)))
+        cells = (f"  {_age_of(record, now)}", coloured(record.status))
+        grid.add_row(*cells, Text(clean(record.id)), Text(clean(record.reason)))
     # The id is what is copied, so it keeps its place.
     grid.columns[2].min_width = max((len(record.id) for record in records), default=0)
     return grid

@@ -1,6 +1,6 @@
-"""What is read from the ledger when somebody scrapes: how much waits, for what, and for how long.
+"""Gauges, read from the ledger at each scrape: how much waits, for what, and for how long.
 
-Blocking. Each number is one count over what has not ended or needs a person, never over all.
+Blocking. Each number counts deploys that have not ended or need a person, never all of them.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from relay.store import connect
 
 
 class Gauge(NamedTuple):
-    """A number as it is now, for each value of its label if it has one."""
+    """A current number; with a label, one for each of its values."""
 
     name: str
     help: str
@@ -32,16 +32,16 @@ class Gauge(NamedTuple):
 
 
 def read(settings: Settings, targets: Mapping[str, Target]) -> Iterator[Gauge]:
-    """Return everything that could be read; of a ledger or a Redis that does not answer only that
-    it does not."""
+    """Yield all gauges that can be read. Where the ledger or Redis does not answer, only the gauge
+    that says so."""
     gauges: list[Gauge] = []
 
     async def read_all(reader: Reader) -> tuple[Load, list[TargetSeen], float]:
         return await read_load(reader), await read_targets(reader, targets), reader.now / 1e6
 
     with suppress(LedgerUnavailable, LedgerUnusable):
-        load, seen, now = read_blocking(settings.data_dir, read_all)
-        gauges = [*_of_load(load, now), *_of_targets(seen)]
+        load, standings, now = read_blocking(settings.data_dir, read_all)
+        gauges = [*_of_load(load, now), *_of_targets(standings)]
     yield _one("ledger_up", "1 if the ledger could be read for this scrape.", bool(gauges))
     workers = _workers(settings)
     yield _one("redis_up", "1 if Redis answered this scrape.", workers is not None)
@@ -51,7 +51,7 @@ def read(settings: Settings, targets: Mapping[str, Target]) -> Iterator[Gauge]:
 
 
 def _workers(settings: Settings) -> int | None:
-    # The client's errors may name what it was told; that they came is all that is handed out.
+    # The client's errors may quote what it sent, so only the failure itself is told.
     with (
         suppress(RedisError, OSError, StoreUnavailable),
         connect(settings.redis_address(), timeout=settings.store_timeout) as redis,
@@ -68,7 +68,7 @@ def _of_load(load: Load, now: float) -> list[Gauge]:
         _one("running_jobs", "Deploys and notices that are being called.", load.running),
         _one(
             "queue_oldest_seconds",
-            "How long the oldest of those that wait for a worker or a slot has waited.",
+            "Age of the oldest delivery or deploy that waits for a worker or a slot.",
             oldest,
         ),
         Gauge(
@@ -93,10 +93,12 @@ def _of_targets(targets: Sequence[TargetSeen]) -> list[Gauge]:
 
     return [
         gauge("paused", "1 while an operator has paused it.", lambda one: one.paused),
-        gauge("held", "1 while its platform wants no calls.", lambda one: one.held),
+        gauge(
+            "held", "1 while its platform limits calls (429 or Retry-After).", lambda one: one.held
+        ),
         gauge(
             "breaker_open",
-            "1 until a probe is answered.",
+            "1 while its circuit breaker is open or half-open.",
             lambda one: one.breaker in ("open", "half-open"),
         ),
         gauge("calls_in_flight", "Deploys that are being called.", lambda one: one.calling),

@@ -1,11 +1,11 @@
-"""What is counted: the audit's lines, and of intake what the audit has no line for.
+"""Metrics: counters and histograms over the audit's lines, and over intake.
 
-Every line of the audit is counted where it is written, in this process's memory, by the rules
-below, so that no step has to be counted a second time. relay/tallies.py adds up what the processes
-of a machine have counted, relay/scraping.py hands it out. docs/metrics.md has the table.
+Each line of the audit is counted where it is written, in this process's memory, by the rules below.
+relay/metric_files.py adds up the processes of a machine, relay/metrics_endpoint.py serves the sums.
+docs/metrics.md has the table.
 
-Names and units as https://prometheus.io/docs/practices/naming/ has them. Labels are names out of
-relay.yaml and words of the audit, never what a sender wrote.
+Names and units follow https://prometheus.io/docs/practices/naming/. Labels are names of relay.yaml
+and words of the audit, never texts of a sender.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 MOST_SERIES = 20_000
-"""Combinations of a metric and its labels that a process counts; further ones are left out."""
+"""Series that a process counts at most; further ones are left out."""
 
 QUICK = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 CALL = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
@@ -27,7 +27,7 @@ Key = tuple[str, ...]
 """A metric's name and the values of its labels."""
 
 Numbers = dict[Key, list[float]]
-"""Of a counter one number, of a histogram one a bucket, one for what is beyond, and the sum."""
+"""One number for a counter; for a histogram one for each bucket, one for values above, the sum."""
 
 _diagnostics = logging.getLogger("relay.metrics")
 
@@ -41,7 +41,7 @@ class Metric(NamedTuple):
 
 
 class Rule(NamedTuple):
-    """How a line of the audit counts."""
+    """How a line of the audit is counted."""
 
     metric: str
     fields: tuple[str, ...] = ()
@@ -49,7 +49,7 @@ class Rule(NamedTuple):
     words: tuple[str, ...] = ()
     """The labels after them."""
     value: str = ""
-    """The field that a histogram is given; a line without it does not count."""
+    """The field whose value a histogram counts; a line without it is not counted."""
 
 
 DELIVERIES = "deploy_relay_deliveries_total"
@@ -67,28 +67,26 @@ WAITS = "deploy_relay_deploy_waits_total"
 OPENED = "deploy_relay_breaker_opened_total"
 CLOSED = "deploy_relay_breaker_closed_total"
 HELD = "deploy_relay_target_held_total"
-LOST = "deploy_relay_runs_lost_total"
 REPLAYED = "deploy_relay_replays_total"
 RELOADS = "deploy_relay_config_reloads_total"
 REFUSED = "deploy_relay_config_refused_total"
 
 METRICS: dict[str, Metric] = {
-    DELIVERIES: Metric("Verified deliveries by what became of them.", ("source", "outcome")),
+    DELIVERIES: Metric("Verified deliveries by outcome.", ("source", "outcome")),
     REJECTED: Metric("Requests answered 4xx or 5xx.", ("status",)),
-    UNCERTAIN_ORDERS: Metric("Deliveries of which the order is uncertain.", ("source",)),
-    INTAKE_SECONDS: Metric("From a verified delivery to its being stored and audited.", (), QUICK),
+    UNCERTAIN_ORDERS: Metric("Deliveries whose order is uncertain.", ("source",)),
+    INTAKE_SECONDS: Metric("From a verified delivery until it is stored and audited.", (), QUICK),
     INTAKE_BATCH: Metric("Deliveries stored together.", (), SIZES),
-    DEPLOYS: Metric("Deploys by what became of them.", ("target", "outcome")),
-    CALLS: Metric("Calls of deploy hooks by how they ended.", ("target", "outcome")),
+    DEPLOYS: Metric("Deploys by outcome.", ("target", "outcome")),
+    CALLS: Metric("Calls of deploy hooks by outcome.", ("target", "outcome")),
     CALL_SECONDS: Metric("How long calls of deploy hooks took.", ("target",), CALL),
-    DELAY: Metric("From a delivery received to the first call for it.", ("target",), LONG),
+    DELAY: Metric("From a received delivery to its first call.", ("target",), LONG),
     RETRIES: Metric("Jobs that run again after an error.", ("kind",)),
-    UNCERTAIN: Metric("Calls that were sent and not answered, or cut off.", ("target",)),
-    WAITS: Metric("Deploys that had to wait, by what for.", ("target", "reason")),
+    UNCERTAIN: Metric("Calls without an answer, or cut off.", ("target",)),
+    WAITS: Metric("Deploys that had to wait, by reason.", ("target", "reason")),
     OPENED: Metric("Times that a breaker opened, or stayed open after a probe.", ("target",)),
     CLOSED: Metric("Times that a breaker closed.", ("target",)),
-    HELD: Metric("Times that a platform asked not to be called.", ("target",)),
-    LOST: Metric("Runs that did not live to tell of their end.", ("kind", "how")),
+    HELD: Metric("Times that a platform limited its calls (429 or Retry-After).", ("target",)),
     REPLAYED: Metric("Replays that started.", ("kind",)),
     RELOADS: Metric("Times that relay.yaml was read again.", ("process",)),
     REFUSED: Metric("Times that a changed relay.yaml was refused.", ("process",)),
@@ -99,7 +97,7 @@ _TARGET, _SOURCE, _PROCESS = ("target",), ("source",), ("process",)
 RULES: dict[str, tuple[Rule, ...]] = {
     **{
         f"delivery.{outcome}": (Rule(DELIVERIES, _SOURCE, (outcome,)),)
-        for outcome in ("queued", "duplicate", "ignored", "late", "cancelled", "failed")
+        for outcome in ("queued", "duplicate", "ignored", "late", "cancelled")
     },
     "delivery.rejected": (Rule(REJECTED, ("status",)),),
     **{
@@ -115,11 +113,6 @@ RULES: dict[str, tuple[Rule, ...]] = {
     "config.reloaded": (Rule(RELOADS, _PROCESS),),
     "config.refused": (Rule(REFUSED, _PROCESS),),
     **{
-        f"{kind}.{how}": (Rule(LOST, (), (kind, how)),)
-        for kind in ("delivery", "deploy")
-        for how in ("stopped", "put_back", "abandoned")
-    },
-    **{
         f"{kind}.{event}": (Rule(metric, (), (kind,)),)
         for kind in ("delivery", "deploy")
         for event, metric in (("retry_scheduled", RETRIES), ("replayed", REPLAYED))
@@ -134,16 +127,16 @@ _CALL_ENDS = {
 }
 
 
-_EXPECTED = ("deploy.failed", "deploy.uncertain", "deploy.abandoned", "delivery.abandoned")
+_EXPECTED = ("deploy.failed", "deploy.uncertain")
 
 
-class Tally:
-    """What this process has counted. It belongs to one event loop."""
+class Counters:
+    """The metrics of this process. They belong to one event loop."""
 
     def __init__(self) -> None:
         self.numbers: Numbers = {}
         self.changed = False
-        """Whether something was counted since whoever saves it took this back."""
+        """Whether something was counted since the last save, which sets it to False."""
         self._uncertain: set[str] = set()
         self._full = False
 
@@ -167,8 +160,8 @@ class Tally:
             _diagnostics.exception("a line of the audit was not counted")
 
     def expect(self, targets: Iterable[str], process: str) -> None:
-        """Have the series that alerts watch begin at nought: Prometheus sees no increase in the
-        first number of a series."""
+        """Begin the series that alerts watch at 0: Prometheus sees no increase in the first number
+        of a series."""
         for target in targets:
             for event in _EXPECTED:
                 for rule in RULES[event]:
@@ -178,8 +171,8 @@ class Tally:
             self._row((REJECTED, status), 1)
 
     def stored(self, since: Sequence[float], now: float) -> None:
-        """Count a batch that was stored: when each of its deliveries was verified, and the time
-        now, both by the monotonic clock."""
+        """Count a batch that was stored. ``since`` is when each delivery was verified, ``now`` the
+        time, both by the monotonic clock."""
         self.observe(len(since), INTAKE_BATCH)
         for moment in since:
             self.observe(now - moment, INTAKE_SECONDS)
@@ -211,8 +204,7 @@ class Tally:
         return numbers
 
     def _called(self, event: str, fields: Mapping[str, Any]) -> None:
-        """Count a call once. An uncertain one has two lines, the second says what follows from it
-        and is written at once."""
+        """Count a call once. An uncertain one has two lines, the second about what follows."""
         deploy = str(fields["deploy"])
         if event == "deploy.uncertain":
             self._uncertain.add(deploy)
@@ -224,13 +216,13 @@ class Tally:
         self.observe(fields["ms"] / 1000, CALL_SECONDS, target)
 
 
-tally = Tally()
-"""This process's."""
+counters = Counters()
+"""The metrics of this process."""
 
 
 def add(total: Numbers, other: Mapping[Key, Sequence[float]]) -> None:
-    """Add what another process has counted. What does not fit, as of another release with other
-    buckets or labels, is left out."""
+    """Add the metrics of another process. Series with other buckets or labels, as of another
+    release, are left out."""
     for key, numbers in other.items():
         metric = METRICS.get(key[0]) if key else None
         if metric is None or len(key) != 1 + len(metric.labels):

@@ -8,13 +8,13 @@ from urllib.parse import quote
 
 import msgspec
 
-from config.errors import Problem
+from config.errors import ConfigProblem
 from config.loading import Loaded
 from config.model import NoticeKind, Notifier, Target
 from config.patterns import PatternSet
 from config.preset import presets
 from relay.events.event import Event, PullRequest, Push
-from relay.planning import Call, Recipe, Reveal, event_context, masked
+from relay.planning import Call, Recipe, Reveal, event_context, placeholder
 from relay.templates import PlanError
 
 MOST_NAME = 100
@@ -150,16 +150,16 @@ def messengers(loaded: Loaded) -> tuple[Messenger, ...]:
     return tuple(Messenger(notifier) for notifier in loaded.config.notify)
 
 
-def rehearse_notices(loaded: Loaded) -> list[Problem]:
+def rehearse_notices(loaded: Loaded) -> list[ConfigProblem]:
     """Make every call that could tell something, so that a template that cannot render is found
     before there is something to tell."""
-    problems: list[Problem] = []
+    problems: list[ConfigProblem] = []
     for index, notifier in enumerate(loaded.config.notify):
         try:
             messenger = Messenger(notifier)
             for event in _EXAMPLES:
                 notice = Notice("failure", "example", "example", "example", "r", "t", event)
-                messenger.call(notice, masked)
+                messenger.call(notice, placeholder)
         except PlanError as error:
             at = re.split(r"[.:\[]", str(error), maxsplit=1)[0]
             problems.append(loaded.places.problem(("notify", index, at), str(error)))

@@ -10,7 +10,7 @@ from urllib.parse import quote, urlencode
 
 import orjson
 
-from config.errors import Problem
+from config.errors import ConfigProblem
 from config.loading import Loaded
 from config.model import On, OnUncertain, SecretRef, Target, Text
 from config.preset import Preset, presets
@@ -112,7 +112,9 @@ class Recipe:
         if not self._has_secrets:
             return call
         try:
-            return self.plan(event, route=route, delivery=delivery, source=source, reveal=masked)
+            return self.plan(
+                event, route=route, delivery=delivery, source=source, reveal=placeholder
+            )
         except PlanError:
             return Call(call.method, "", {}, None)
 
@@ -155,8 +157,8 @@ def event_context(event: Event) -> dict[str, Any]:
     }
 
 
-def masked(ref: SecretRef) -> str:
-    """What an explanation shows instead of a secret."""
+def placeholder(ref: SecretRef) -> str:
+    """Return what an explanation shows in place of a secret."""
     return str(ref)
 
 
@@ -168,11 +170,11 @@ def recipes(loaded: Loaded) -> dict[str, Recipe]:
     }
 
 
-def rehearse(loaded: Loaded) -> list[Problem]:
+def rehearse(loaded: Loaded) -> list[ConfigProblem]:
     """Plan every call that the routes can lead to, so that a template that cannot render is found
     before a deploy depends on it."""
     config = loaded.config
-    problems: list[Problem] = []
+    problems: list[ConfigProblem] = []
     kinds: dict[str, set[On]] = {}
     for route in config.routes:
         for name in route.deploy:
@@ -187,7 +189,7 @@ def rehearse(loaded: Loaded) -> list[Problem]:
                     route="example",
                     delivery="example",
                     source="example",
-                    reveal=masked,
+                    reveal=placeholder,
                 )
         except PlanError as error:
             at = re.split(r"[.:\[]", str(error), maxsplit=1)[0]

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from typing import Generic, Literal, NamedTuple, TypeVar
 
-from config.errors import ConfigError, Problem
+from config.errors import ConfigError, ConfigProblem
 from config.loading import Loaded, load
 from config.origin import Origin, Stamps, stamp
 from config.secret_places import Section, secret_values
@@ -98,6 +98,12 @@ class Reloading(Generic[T]):
                     await self._look(version=version)
         return self.current
 
+    async def is_current(self) -> bool:
+        """Return whether ``current`` is what the files say now: they have not changed since they
+        were read, nor were they refused."""
+        async with self._one_at_a_time:
+            return self._used == self._seen == await asyncio.to_thread(_stamps, self._seen)
+
     def _lacks(self, version: str, at: float) -> bool:
         return version not in ("", self._version) and self._up_to_date < at
 
@@ -152,7 +158,7 @@ class Reloading(Generic[T]):
         changed = [path for path, found in stamps.items() if self._used.get(path) != found]
         self._settle(stamps, began)
         self._used, self._version = stamps, read.version
-        audit.mask(read.secrets | self._settings.secret_values())
+        audit.exchange_secrets(read.secrets | self._settings.secret_values())
         self.current = read.made
         log.info(
             "config.reloaded",
@@ -186,10 +192,10 @@ class Reloading(Generic[T]):
             len(config.routes),
         )
 
-    def _problem(self, message: str) -> Problem:
-        return Problem(str(self._settings.config), 0, 0, "", message)
+    def _problem(self, message: str) -> ConfigProblem:
+        return ConfigProblem(str(self._settings.config), 0, 0, "", message)
 
-    def _refuse(self, problems: Sequence[Problem]) -> None:
+    def _refuse(self, problems: Sequence[ConfigProblem]) -> None:
         log.error(
             "config.refused",
             process=self._process,

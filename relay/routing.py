@@ -26,7 +26,7 @@ SKIP_MARK = "[skip deploy]"
 
 
 @dataclass(frozen=True, slots=True)
-class Decision:
+class RouteDecision:
     """What one route says to one event."""
 
     route: Route
@@ -72,7 +72,7 @@ class Router:
         other = [route for route in self._by_pattern if route.is_about(repo)]
         return tuple(sorted((*named, *other), key=lambda route: route.position))
 
-    def candidates(self, event: Event, source: str) -> list[Decision]:
+    def candidates(self, event: Event, source: str) -> list[RouteDecision]:
         """What the routes of the event's repository say, in the order of the file."""
         return [route.decide(event, source) for route in self._about(event.repo)]
 
@@ -101,16 +101,12 @@ class Router:
                     holds[target] = holds.get(target, False) or does_hold
         return holds
 
-    def match(self, event: Event, source: str) -> list[Decision]:
-        """The routes that the event takes, in the order of the file."""
-        return [decision for decision in self.candidates(event, source) if decision.matched]
-
-    def decide(self, event: Event, source: str) -> list[Decision]:
+    def decide(self, event: Event, source: str) -> list[RouteDecision]:
         """What every route of the file says, for an explanation."""
         return [
             route.decide(event, source)
             if route.is_about(event.repo)
-            else Decision(
+            else RouteDecision(
                 route.route, matched=False, reason=f"repo {event.repo} does not match {route.repo}"
             )
             for route in self._routes
@@ -171,20 +167,20 @@ class _Compiled:
         """Whether ``decide`` would say that it matches."""
         return not self._refusal(event, source) and self._paths_match(event)[0]
 
-    def decide(self, event: Event, source: str) -> Decision:
+    def decide(self, event: Event, source: str) -> RouteDecision:
         """Judge an event of this route's repository, cheapest conditions first."""
         reason = self._refusal(event, source)
         if reason:
-            return Decision(self.route, matched=False, reason=reason)
+            return RouteDecision(self.route, matched=False, reason=reason)
         matches, unknown = self._paths_match(event)
         if not matches:
-            return Decision(
+            return RouteDecision(
                 self.route, matched=False, reason=f"no changed file matches paths: {self.paths}"
             )
         reason = "all conditions hold"
         if unknown:
             reason += "; the list of changed files is incomplete, so paths let it through"
-        return Decision(self.route, matched=True, reason=reason, paths_unknown=unknown)
+        return RouteDecision(self.route, matched=True, reason=reason, paths_unknown=unknown)
 
     def _refusal(self, event: Event, source: str) -> str:
         if event.kind not in self.on:

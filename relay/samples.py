@@ -1,6 +1,6 @@
 """Small payloads in each provider's form, for trying a set-up without a git server. Pure.
 
-They carry the fields that the dialects read and little else.
+They carry the fields that the providers read and little else.
 """
 
 from __future__ import annotations
@@ -66,7 +66,11 @@ def _github_push(*, repo: str, ref: str, sha: str, path: str, **_: Any) -> dict[
         "total_commits": 1,
         "commits": [_commit(sha, path)],
         "head_commit": _commit(sha, path),
-        "repository": {"full_name": repo, "id": _repository_id(repo)},
+        "repository": {
+            "full_name": repo,
+            "id": _repository_id(repo),
+            "pushed_at": int(time.time()),
+        },
         "pusher": {"name": "author", "login": "author"},
         "sender": {"login": "author"},
     }

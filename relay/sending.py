@@ -9,7 +9,7 @@ from typing import NamedTuple
 import aiohttp
 
 from config.errors import RelayError
-from relay.providers.dialect import Dialect
+from relay.providers.provider import Provider
 
 TIMEOUT = 10
 """Seconds to wait for the answer, as long as GitHub waits:
@@ -28,13 +28,13 @@ class Reply(NamedTuple):
 
 
 async def send(
-    url: str, dialect: Dialect, body: bytes, *, kind: str, delivery_id: str = ""
+    url: str, provider: Provider, body: bytes, *, kind: str, delivery_id: str = ""
 ) -> Reply:
-    """Sign ``body`` with the dialect's first key and post it.
+    """Sign ``body`` with the provider's first key and post it.
 
     Raises NotSent, also for a URL or a delivery id that no request can have.
     """
-    headers = dialect.sign(body, kind, delivery_id or str(uuid.uuid4()), time.time())
+    headers = provider.sign(body, kind, delivery_id or str(uuid.uuid4()), time.time())
     try:
         async with (
             aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=TIMEOUT)) as session,

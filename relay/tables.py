@@ -13,7 +13,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from relay.attempts_kept import AttemptRecord
+from relay.attempt_record import AttemptRecord
 from relay.events.deploy_life import wait_note
 from relay.ledger.details import ActionRecord, Details
 from relay.ledger.overview import TargetSeen
@@ -152,8 +152,8 @@ def _action(action: ActionRecord) -> str:
 
 def _call(call: AttemptRecord) -> list[str]:
     took = "" if call.ms is None else f"after {call.ms} ms"
-    told = (call.at, f"attempt {call.attempt}", call.outcome, call.reason, took)
-    lines = ["  ".join(part for part in told if part)]
+    parts = (call.at, f"attempt {call.attempt}", call.outcome, call.reason, took)
+    lines = ["  ".join(part for part in parts if part)]
     if not call.method:
         return lines
     sent = [f"{call.method} {call.host}", *_headers(call.request_headers)]

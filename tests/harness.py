@@ -44,7 +44,7 @@ PATIENCE = 40
 RELAY_YAML = """\
 sources:
   github: {provider: github, secrets: [{env: TEST_GITHUB_SECRET}]}
-  mirror: {provider: github, secrets: [{env: TEST_GITHUB_SECRET}]}
+  mirror: {provider: github, server: github, secrets: [{env: TEST_GITHUB_SECRET}]}
   gitlab: {provider: gitlab, secrets: [{env: TEST_GITLAB_SECRET}]}
 targets:
   production:
@@ -210,6 +210,22 @@ class Relay:
         ]
         self.processes.append(running)
         return running
+
+    async def run(self, *arguments: str) -> str:
+        """What a command of ours prints that ends by itself."""
+        process = await asyncio.create_subprocess_exec(
+            *COMMAND,
+            *arguments,
+            cwd=self.folder,
+            env={**os.environ, **self.environ},
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        async with asyncio.timeout(PATIENCE):
+            output, _ = await process.communicate()
+        assert process.returncode == 0, output.decode()
+        return output.decode()
 
     async def serve(self) -> Process:
         receiver = await self.start(*COMMAND, "serve")

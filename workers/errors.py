@@ -1,4 +1,4 @@
-"""How a deploy call says that it did not succeed. The texts name no URL and no secret."""
+"""The errors of a call to a platform. Their texts name no URL and no secret."""
 
 from __future__ import annotations
 
@@ -15,11 +15,4 @@ class CallFailed(RelayError):
 
 
 class DeployFailed(RelayError):
-    """The deploy will not happen; its job goes to RQ's failed registry, the dead letter."""
-
-
-class DeployHeld(DeployFailed):
-    """Nobody knows whether the platform deployed, so it is not called again by itself.
-
-    relay/records.py knows this class by its name, as RQ keeps it with the failure.
-    """
+    """The call cannot be made, so the deploy ends as failed."""

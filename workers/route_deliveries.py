@@ -29,8 +29,9 @@ from relay.ledger.routing import (
     route_delivery,
 )
 from relay.ledger.transaction import Transaction
-from relay.routing import Decision
+from relay.routing import RouteDecision
 from relay.tracing import begin
+from workers.announce import announce_decision
 from workers.deploy.lines import tell_superseded
 from workers.deploy.run import new_claim
 from workers.runtime import Project, Runtime
@@ -53,6 +54,7 @@ class _Done(NamedTuple):
     claimed: Sequence[Asked]
     left: Sequence[int]
     """New deploys that were not claimed."""
+    notices: Sequence[int]
 
 
 async def route_deliveries(rt: Runtime, first: int, last: int) -> None:
@@ -109,10 +111,14 @@ async def _route_by(rt: Runtime, project: Project, delivery: QueuedDelivery) -> 
         routed = await route_delivery(tx, delivery.id, wanted, reasons, span.trace)
         made = [deploy.id for deploy in routed.deploys if deploy.is_new] if routed else []
         asked = [await claim(tx, one, new_claim(), project.policies) for one in made[:reserved]]
-        return _Done(routed, [one for one in asked if one is not None], made[reserved:])
+        claimed = [one for one in asked if one is not None]
+        notices = [
+            number for one in claimed for number in await announce_decision(tx, project, one)
+        ]
+        return _Done(routed, claimed, made[reserved:], notices)
 
     try:
-        routed, claimed, left = await rt.ledger.commit(work)
+        routed, claimed, left, notices = await rt.ledger.commit(work)
     finally:
         rt.starter.release(reserved)
     if routed is None:
@@ -122,10 +128,11 @@ async def _route_by(rt: Runtime, project: Project, delivery: QueuedDelivery) -> 
     for asked in claimed:
         rt.starter.follow(project, asked, since)
     rt.starter.wake_deploys(left)
+    rt.starter.wake_notices(notices)
     return True
 
 
-def _wanted(project: Project, decisions: Sequence[Decision]) -> list[WantedDeploy]:
+def _wanted(project: Project, decisions: Sequence[RouteDecision]) -> list[WantedDeploy]:
     """Return the deploys that the routes want. Two routes that make the same call of one target
     have equal keys, and the ledger finds the second one to be a duplicate."""
     return [
@@ -143,7 +150,7 @@ def _wanted(project: Project, decisions: Sequence[Decision]) -> list[WantedDeplo
 
 def _tell(
     delivery: QueuedDelivery,
-    decisions: Sequence[Decision],
+    decisions: Sequence[RouteDecision],
     routed: Routed,
 ) -> None:
     fields = _line(delivery)

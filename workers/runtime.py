@@ -30,7 +30,7 @@ from relay.planning import Recipe, recipes
 from relay.queue.wakeups import Wakeups
 from relay.reloading import Reloading
 from relay.routing import Router
-from workers.platform.http_client import Client, open_client
+from workers.platform.http_client import PlatformClient, open_client
 from workers.policies import TargetPolicies
 
 SECRETS_OF: tuple[Section, ...] = ("targets", "notify")
@@ -101,7 +101,7 @@ class Runtime:
     reloading: Reloading[Project]
     ledger: Ledger
     wakeups: Wakeups
-    client: Client
+    client: PlatformClient
     starter: Starter
 
     @property

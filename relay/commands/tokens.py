@@ -1,9 +1,8 @@
-"""The commands `token`: who may use the console."""
+"""The commands `token`: create, list and revoke the tokens of the console."""
 
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import Sequence
 from typing import TypeVar
 
@@ -11,10 +10,10 @@ import click
 
 from config.settings import Settings, load_settings
 from relay import audit
-from relay.audit_file import audit_file
-from relay.commands.acting import user
 from relay.commands.exits import exits
 from relay.commands.ledger_access import open_ledger
+from relay.commands.setup import audit_to_stderr
+from relay.commands.user import user_name
 from relay.ledger.ledger import Work
 from relay.tokens import Role, Token, create, revoke, tokens
 
@@ -23,7 +22,7 @@ T = TypeVar("T")
 
 @click.group()
 def token() -> None:
-    """Make, list and revoke the tokens with which people and programs use the console."""
+    """Create, list and revoke the tokens of the console."""
 
 
 @token.command(name="create")
@@ -31,12 +30,12 @@ def token() -> None:
 @click.option("--role", type=click.Choice(["viewer", "operator"]), required=True)
 @exits
 def create_token(name: str, role: Role) -> None:
-    """Make a token for NAME and print it. It is shown this once.
+    """Create a token for NAME and print it. It is shown only once.
 
-    A viewer looks, an operator also replays, cancels, approves and pauses. NAME is what the audit
-    says of who did it. The audit's line is written to standard error.
+    A viewer reads. An operator also replays, cancels, approves and pauses. The audit names actions
+    by NAME. The audit line is written to standard error.
     """
-    made = asyncio.run(_commit(_prepared(), lambda tx: create(tx, name, role)))
+    made = asyncio.run(_commit(audit_to_stderr(), lambda tx: create(tx, name, role)))
     audit.log.info("token.created", token=made.token.id, name=name, role=role)
     audit.flush()
     click.echo(made.text)
@@ -45,7 +44,7 @@ def create_token(name: str, role: Role) -> None:
 @token.command(name="list")
 @exits
 def list_tokens() -> None:
-    """Print id, role, day of making and name of each token."""
+    """Print id, role, time of creation and name of each token."""
 
     async def read() -> Sequence[Token]:
         async with open_ledger(load_settings()) as ledger:
@@ -59,8 +58,8 @@ def list_tokens() -> None:
 @click.argument("id_", metavar="ID")
 @exits
 def revoke_token(id_: str) -> None:
-    """Take the token with this ID away. Its sessions end with it."""
-    gone = asyncio.run(_commit(_prepared(), lambda tx: revoke(tx, id_, user())))
+    """Revoke the token with this ID. Its sessions end."""
+    gone = asyncio.run(_commit(audit_to_stderr(), lambda tx: revoke(tx, id_, user_name())))
     audit.log.info("token.revoked", token=gone.id, name=gone.name, role=gone.role)
     audit.flush()
     click.echo(f"{gone.id} ({gone.name}) is revoked")
@@ -69,16 +68,3 @@ def revoke_token(id_: str) -> None:
 async def _commit(settings: Settings, work: Work[T]) -> T:
     async with open_ledger(settings) as ledger:
         return await ledger.commit(work)
-
-
-def _prepared() -> Settings:
-    """Return the settings, once the audit is set up so that standard output is the token's."""
-    settings = load_settings()
-    stderr = sys.stderr.buffer
-    audit.configure(
-        stream=getattr(stderr, "raw", stderr),
-        style=settings.log_format,
-        secrets=settings.secret_values(),
-        file=audit_file(settings),
-    )
-    return settings

@@ -25,7 +25,7 @@ CSRF_FIELD = "csrf"
 """Where a request that changes something brings along its session's ``form_key``."""
 
 OPEN_FOLDER = "/static/"
-"""What is below needs no login."""
+"""Paths below need no login."""
 
 _SAFE = frozenset({hdrs.METH_GET, hdrs.METH_HEAD})
 _RANKS: dict[Role, int] = {"viewer": 0, "operator": 1}
@@ -67,12 +67,12 @@ def needs(role: Role | None) -> Callable[[H], H]:
 @web.middleware
 async def admit(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Let in who may. Raises Unauthenticated and Forbidden."""
-    found = request.match_info
+    matched = request.match_info
     default: Role = "viewer" if request.method in _SAFE else "operator"
-    needed: Role | None = getattr(found.handler, _NEEDS, default)
+    needed: Role | None = getattr(matched.handler, _NEEDS, default)
     if request.method not in _SAFE and _is_cross_site(request):
         raise Forbidden("the request comes from another site")
-    if found.http_exception is not None or needed is None or request.path.startswith(OPEN_FOLDER):
+    if matched.http_exception is not None or needed is None or request.path.startswith(OPEN_FOLDER):
         return await handler(request)
     caller = await _caller(request)
     request[CALLER] = caller
@@ -121,10 +121,10 @@ async def _caller(request: web.Request) -> Caller:
     cookie = request.cookies.get(COOKIE)
     if cookie is None:
         raise Unauthenticated("a token is needed: Authorization: Bearer drt_...")
-    found = await context.sessions.find(cookie)
-    if found is None:
+    opened = await context.sessions.find(cookie)
+    if opened is None:
         raise Unauthenticated("the session has ended: log in again")
-    session, token = found
+    session, token = opened
     return Caller(token, session)
 
 

@@ -12,7 +12,7 @@ from relay.audit import log
 from relay.console import api, faults, history_pages, login, pages, scrapes
 from relay.console.access import admit
 from relay.console.context import CONTEXT, Context, planned
-from relay.console.listening import Runner
+from relay.console.server import Runner
 from relay.console.sessions import Sessions
 from relay.http.listen import listen
 from relay.ledger_marks import check_at_start

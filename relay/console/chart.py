@@ -58,12 +58,12 @@ def chart(minutes: Sequence[Minute]) -> Chart:
             text = f"{iso(microseconds(minute.at))[11:16]} {count} {name}"
             bars.append(Bar(name, x, HEIGHT - height, width, height, text))
     totals = {name: sum(each) for name, each in counts.items()}
-    told = " and ".join(f"{count} {name}" for name, count in totals.items())
+    both = " and ".join(f"{count} {name}" for name, count in totals.items())
     return Chart(
         bars,
         total=sum(totals.values()),
         peak=peak,
         start=iso(microseconds(minutes[0].at)) if minutes else "",
-        text=f"In the last hour {told}, at most {peak} a minute",
+        text=f"In the last hour {both}, at most {peak} a minute",
         width=STEP * len(minutes),
     )

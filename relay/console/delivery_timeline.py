@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from relay.attempts_kept import AttemptRecord
+from relay.attempt_record import AttemptRecord
 from relay.console.words import VERDICTS, Line, sentence, stage, standing
 from relay.ledger.details import ActionRecord, Details
 from relay.ledger.records import Record
-from relay.routing import Decision
+from relay.routing import RouteDecision
 
 
 class ShownDeploy(NamedTuple):
@@ -22,7 +22,7 @@ class ShownDeploy(NamedTuple):
     """The sentence that stands in place of the attempts where there is none."""
 
 
-class Step(NamedTuple):
+class TimelineStep(NamedTuple):
     """One step of the timeline."""
 
     title: str
@@ -52,15 +52,15 @@ def shown(record: Record, calls: Sequence[AttemptRecord]) -> ShownDeploy:
 
 def steps(
     details: Details, calls: Mapping[str, Sequence[AttemptRecord]], judged: Sequence[JudgedRoute]
-) -> list[Step]:
+) -> list[TimelineStep]:
     """Return the timeline of a delivery, the oldest step first."""
     record = details.record
     timeline = [
-        Step("Received", record.created_at, _received(record), _history_of(record)),
+        TimelineStep("Received", record.created_at, _received(record), _history_of(record)),
         _routing(details, judged),
     ]
     timeline += [
-        Step(
+        TimelineStep(
             f"Deploy to {deploy.target}",
             deploy.created_at,
             "queued",
@@ -68,11 +68,11 @@ def steps(
         )
         for deploy in details.deploys
     ]
-    timeline += [Step(_done(action), action.at, action.note) for action in details.actions]
+    timeline += [TimelineStep(_done(action), action.at, action.note) for action in details.actions]
     return timeline
 
 
-def judged_routes(decisions: Iterable[Decision], repo: str) -> list[JudgedRoute]:
+def judged_routes(decisions: Iterable[RouteDecision], repo: str) -> list[JudgedRoute]:
     """Return what the routes of relay.yaml say, those that match first."""
     far = f"repo {repo} does not match "
     judged = [
@@ -103,20 +103,20 @@ def _history_of(record: Record) -> list[str]:
     return lines
 
 
-def _routing(details: Details, judged: Sequence[JudgedRoute]) -> Step:
+def _routing(details: Details, judged: Sequence[JudgedRoute]) -> TimelineStep:
     status = details.record.status
     matches = sum(route.is_match for route in judged)
     if status == "queued":
         text = f"Not yet. {matches} of {len(judged)} routes match now."
-        return Step("Routing", "", text, shows_routes=True)
+        return TimelineStep("Routing", "", text, shows_routes=True)
     if status == "duplicate":
-        return Step("Duplicate", "", "It led to no deploy.")
+        return TimelineStep("Duplicate", "", "It led to no deploy.")
     if details.record.verdict == "late":
-        return Step("Ignored", "", "No route was asked.")
+        return TimelineStep("Ignored", "", "No route was asked.")
     if status == "ignored":
-        return Step("Ignored", "", "It led to no deploy.", shows_routes=True)
+        return TimelineStep("Ignored", "", "It led to no deploy.", shows_routes=True)
     text = f"{matches} of {len(judged)} routes match now"
-    return Step("Routed", "", text, shows_routes=True)
+    return TimelineStep("Routed", "", text, shows_routes=True)
 
 
 def _done(action: ActionRecord) -> str:

@@ -9,9 +9,8 @@ from urllib.parse import quote
 import orjson
 from aiohttp import web
 
-from relay.attempts_kept import AttemptRecord
+from relay.attempt_record import AttemptRecord
 from relay.console import payloads
-from relay.console.asking import details_of
 from relay.console.context import CONTEXT, Plan
 from relay.console.delivery_timeline import (
     JudgedRoute,
@@ -20,7 +19,8 @@ from relay.console.delivery_timeline import (
     steps,
     stored_routes,
 )
-from relay.console.rendering import page, told_by
+from relay.console.read import details_of
+from relay.console.rendering import message_of, page
 from relay.errors import NoSuchThing
 from relay.events.event import Event
 from relay.events.ids import row_number
@@ -59,7 +59,7 @@ async def delivery(request: web.Request) -> web.Response:
         plan_changed=bool(stored.config and stored.config != plan.version),
         event=_as_text(details.event),
         live=f"/live?delivery={quote(id_, safe='')}",
-        told=told_by(request),
+        message=message_of(request),
     )
 
 
@@ -77,14 +77,14 @@ async def deploy(request: web.Request) -> web.Response:
         actions=details.actions,
         event=_as_text(details.event),
         live=f"/live?deploy={quote(id_, safe='')}",
-        told=told_by(request),
+        message=message_of(request),
     )
 
 
 async def read_stored(reader: Reader, id_: str) -> RoutedEvent:
     """Return what a delivery is routed by. Raises NoSuchThing."""
     number = row_number("delivery", id_)
-    row = await reader.row("stored_delivery", {"delivery": number}) if number else None
+    row = await reader.row("delivery", {"delivery": number}) if number else None
     if row is None:
         raise NoSuchThing(f"no delivery has the id {id_}; retention may have deleted it")
     return RoutedEvent(row["source"], decode_event(row["event"]), row["config"])

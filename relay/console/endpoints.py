@@ -1,5 +1,5 @@
-"""What an endpoint of the API is: one entry of a table, out of which requests are served and the
-OpenAPI document is made (relay/console/openapi.py)."""
+"""Endpoints of the API: entries of one table that serves the requests and from which
+relay/console/openapi.py makes the OpenAPI document."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ B = TypeVar("B", bound=msgspec.Struct)
 
 
 class Nothing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Of an endpoint that takes no parameters, or no body."""
+    """The query or body of an endpoint that takes none."""
 
 
-class Asked(NamedTuple, Generic[Q, B]):
-    """A request that was understood."""
+class ApiRequest(NamedTuple, Generic[Q, B]):
+    """A valid request."""
 
     context: Context
     caller: Caller
@@ -44,8 +44,8 @@ class Endpoint(Generic[Q, B]):
     method: Literal["GET", "POST"]
     path: str
     """Below ``PREFIX``; ``{id}`` or ``{name}`` may be its last part but one."""
-    run: Callable[[Asked[Q, B]], Awaitable[msgspec.Struct]]
-    """Its first line of documentation is the summary. Raises Refused, and what faults.py knows."""
+    run: Callable[[ApiRequest[Q, B]], Awaitable[msgspec.Struct]]
+    """Its docstring's first line is the summary. It raises Refused and the errors of faults.py."""
     answer: type[msgspec.Struct]
     query: type[Q]
     body: type[B]
@@ -60,20 +60,20 @@ class Endpoint(Generic[Q, B]):
 
 
 def add(app: web.Application, endpoint: Endpoint[Any, Any]) -> None:
-    """Have the console serve an endpoint."""
+    """Add an endpoint to the console."""
 
     @needs(endpoint.role)
     async def handle(request: web.Request) -> web.Response:
-        asked = Asked(
+        api_request = ApiRequest(
             request.app[CONTEXT],
             request[CALLER],
             next(iter(request.match_info.values()), ""),
             _query(request, endpoint.query),
             await _body(request, endpoint),
         )
-        return answer(await endpoint.run(asked))
+        return answer(await endpoint.run(api_request))
 
-    # No verb that stands where an id could is one.
+    # An id has a hyphen, so no verb in its place is taken for one.
     path = PREFIX + endpoint.path.replace("{id}", "{id:[^{}/]+-[^{}/]+}")
     if endpoint.method == "GET":
         app.router.add_get(path, handle)
@@ -81,13 +81,13 @@ def add(app: web.Application, endpoint: Endpoint[Any, Any]) -> None:
         app.router.add_post(path, handle)
 
 
-def answer(told: msgspec.Struct) -> web.Response:
-    """A success of the API."""
-    return web.Response(body=msgspec.json.encode(told), content_type="application/json")
+def answer(body: msgspec.Struct) -> web.Response:
+    """Return the answer to a request that succeeded."""
+    return web.Response(body=msgspec.json.encode(body), content_type="application/json")
 
 
 def is_list(field: msgspec.structs.FieldInfo) -> bool:
-    """Whether a parameter may come several times."""
+    """Return whether a parameter may be given several times."""
     kind = field.type
     return get_origin(kind.__origin__ if get_origin(kind) is Annotated else kind) is tuple
 
@@ -112,10 +112,10 @@ async def _body(request: web.Request, endpoint: Endpoint[Any, B]) -> B:
     if request.content_type != "application/json":
         raise web.HTTPUnsupportedMediaType
     settings = request.app[CONTEXT].settings
-    asked = request.clone(client_max_size=settings.max_body) if endpoint.large else request
+    sized = request.clone(client_max_size=settings.max_body) if endpoint.large else request
     try:
         async with asyncio.timeout(settings.body_timeout):
-            raw = await asked.read()
+            raw = await sized.read()
     except TimeoutError:
         raise BodyTooSlow(f"the body took more than {settings.body_timeout:g} s") from None
     try:

@@ -39,7 +39,7 @@ _diagnostics = logging.getLogger("relay.console")
 
 
 class Fault(NamedTuple):
-    """What whoever asked is told."""
+    """What the sender of a request is told."""
 
     status: int
     code: str
@@ -103,7 +103,7 @@ async def answered(request: web.Request, handler: Handler) -> web.StreamResponse
     except web.RequestPayloadError:
         fault = Fault(400, "bad_request", "the body cannot be read")
     except ConnectionError:
-        # Whoever asked has gone.
+        # The sender has gone.
         raise
     except RelayError as error:
         fault = Fault(500, "misconfigured", str(error))

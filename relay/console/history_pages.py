@@ -74,10 +74,10 @@ def setup(app: web.Application) -> None:
 async def history(request: web.Request) -> web.Response:
     """Show what happened, the newest first."""
     context = request.app[CONTEXT]
-    search, mistake, found = _read_search(request.query), "", HistoryPage(rows=(), next="")
+    search, mistake, events = _read_search(request.query), "", HistoryPage(rows=(), next="")
     try:
         chosen = filter_of(search)
-        found = await context.ledger.read(
+        events = await context.ledger.read(
             lambda reader: read_history(reader, chosen, ROWS, search.cursor)
         )
     except ValueError as error:
@@ -88,10 +88,10 @@ async def history(request: web.Request) -> web.Response:
         "history.html",
         status=400 if mistake else 200,
         here="history",
-        asked=search,
+        search=search,
         mistake=mistake,
-        rows=[shown(row) for row in found.rows],
-        older=search.link(cursor=found.next) if found.next else "",
+        rows=[shown(row) for row in events.rows],
+        older=search.link(cursor=events.next) if events.next else "",
         newest=search.link(cursor=""),
         sources=list(config.sources),
         targets=list(config.targets),

@@ -30,7 +30,7 @@ MOST_CLIENTS = 100
 """Streams at a time."""
 
 MOST_WAITING = 100
-"""Messages that a client may be behind; then it is told to load its page again."""
+"""Messages that a client may be behind; after them it has to load its page again."""
 
 HEARTBEAT = 15
 """Seconds after which a silent stream says that it lives, so that proxies keep it."""
@@ -48,7 +48,7 @@ Wants = Callable[[RecordKind, Record], bool]
 
 
 class TooManyStreams(Refused):
-    """As many pages as may be are watched already."""
+    """Too many pages are watched already."""
 
     status = 503
     code = "too_many_streams"
@@ -58,17 +58,17 @@ class Watcher:
     """One open page: which changes concern it, and which have not been sent yet."""
 
     def __init__(self, wants: Wants, *, rows: bool, watched: Iterable[str] = ()) -> None:
-        """``rows``: the page is a list, whose rows are sent; others are told to load anew.
-        ``watched`` are ids that it is about, however old."""
+        """``rows``: the page is a list and gets its rows; another page has to reload. ``watched``
+        are ids that the page is about, however old."""
         self.wants = wants
         self.rows = rows
         self.watched = frozenset(watched)
         self.is_up_to_date = False
-        """Whether it was told to load what happened between its page and the first look."""
+        """Whether it was sent to load the changes between its page and the first look."""
         self._waiting: asyncio.Queue[bytes] = asyncio.Queue(MOST_WAITING)
 
     def tell(self, message: bytes) -> None:
-        """Send it soon. A client that is too far behind is told to load its page again."""
+        """Send a message soon. A client that is too far behind has to load its page again."""
         if self._waiting.full():
             while not self._waiting.empty():
                 self._waiting.get_nowait()
@@ -130,11 +130,11 @@ class Live:
     async def _look(self) -> None:
         watched = {id_ for watcher in self._watchers for id_ in watcher.watched}
         changes = self._changes
-        found = await self._ledger.read(lambda reader: changes.read(reader, watched))
-        for kind, records in found.records.items():
-            self._tell(kind, records, is_gap=found.is_gap)
+        changed = await self._ledger.read(lambda reader: changes.read(reader, watched))
+        for kind, records in changed.records.items():
+            self._tell(kind, records, is_gap=changed.is_gap)
         for watcher in self._watchers:
-            # What changes from here on is told; what did since a page was made, that page missed.
+            # Changes between the making of a page and this first look were not sent to it.
             if not watcher.is_up_to_date:
                 watcher.is_up_to_date = True
                 watcher.tell(_MISSED)
@@ -143,15 +143,15 @@ class Live:
         changed = list(records)
         rows = {record.id: _row(kind, record) for record in changed}
         for watcher in tuple(self._watchers):
-            wanted = [record for record in changed if watcher.wants(kind, record)]
-            if not wanted:
+            relevant = [record for record in changed if watcher.wants(kind, record)]
+            if not relevant:
                 continue
             if not watcher.rows:
                 watcher.tell(_CHANGED)
             elif is_gap:
                 watcher.tell(_MISSED)
             else:
-                for record in wanted:
+                for record in relevant:
                     watcher.tell(rows[record.id])
 
 
@@ -187,6 +187,6 @@ async def stream(request: web.Request, watcher: Watcher) -> web.StreamResponse:
 
 
 def _row(kind: RecordKind, record: Record) -> bytes:
-    told: Any = {"id": f"row-{record.id}", "html": row(kind, record), "text": said(kind, record)}
+    message: Any = {"id": f"row-{record.id}", "html": row(kind, record), "text": said(kind, record)}
     # One line of JSON: a line's end within a text would end the event.
-    return b"event: row\ndata: " + orjson.dumps(told) + b"\n\n"
+    return b"event: row\ndata: " + orjson.dumps(message) + b"\n\n"

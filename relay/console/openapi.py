@@ -19,13 +19,13 @@ _REFERENCE = "#/components/schemas/{name}"
 
 
 def document(endpoints: Sequence[Endpoint[Any, Any]]) -> dict[str, Any]:
-    """The whole document."""
+    """Return the whole document."""
     types: set[type[msgspec.Struct]] = {ErrorAnswer, *(endpoint.answer for endpoint in endpoints)}
     types |= {endpoint.body for endpoint in endpoints if endpoint.takes_body}
     types |= {endpoint.query for endpoint in endpoints}
     ordered = sorted(types, key=lambda one: one.__name__)
     schemas, components = msgspec.json.schema_components(ordered, ref_template=_REFERENCE)
-    known = dict(zip(ordered, schemas, strict=True))
+    schema_of = dict(zip(ordered, schemas, strict=True))
     parameters = {
         endpoint.query: components.pop(endpoint.query.__name__, {}) for endpoint in endpoints
     }
@@ -33,7 +33,7 @@ def document(endpoints: Sequence[Endpoint[Any, Any]]) -> dict[str, Any]:
     for endpoint in endpoints:
         operations = paths.setdefault(PREFIX + endpoint.path, {})
         operations[endpoint.method.lower()] = _operation(
-            endpoint, parameters[endpoint.query].get("properties", {}), known
+            endpoint, parameters[endpoint.query].get("properties", {}), schema_of
         )
     return {
         "openapi": "3.1.1",
@@ -52,9 +52,9 @@ def document(endpoints: Sequence[Endpoint[Any, Any]]) -> dict[str, Any]:
 
 
 def _operation(
-    endpoint: Endpoint[Any, Any], query: dict[str, Any], known: dict[type[msgspec.Struct], Any]
+    endpoint: Endpoint[Any, Any], query: dict[str, Any], schema_of: dict[type[msgspec.Struct], Any]
 ) -> dict[str, Any]:
-    told: dict[str, Any] = {
+    operation: dict[str, Any] = {
         "operationId": endpoint.run.__name__,
         "summary": (endpoint.run.__doc__ or "").partition("\n")[0],
         "description": f"Needs the role {endpoint.role}.",
@@ -71,17 +71,17 @@ def _operation(
             *_parameters(endpoint.query, query),
         ],
         "responses": {
-            "200": _answer("Done.", known[endpoint.answer]),
+            "200": _answer("Done.", schema_of[endpoint.answer]),
             **{
-                status: _answer(why, known[ErrorAnswer])
+                status: _answer(why, schema_of[ErrorAnswer])
                 for status, why in _failures(endpoint).items()
             },
         },
     }
     if endpoint.takes_body:
-        content = {"application/json": {"schema": known[endpoint.body]}}
-        told["requestBody"] = {"required": True, "content": content}
-    return told
+        content = {"application/json": {"schema": schema_of[endpoint.body]}}
+        operation["requestBody"] = {"required": True, "content": content}
+    return operation
 
 
 def _parameters(of: type[msgspec.Struct], query: dict[str, Any]) -> list[dict[str, Any]]:
@@ -98,17 +98,17 @@ def _parameters(of: type[msgspec.Struct], query: dict[str, Any]) -> list[dict[st
 
 def _failures(endpoint: Endpoint[Any, Any]) -> dict[str, str]:
     failures = {
-        "400": "It was not understood.",
+        "400": "The parameters or the body are not valid.",
         "401": "No valid token.",
         "403": "The role does not allow it.",
-        "503": "The ledger takes or tells nothing now, or the audit takes no lines.",
+        "503": "The ledger cannot be read or written now, or the audit takes no lines.",
     }
     if "{" in endpoint.path or endpoint.large:
-        failures["404"] = "There is no such thing."
+        failures["404"] = "No delivery, deploy or target has this name."
     if endpoint.takes_body:
         failures["408"] = "The body took too long."
         failures["413"] = "The body is too large."
-        failures["415"] = "The body is no JSON."
+        failures["415"] = "The body is not JSON."
     return failures
 
 

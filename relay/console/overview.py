@@ -32,7 +32,7 @@ class Figure(NamedTuple):
     text: str = ""
 
 
-class Target(NamedTuple):
+class TargetView(NamedTuple):
     """How a target stands, with the word for it: ready, open (its circuit breaker), paused or
     waiting."""
 
@@ -56,7 +56,7 @@ class Group(NamedTuple):
 class Attention(NamedTuple):
     """What needs attention."""
 
-    targets: Sequence[Target]
+    targets: Sequence[TargetView]
     groups: Sequence[Group]
     records: Sequence[tuple[RecordKind, Record]]
 
@@ -72,7 +72,7 @@ class View(NamedTuple):
     attention: Attention
     figures: Sequence[Figure]
     chart: Chart
-    targets: Sequence[Target]
+    targets: Sequence[TargetView]
 
 
 class Overviews:
@@ -95,36 +95,36 @@ class Overviews:
                 return self._made[1]
             targets = self._context.plan().config.targets
             workers = await self._context.workers.read()
-            seen = await self._context.ledger.read(
+            overview = await self._context.ledger.read(
                 lambda reader: read_overview(reader, targets, workers, self._pace)
             )
             await self._context.ledger.refresh()
-            made = view(seen, ledger_troubles(self._context.ledger))
+            made = view(overview, ledger_troubles(self._context.ledger))
             self._made = time.monotonic(), made
             return made
 
 
-def view(seen: Overview, troubles: Sequence[str] = ()) -> View:
+def view(overview: Overview, troubles: Sequence[str] = ()) -> View:
     """Return what the page shows of it. ``troubles`` are those of the ledger."""
-    targets = [_target(target) for target in seen.targets]
+    targets = [_target(target) for target in overview.targets]
     records: list[tuple[RecordKind, Record]] = [
-        ("deploy", record) for record in (*seen.troubled, *seen.asking)
+        ("deploy", record) for record in (*overview.troubled, *overview.asking)
     ]
     records.sort(key=lambda each: each[1].created_at, reverse=True)
     stopped = [target for target in targets if target.word in ("open", "paused")]
-    attention = Attention(stopped, groups(seen), records[:SHOWN])
-    return View(troubles, attention, figures(seen), chart(seen.minutes), targets)
+    attention = Attention(stopped, groups(overview), records[:SHOWN])
+    return View(troubles, attention, figures(overview), chart(overview.minutes), targets)
 
 
-def groups(seen: Overview) -> list[Group]:
+def groups(overview: Overview) -> list[Group]:
     """Return what needs attention, the worst first."""
     uncertain = {"attention": "yes", "status": "uncertain"}
     failed = {"attention": "yes", "status": "failed"}
     numbers = (
-        (seen.uncertain, "uncertain", "uncertain", CHECK_PLATFORM, uncertain),
-        (seen.failed, "failed", "failed", "Not called again without a replay.", failed),
+        (overview.uncertain, "uncertain", "uncertain", CHECK_PLATFORM, uncertain),
+        (overview.failed, "failed", "failed", "Not called again without a replay.", failed),
         (
-            seen.approval,
+            overview.approval,
             "waiting",
             "waiting for approval",
             "An operator has to approve or cancel.",
@@ -149,31 +149,33 @@ def _counted(number: int) -> Count:
     return Count(number=min(number, MOST_COUNTED), is_more=number > MOST_COUNTED)
 
 
-def figures(seen: Overview) -> list[Figure]:
+def figures(overview: Overview) -> list[Figure]:
     """Return the numbers of this moment."""
-    ended = sum(minute.deploys for minute in seen.minutes)
-    good = sum(minute.succeeded for minute in seen.minutes)
-    rate = success_rate(seen.minutes)
-    oldest = "none" if seen.oldest_at is None else age(seen.at - seen.oldest_at)
+    ended = sum(minute.deploys for minute in overview.minutes)
+    good = sum(minute.succeeded for minute in overview.minutes)
+    rate = success_rate(overview.minutes)
+    oldest = "none" if overview.oldest_at is None else age(overview.at - overview.oldest_at)
     return [
         Figure(
             "Deploys that succeeded",
             "none" if rate is None else f"{rate:.0%}",
             "ended in the last hour" if rate is None else f"{good} of {ended} in the last hour",
         ),
-        Figure("In the queue", f"{seen.queued:,}", _workers(seen)),
+        Figure("In the queue", f"{overview.queued:,}", _workers(overview)),
         Figure(
-            "Waiting for their time", f"{seen.scheduled + seen.limited:,}", "or for their target"
+            "Waiting for their time",
+            f"{overview.scheduled + overview.limited:,}",
+            "or for their target",
         ),
         Figure("Oldest waiting", oldest, "in the queue or for a slot"),
-        Figure("Calling", f"{seen.running:,}", "calls under way"),
+        Figure("Calling", f"{overview.running:,}", "calls under way"),
     ]
 
 
-def _workers(seen: Overview) -> str:
-    if seen.workers is None:
+def _workers(overview: Overview) -> str:
+    if overview.workers is None:
         return "Redis does not answer"
-    number = len(seen.workers)
+    number = len(overview.workers)
     return "for a worker" if number == 1 else f"for {number or 'no'} workers"
 
 
@@ -188,9 +190,11 @@ def age(seconds: float) -> str:
     return f"{minutes} min {whole % 60} s" if minutes else f"{whole} s"
 
 
-def _target(seen: TargetSeen) -> Target:
-    word = "ready" if seen.state == "ready" else "waiting"
-    if seen.breaker in ("open", "half-open"):
+def _target(standing: TargetSeen) -> TargetView:
+    word = "ready" if standing.state == "ready" else "waiting"
+    if standing.breaker in ("open", "half-open"):
         word = "open"
-    word = "paused" if seen.paused else word
-    return Target(seen.name, word, seen.state, seen.calling, f"{seen.waiting:,}")
+    word = "paused" if standing.paused else word
+    return TargetView(
+        standing.name, word, standing.state, standing.calling, f"{standing.waiting:,}"
+    )

@@ -9,13 +9,13 @@ from urllib.parse import quote
 
 from aiohttp import web
 
-from relay.console import acting, detail_pages, doing, explaining, live, payloads, words
+from relay.console import action_texts, actions, detail_pages, explain_page, live, payloads, words
 from relay.console.access import CALLER, needs, see_other
 from relay.console.context import CONTEXT, Context
 from relay.console.faults import ERROR_PAGE, Fault
 from relay.console.live import LIVE, Live, Watcher
 from relay.console.overview import Overviews
-from relay.console.rendering import STATIC, page, told_by
+from relay.console.rendering import STATIC, message_of, page
 from relay.console.search import STATUSES_OF, Search, filter_of, is_in_list, read_search
 from relay.errors import NoSuchThing, Refused, StoreUnavailable
 from relay.events.ids import row_number
@@ -46,8 +46,8 @@ def setup(app: web.Application) -> None:
     app.router.add_get("/", overview)
     app.router.add_get("/login", login)
     app.router.add_get("/live", live_updates)
-    app.router.add_get("/routes", explaining.routes_page)
-    app.router.add_post("/routes", explaining.explain)
+    app.router.add_get("/routes", explain_page.routes_page)
+    app.router.add_post("/routes", explain_page.explain)
     app.router.add_get("/{plural:deliveries|deploys}", listed)
     app.router.add_get("/deliveries/{id:[^/]{1,300}}", detail_pages.delivery)
     app.router.add_get("/deploys/{id:[^/]{1,300}}", detail_pages.deploy)
@@ -80,7 +80,7 @@ async def overview(request: web.Request) -> web.Response:
         "overview.html",
         here="overview",
         live="/live",
-        told=told_by(request),
+        message=message_of(request),
         **made._asdict(),
     )
 
@@ -107,7 +107,7 @@ async def listed(request: web.Request) -> web.Response:
         here=words.PLURALS[kind],
         kind=kind,
         plural=words.PLURALS[kind],
-        asked=search,
+        search=search,
         mistake=mistake,
         records=shown.records,
         number=number,
@@ -119,7 +119,7 @@ async def listed(request: web.Request) -> web.Response:
         verdicts=VERDICTS,
         sources=list(config.sources),
         targets=list(config.targets),
-        routes=[route.name for route in config.routes][: explaining.MOST_ROUTES],
+        routes=[route.name for route in config.routes][: explain_page.MOST_ROUTES],
         live=f"/live?kind={kind}&{search.query()}",
     )
 
@@ -186,8 +186,8 @@ async def ask_to_act(request: web.Request) -> web.Response:
     warning = ""
     if action in ("replay", "approve"):
         context, caller = request.app[CONTEXT], request[CALLER]
-        [would] = await acting.act(context, caller, kind, action, [id_], dry=True)
-        warning = doing.warning(would)
+        [would] = await actions.act(context, caller, kind, action, [id_], dry=True)
+        warning = action_texts.warning(would)
     return _confirm(request, kind, record, action, warning)
 
 
@@ -200,15 +200,15 @@ async def act(request: web.Request) -> web.Response:
     if action == "dismiss" and not reason.strip():
         record = await _record(request, kind, id_)
         return _confirm(request, kind, record, action, mistake="Write down why.", status=400)
-    [done] = await acting.act(context, caller, kind, action, [id_], forced=forced, reason=reason)
+    [done] = await actions.act(context, caller, kind, action, [id_], forced=forced, reason=reason)
     request.app[OVERVIEWS].forget()
     if done.done:
-        return see_other(f"{words.place(kind, done.new or id_)}?told={action}")
-    why = words.sentence(doing.reason_of(done))
-    if doing.is_forceable(done) and not forced:
+        return see_other(f"{words.place(kind, done.new or id_)}?done={action}")
+    why = words.sentence(action_texts.reason_of(done))
+    if action_texts.is_forceable(done) and not forced:
         record = await _record(request, kind, id_)
         return _confirm(request, kind, record, action, why, status=409, is_second=True)
-    title = f"Not {doing.DONE[action]}"
+    title = f"Not {action_texts.DONE[action]}"
     return page(request, "error.html", status=409, title=title, reason=why)
 
 
@@ -231,7 +231,7 @@ def _confirm(
         here=words.PLURALS[kind],
         action=action,
         subject=f"this {kind}",
-        consequence=doing.CONSEQUENCES[kind, action],
+        consequence=action_texts.CONSEQUENCES[kind, action],
         warning=warning,
         mistake=mistake,
         is_second=is_second,
@@ -251,7 +251,7 @@ async def ask_to_switch(request: web.Request) -> web.Response:
         here="overview",
         action=action,
         subject=name,
-        consequence=doing.SWITCHES[action],
+        consequence=action_texts.SWITCHES[action],
         warning="",
         mistake="",
         is_second=False,
@@ -264,16 +264,16 @@ async def ask_to_switch(request: web.Request) -> web.Response:
 async def switch(request: web.Request) -> web.Response:
     """Pause or resume a target."""
     name, action = _target(request)
-    await acting.switch(request.app[CONTEXT], request[CALLER], name, pause=action == "pause")
+    await actions.switch(request.app[CONTEXT], request[CALLER], name, pause=action == "pause")
     request.app[OVERVIEWS].forget()
-    return see_other(f"/?told={action}")
+    return see_other(f"/?done={action}")
 
 
 def _named(request: web.Request) -> tuple[RecordKind, str, words.Action]:
     parts = request.match_info
     kind, action = KINDS[parts["plural"]], cast(words.Action, parts["action"])
-    if (kind, action) not in doing.CONSEQUENCES:
-        raise NoSuchThing(f"no {kind} can be {doing.DONE[action]}")
+    if (kind, action) not in action_texts.CONSEQUENCES:
+        raise NoSuchThing(f"no {kind} can be {action_texts.DONE[action]}")
     return kind, parts["id"], action
 
 
@@ -287,8 +287,8 @@ async def _record(request: web.Request, kind: RecordKind, id_: str) -> Record:
     return records[0]
 
 
-def _target(request: web.Request) -> tuple[str, doing.Switch]:
+def _target(request: web.Request) -> tuple[str, action_texts.Switch]:
     name, action = request.match_info["name"], request.match_info["action"]
     if name not in request.app[CONTEXT].plan().config.targets:
         raise NoSuchThing(f"relay.yaml has no target {name}")
-    return name, cast(doing.Switch, action)
+    return name, cast(action_texts.Switch, action)

@@ -1,4 +1,4 @@
-"""Templates to pages. What they are given is escaped, whoever chose it."""
+"""Fills templates. Every value is escaped."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from relay.console import words
 from relay.console.access import CALLER
-from relay.console.doing import TOLD
+from relay.console.action_texts import MESSAGES
 from relay.ledger.records import Record, RecordKind
 
 _FOLDER = Path(__file__).parent
@@ -26,11 +26,9 @@ _templates = Environment(
     auto_reload=False,
 )
 _templates.filters |= {
-    "clock": words.clock,
     "moment": words.moment,
     "relative": words.relative,
     "shape": words.shape,
-    "branch": words.branch,
     "place": words.place,
     "actions": words.actions,
     "relations": words.relations,
@@ -49,8 +47,8 @@ class Who(NamedTuple):
     may_act: bool
 
 
-class Told(NamedTuple):
-    """What a page says first: what became of an action."""
+class PageMessage(NamedTuple):
+    """The message at the top of a page: the result of an action."""
 
     text: str
     tone: str = "good"
@@ -60,7 +58,7 @@ def page(
     request: web.Request, template: str, *, status: int = 200, here: str = "", **values: Any
 ) -> web.Response:
     """Return a whole page; ``here`` is the part of the navigation that it belongs to."""
-    shown = {"who": _who(request), "here": here, "told": None, **values}
+    shown = {"who": _who(request), "here": here, "message": None, **values}
     return web.Response(
         text=_templates.get_template(template).render(shown),
         status=status,
@@ -74,10 +72,10 @@ def row(kind: RecordKind, record: Record) -> str:
     return _templates.get_template("row.html").render(shown)
 
 
-def told_by(request: web.Request) -> Told | None:
-    """Return what the page says first, after an action that led to it."""
-    text = TOLD.get(request.query.get("told", ""))
-    return Told(text) if text else None
+def message_of(request: web.Request) -> PageMessage | None:
+    """Return the message of the action that led to the page."""
+    text = MESSAGES.get(request.query.get("done", ""))
+    return PageMessage(text) if text else None
 
 
 def _who(request: web.Request) -> Who | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from aiohttp import web
 
 from relay.console.context import CONTEXT
-from relay.scraping import Pages, metrics_page
+from relay.metrics_endpoint import Pages, metrics_page
 
 
 def setup(app: web.Application) -> None:

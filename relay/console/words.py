@@ -1,4 +1,4 @@
-"""How pages put what a record says: times, names, shapes of statuses, possible actions. Pure."""
+"""The words of pages: times, names, shapes of statuses, possible actions. Pure."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ SHAPES = {
 
 VERDICTS = {
     "new": "It is a new state of its ref.",
-    "same": "It tells of a state of its ref that another webhook told of before.",
-    "known": "It came before.",
+    "same": "Another webhook reported this state of its ref before.",
+    "known": "It is the same delivery as an earlier one.",
     "late": "It is late: its ref has moved on since, so it is not deployed.",
 }
 """What the history of the ref says of a delivery."""
@@ -231,13 +231,13 @@ def _standing(record: Record) -> list[Line]:
         return [Line(f"{record.dismissed_by} dismissed it.", is_bad=False)]
     if status == "cancelled":
         return []
-    told = {
+    texts = {
         "calling": "It is being called.",
         "accepted": "The platform accepted the call. The relay follows the deployment.",
         "succeeded": "The platform accepted it",
         "unknown": "The relay followed the deployment and saw no end of it.",
     }
-    text = reason or told.get(status, "")
+    text = reason or texts.get(status, "")
     at = record.ended_at if status == "succeeded" and not reason else ""
     return [Line(text, at, is_bad=status == "failed")] if text else []
 

@@ -52,8 +52,6 @@ class Stage:
     is_dismissable: bool = False
     needs_attention: bool = False
     """A person has to decide, unless a newer success of its target and ref has overtaken it."""
-    counts_as_deployed: bool = False
-    """The platform took the call."""
 
 
 LIFE: Mapping[Status, Stage] = {
@@ -61,11 +59,11 @@ LIFE: Mapping[Status, Stage] = {
         "waiting", is_open=True, has_ended=False, is_cancellable=True, is_approvable=True
     ),
     "calling": Stage("calling", is_open=True, has_ended=False),
-    "accepted": Stage("deploying", has_ended=False, counts_as_deployed=True),
-    "succeeded": Stage("succeeded", counts_as_deployed=True),
+    "accepted": Stage("deploying", has_ended=False),
+    "succeeded": Stage("succeeded"),
     "failed": Stage("failed", is_replayable=True, is_dismissable=True, needs_attention=True),
     "uncertain": Stage("uncertain", is_replayable=True, is_dismissable=True, needs_attention=True),
-    "unknown": Stage("unknown", is_replayable=True, is_dismissable=True, counts_as_deployed=True),
+    "unknown": Stage("unknown", is_replayable=True, is_dismissable=True),
     "cancelled": Stage("cancelled", is_replayable=True),
     "superseded": Stage("superseded"),
     "dismissed": Stage("dismissed", is_replayable=True),
@@ -169,9 +167,6 @@ WaitReason = Literal[
     "rate",
 ]
 """What a waiting deploy waits for; empty in the ledger where it waits for a worker only."""
-
-FOR_A_PERSON: frozenset[WaitReason] = frozenset({"approval"})
-"""A newer deploy of its target and ref does not stand behind what waits for these."""
 
 _WAITS: Mapping[WaitReason, str] = {
     "retry": "waits until {} for its next attempt",

@@ -19,6 +19,12 @@ def public_id(kind: Kind, number: int) -> str:
     return f"{kind}-{number}"
 
 
+def idempotency_key(kind: Kind, number: int, created_at: int) -> str:
+    """Return what a platform knows the calls of a row by. ``created_at`` is in microseconds since
+    the Unix epoch: a new ledger counts from 1 again, and a restored one may give a number twice."""
+    return f"{public_id(kind, number)}-{created_at}"
+
+
 def row_number(kind: Kind, text: str) -> int | None:
     """Return the number in an id of this kind; None for any other text."""
     parts = _ID.fullmatch(text)

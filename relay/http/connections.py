@@ -23,7 +23,7 @@ OTHER_FILES = 64
 
 
 @dataclass(frozen=True, slots=True)
-class Bounds:
+class ConnectionBounds:
     """The bounds of connections; times in seconds."""
 
     header_timeout: float = 10
@@ -49,7 +49,9 @@ class Answering(Protocol):
 class Server(web.Server):
     """aiohttp's server, with bounds."""
 
-    def __init__(self, receiver: Answering, bounds: Bounds, handle: Handle, **options: Any) -> None:
+    def __init__(
+        self, receiver: Answering, bounds: ConnectionBounds, handle: Handle, **options: Any
+    ) -> None:
         """``options`` are those of aiohttp's RequestHandler."""
         super().__init__(
             handle,

@@ -36,7 +36,7 @@ def final_answer(code: int, *, retry_after: int = 0, **fields: object) -> bytes:
     return "\r\n".join([*lines, "", ""]).encode() + content
 
 
-class Answer(web.Response):
+class WebhookAnswer(web.Response):
     """What became of a webhook, for a connection that stays open.
 
     Whatever is out of the ordinary, such as HTTP/1.0 or a connection that shall be closed, is left

@@ -146,7 +146,7 @@ async def _doubt_deploys(
             "by": None,
             "now": tx.now,
         }
-        line = await tx.row("deploy_line", ended)
+        line = await tx.row("deploy", ended)
         if row["status"] == "calling":
             await tx.run("mark_attempt_cut_off", {**ended, "number": row["attempt"]})
         await tx.run("end_deploy", ended)

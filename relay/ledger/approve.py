@@ -30,7 +30,7 @@ async def approve_deploy(
     new deploy behind all others, as a replay does. ``targets`` are relay.yaml's.
     """
     name = public_id("deploy", number)
-    row = await tx.row("deploy_of_action", {"deploy": number})
+    row = await tx.row("deploy", {"deploy": number})
     if row is None:
         return Done(id=name, refusal="unknown")
     if row["approved_by"]:

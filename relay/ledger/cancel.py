@@ -16,7 +16,7 @@ async def cancel_deploy(tx: Transaction, number: int, wish: Wish) -> Done:
     """Cancel a deploy that waits, and make due what stood behind it. No webhook undoes this: its
     row stays, so the same event is a duplicate."""
     name = public_id("deploy", number)
-    row = await tx.row("deploy_of_action", {"deploy": number})
+    row = await tx.row("deploy", {"deploy": number})
     if row is None:
         return Done(id=name, refusal="unknown")
     if row["status"] == "calling":
@@ -36,7 +36,7 @@ async def cancel_delivery(tx: Transaction, number: int, wish: Wish) -> Done:
     """Cancel a delivery that has not been routed. Another webhook about the same state of its ref
     is a duplicate then; see relay/ledger/intake.py."""
     name = public_id("delivery", number)
-    row = await tx.row("delivery_of_action", {"delivery": number})
+    row = await tx.row("delivery", {"delivery": number})
     if row is None:
         return Done(id=name, refusal="unknown")
     if row["status"] != "queued":

@@ -16,6 +16,7 @@ import msgspec
 from config.model import OnUncertain, Target
 from relay.boot_clock import boot_id, boot_seconds
 from relay.events.gate import Decision, Expired, Facts, Go, Superseded, Wait, decide
+from relay.events.ids import idempotency_key
 from relay.ledger.endings import after_end
 from relay.ledger.rows import (
     Deploy,
@@ -303,6 +304,8 @@ def _deploy(row: Row) -> Deploy:
     return Deploy(
         line=deploy_line(row),
         event=decode_event(row["event"]),
+        target_number=row["target"],
+        ref_number=row["ref"],
         status=row["status"],
         received_at=seconds(row["received_at"]),
         trace=row["trace"],
@@ -313,4 +316,5 @@ def _deploy(row: Row) -> Deploy:
         approved_by=row["approved_by"],
         is_newest=row["pos"] >= row["newest_pos"],
         call_key=row["call_key"],
+        idempotency_key=idempotency_key("deploy", row["id"], row["created_at"]),
     )

@@ -1,22 +1,22 @@
-"""All that the ledger has of one delivery or deploy, and the timeline of a delivery."""
+"""All that the ledger has of one delivery or deploy."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
-from relay.attempts_kept import AttemptRecord
+from relay.attempt_record import AttemptRecord
 from relay.events.ids import public_id, row_number
 from relay.ledger.actions import consequence_of
 from relay.ledger.records import (
     Record,
     RecordKind,
-    deploy_record,
+    delivery_record,
     iso,
-    read_delivery,
     read_deploy,
+    read_records,
 )
 from relay.ledger.rows import microseconds
 from relay.ledger.transaction import Reader, Row
@@ -74,27 +74,6 @@ class Details(msgspec.Struct, frozen=True, kw_only=True):
     """Of a deploy: what is live there; None where nothing is."""
 
 
-Moment = Literal[
-    "received", "routed", "ignored", "duplicate", "queued", "attempt", "ended", "action"
-]
-"""What a row of a timeline tells of."""
-
-
-class TimelineRow(msgspec.Struct, frozen=True, kw_only=True):
-    """One row of the timeline of a delivery."""
-
-    at: str
-    what: Moment
-    deploy: str = ""
-    """The id of the deploy that it tells of; empty where it tells of the delivery."""
-    target: str = ""
-    text: str = ""
-    """In words: a status, an outcome, an action, with the reason."""
-    by: str = ""
-    """Who acted."""
-    attempt: AttemptRecord | None = None
-
-
 async def read_details(reader: Reader, kind: RecordKind, id_: str) -> Details | None:
     """Return all that is known of one; None where the ledger has none of this id."""
     number = row_number(kind, id_)
@@ -103,23 +82,6 @@ async def read_details(reader: Reader, kind: RecordKind, id_: str) -> Details | 
     if kind == "delivery":
         return await _delivery(reader, number)
     return await _deploy(reader, number)
-
-
-async def read_timeline(reader: Reader, id_: str) -> list[TimelineRow]:
-    """Return the steps of a delivery and its deploys, the oldest first; empty where the ledger has
-    none of this id."""
-    details = await read_details(reader, "delivery", id_)
-    if details is None:
-        return []
-    record = details.record
-    rows = [TimelineRow(at=record.created_at, what="received", text=f"from {record.source}")]
-    rows += [_action_row(action) for action in details.actions]
-    if record.status != "queued":
-        rows.append(_routed(details))
-    for deploy in details.deploys:
-        rows += await _steps(reader, deploy)
-    order = {"received": 0, "ignored": 1, "duplicate": 1, "routed": 1, "queued": 2}
-    return sorted(rows, key=lambda row: (row.at, order.get(row.what, 3)))
 
 
 async def read_attempts(reader: Reader, deploy: int) -> list[AttemptRecord]:
@@ -159,17 +121,18 @@ def attempt_record(row: Row) -> AttemptRecord:
 
 
 async def _delivery(reader: Reader, number: int) -> Details | None:
-    record = await read_delivery(reader, number)
-    if record is None:
+    row = await reader.row("delivery", {"delivery": number})
+    if row is None:
         return None
-    deploys = await reader.rows("deploy_records_of_delivery", {"delivery": number})
+    ends = await reader.rows("deploy_ends_of_delivery", {"delivery": number})
+    record = delivery_record(row, ends)
     reasons = await reader.rows("route_reasons", {"delivery": number})
     return Details(
         record=record,
-        event=await _event(reader, number),
+        event=_event(row),
         actions=await read_actions(reader, record.id),
         reasons=[RouteReasonRecord(route=row["route"], reason=row["reason"]) for row in reasons],
-        deploys=[deploy_record(row) for row in deploys],
+        deploys=await read_records(reader, "deploy", [int(end["id"]) for end in ends]),
     )
 
 
@@ -177,10 +140,10 @@ async def _deploy(reader: Reader, number: int) -> Details | None:
     record = await read_deploy(reader, number)
     if record is None:
         return None
-    delivery = row_number("delivery", record.delivery) or 0
+    delivery = await reader.row("delivery", {"delivery": row_number("delivery", record.delivery)})
     return Details(
         record=record,
-        event=await _event(reader, delivery),
+        event=_event(delivery) if delivery is not None else {},
         attempts=await read_attempts(reader, number),
         actions=await read_actions(reader, record.id),
         live=await read_live(reader, number),
@@ -201,51 +164,11 @@ async def read_live(reader: Reader, deploy: int) -> LiveRecord | None:
     )
 
 
-async def _event(reader: Reader, delivery: int) -> dict[str, Any]:
-    row = await reader.row("event_of_delivery", {"delivery": delivery})
-    if row is None:
-        return {}
+def _event(row: Row) -> dict[str, Any]:
     event: dict[str, Any] = msgspec.json.decode(row["event"])
     if "files" in event:
         event["files"] = len(event["files"])
     return event
-
-
-async def _steps(reader: Reader, deploy: Record) -> list[TimelineRow]:
-    """Return the rows of one deploy."""
-    of: dict[str, Any] = {"deploy": deploy.id, "target": deploy.target}
-    rows = [TimelineRow(at=deploy.created_at, what="queued", text=deploy.route, **of)]
-    for attempt in await read_attempts(reader, row_number("deploy", deploy.id) or 0):
-        text = ": ".join(part for part in (attempt.outcome, attempt.reason) if part)
-        rows.append(TimelineRow(at=attempt.at, what="attempt", text=text, attempt=attempt, **of))
-    rows += [_action_row(action, deploy) for action in await read_actions(reader, deploy.id)]
-    if deploy.ended_at:
-        text = ": ".join(part for part in (deploy.status, deploy.reason) if part)
-        rows.append(TimelineRow(at=deploy.ended_at, what="ended", text=text, **of))
-    return rows
-
-
-def _routed(details: Details) -> TimelineRow:
-    record = details.record
-    at = min((deploy.created_at for deploy in details.deploys), default=record.created_at)
-    if record.status == "routed":
-        number = len(details.deploys)
-        text = f"{number} deploy{'' if number == 1 else 's'}"
-        return TimelineRow(at=at, what="routed", text=text)
-    if record.status == "duplicate":
-        return TimelineRow(at=at, what="duplicate", text=record.reason)
-    return TimelineRow(at=at, what="ignored", text=record.reason)
-
-
-def _action_row(action: ActionRecord, deploy: Record | None = None) -> TimelineRow:
-    return TimelineRow(
-        at=action.at,
-        what="action",
-        deploy=deploy.id if deploy else "",
-        target=deploy.target if deploy else "",
-        text=": ".join(part for part in (action.what, action.note) if part),
-        by=action.by,
-    )
 
 
 def _unpacked(exchange: bytes | None) -> AttemptRecord | None:

@@ -13,7 +13,7 @@ async def dismiss_deploy(tx: Transaction, number: int, wish: Wish, reason: str) 
     """Dismiss a failed, uncertain or unknown deploy. ``reason`` is kept with the action."""
     name = public_id("deploy", number)
     reason = reason.strip()[:MOST_NOTE]
-    row = await tx.row("deploy_of_action", {"deploy": number})
+    row = await tx.row("deploy", {"deploy": number})
     if row is None:
         return Done(id=name, refusal="unknown")
     if not LIFE[row["status"]].is_dismissable:

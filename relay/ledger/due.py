@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from relay.ledger.rows import MICROSECONDS, seconds
+from relay.ledger.rows import MICROSECONDS, microseconds, seconds
 from relay.ledger.transaction import Reader, Transaction
 
 MOST_DUE = 5_000
 """Rows of each kind in one answer."""
+
+
+LEAST_STEP = 30.0
+"""Seconds by which the clock has to go back for what waits to be put right. Clocks of machines that
+share a ledger may differ by less."""
 
 
 class Due(NamedTuple):
@@ -31,11 +36,25 @@ async def due(reader: Reader, most: int = MOST_DUE, late: float = 0) -> Due:
     )
 
 
-async def next_due(reader: Reader) -> float | None:
-    """Return when the next deploy or notice is due, in seconds since the Unix epoch; None where
-    none waits."""
-    row = await reader.row("next_due")
-    return seconds(row["at"]) if row is not None and row["at"] is not None else None
+async def set_back(tx: Transaction, name: str, lease: float) -> float:
+    """Have all that waits due as much earlier as the clock was set back since a duty was last
+    taken for ``lease`` seconds. Return by how many seconds that was; 0 where it was not.
+
+    Else what was due at that moment would wait until the clock has come so far again: an hour, or
+    a year after a machine that began with a wrong clock.
+    """
+    row = await tx.row("duty", {"name": name})
+    step = row["until"] - tx.now - microseconds(lease) if row is not None else 0
+    if step < microseconds(LEAST_STEP):
+        return 0
+    for query in (
+        "set_back_deploys",
+        "set_back_deliveries",
+        "set_back_notices",
+        "set_back_rate_calls",
+    ):
+        await tx.run(query, {"now": tx.now, "step": step})
+    return seconds(step)
 
 
 async def take_duty(tx: Transaction, name: str, owner: str, lease: float, note: str = "") -> bool:
@@ -46,6 +65,7 @@ async def take_duty(tx: Transaction, name: str, owner: str, lease: float, note: 
         "until": tx.now + round(lease * MICROSECONDS),
         "note": note,
         "now": tx.now,
+        "furthest": tx.now + microseconds(lease + LEAST_STEP),
     }
     return await tx.run("take_duty", taken) == 1
 
@@ -69,7 +89,7 @@ async def read_duty(reader: Reader, name: str) -> Duty | None:
 
 async def give_up_duty(tx: Transaction, name: str, owner: str) -> None:
     """Let another process take a duty at once."""
-    await tx.run("give_up_duty", {"name": name, "owner": owner})
+    await tx.run("give_up_duty", {"name": name, "owner": owner, "now": tx.now})
 
 
 class QueueRebuilt(NamedTuple):

@@ -170,14 +170,14 @@ async def _deliveries(reader: Reader, chosen: HistoryFilter, start: _Key) -> _St
     if [event for event in DELIVERY_EVENTS if chosen.wants_event(event)] == ["delivery.late"]:
         looked_for = msgspec.structs.replace(looked_for, verdicts=frozenset({"late"}))
     async for number in _found(reader, "delivery", looked_for, start):
-        row = await reader.row("history_delivery", {"id": number})
+        row = await reader.row("delivery", {"delivery": number})
         if row is not None:
             yield _delivery_event(row)
 
 
 async def _queued(reader: Reader, chosen: HistoryFilter, start: _Key) -> _Stream:
     async for number in _found(reader, "deploy", _filter(chosen), start):
-        row = await reader.row("history_deploy", {"id": number})
+        row = await reader.row("deploy", {"deploy": number})
         if row is not None:
             yield _queued_event(row)
 
@@ -211,7 +211,8 @@ async def _ends(reader: Reader, chosen: HistoryFilter, start: _Key) -> _Stream:
     if looked_for != Filter():
         numbers = await list_numbers(reader, "deploy", looked_for, FEW + 1)
         if len(numbers) <= FEW:
-            _, _, ends, _ = await _events_of(reader, [], numbers, with_actions=False)
+            rows = [await reader.row("deploy", {"deploy": number}) for number in numbers]
+            ends = [_end_event(row) for row in rows if row is not None and row["ended_at"]]
             return _kept(ends, start)
     return _walk_ends(reader, chosen, statuses, start)
 
@@ -220,10 +221,6 @@ async def _walk_ends(
     reader: Reader, chosen: HistoryFilter, statuses: frozenset[str], start: _Key
 ) -> _Stream:
     """Walk all ends, and read only those whole that may be looked for."""
-    targets = set()
-    for name in chosen.targets:
-        row = await reader.row("target_by_name", {"name": name})
-        targets.add(row["id"] if row is not None else 0)
     until = _Key(microseconds(chosen.until), 0) if chosen.until else start
     key, chunk = min(start, until), CHUNK
     while rows := await reader.rows(
@@ -233,17 +230,20 @@ async def _walk_ends(
             key = _Key(row["at"], row["id"])
             may_fit = (
                 (not statuses or row["status"] in statuses)
-                and (not targets or row["target"] in targets)
+                and (not chosen.targets or row["target"] in chosen.targets)
                 and (chosen.repos is None or chosen.repos.matches(row["repo"]))
             )
-            whole = await reader.row("history_deploy", {"id": key.id}) if may_fit else None
-            yield _Event(key, key.at, end_row(whole, key.at) if whole is not None else None)
+            whole = await reader.row("deploy", {"deploy": key.id}) if may_fit else None
+            yield _end_event(whole) if whole is not None else _Event(key, key.at, None)
         chunk = min(2 * chunk, LARGEST_CHUNK)
 
 
 async def _actions(reader: Reader, chosen: HistoryFilter, start: _Key) -> _Stream:
-    before, chunk = await _before(reader, chosen, start), CHUNK
-    while rows := await reader.rows("history_actions", {"before": before, "most": chunk}):
+    until = microseconds(chosen.until) if chosen.until else _LAST
+    before, chunk = start.id, CHUNK
+    while rows := await reader.rows(
+        "history_actions", {"before": before, "until": until, "most": chunk}
+    ):
         for row in rows:
             yield await _action_event(reader, row)
         before, chunk = rows[-1]["id"], min(2 * chunk, LARGEST_CHUNK)
@@ -261,24 +261,6 @@ async def _nothing() -> _Stream:
         yield event
 
 
-async def _before(reader: Reader, chosen: HistoryFilter, start: _Key) -> int:
-    """Return the id below which actions are read: ids are given out in the order of time, so the
-    first one that is not later than ``until`` is found by halving."""
-    if not chosen.until:
-        return start.id
-    until = microseconds(chosen.until)
-    low, row = 0, await reader.row("history_action_below", {"id": start.id - 1})
-    high = row["id"] if row is not None else 0
-    while low < high:
-        middle = (low + high + 1) // 2
-        row = await reader.row("history_action_below", {"id": middle})
-        if row is None or row["at"] < until:
-            low = middle
-        else:
-            high = row["id"] - 1
-    return low + 1
-
-
 def _numbers(chosen: HistoryFilter) -> tuple[list[int], list[int]]:
     deliveries = [row_number("delivery", id_) for id_ in chosen.deliveries]
     deploys = [row_number("deploy", id_) for id_ in chosen.deploys]
@@ -286,7 +268,7 @@ def _numbers(chosen: HistoryFilter) -> tuple[list[int], list[int]]:
 
 
 async def _events_of(
-    reader: Reader, deliveries: Sequence[int], deploys: Sequence[int], *, with_actions: bool = True
+    reader: Reader, deliveries: Sequence[int], deploys: Sequence[int]
 ) -> list[list[_Event]]:
     """Return the events of each stream that are about these."""
     received: list[_Event] = []
@@ -295,36 +277,38 @@ async def _events_of(
     actions: list[_Event] = []
     numbers = set(deploys)
     for number in deliveries:
-        row = await reader.row("history_delivery", {"id": number})
+        row = await reader.row("delivery", {"delivery": number})
         if row is not None:
             received.append(_delivery_event(row))
-        rows = await reader.rows("history_deploys_of_delivery", {"id": number})
+        rows = await reader.rows("deploy_ends_of_delivery", {"delivery": number})
         numbers |= {int(one["id"]) for one in rows}
         actions += await _actions_on(reader, public_id("delivery", number))
     for number in numbers:
-        row = await reader.row("history_deploy", {"id": number})
+        row = await reader.row("deploy", {"deploy": number})
         if row is None:
             continue
         queued.append(_queued_event(row))
         if row["ended_at"] is not None:
-            at = row["ended_at"]
-            ends.append(_Event(_Key(at, number), at, end_row(row, at)))
-        if with_actions:
-            actions += await _actions_on(reader, public_id("deploy", number))
+            ends.append(_end_event(row))
+        actions += await _actions_on(reader, public_id("deploy", number))
     return [received, queued, ends, actions]
 
 
 async def _actions_on(reader: Reader, subject: str) -> list[_Event]:
-    rows = await reader.rows("history_actions_on", {"subject": subject})
+    rows = await reader.rows("actions_on_subject", {"subject": subject})
     return [await _action_event(reader, row) for row in rows]
 
 
 def _delivery_event(row: Row) -> _Event:
-    return _Event(_Key(_LAST, row["id"]), row["at"], delivery_row(row))
+    return _Event(_Key(_LAST, row["id"]), row["received_at"], delivery_row(row))
 
 
 def _queued_event(row: Row) -> _Event:
-    return _Event(_Key(_LAST, row["id"]), row["at"], queued_row(row))
+    return _Event(_Key(_LAST, row["id"]), row["created_at"], queued_row(row))
+
+
+def _end_event(row: Row) -> _Event:
+    return _Event(_Key(row["ended_at"], row["id"]), row["ended_at"], end_row(row))
 
 
 async def _action_event(reader: Reader, row: Row) -> _Event:
@@ -332,9 +316,9 @@ async def _action_event(reader: Reader, row: Row) -> _Event:
     deploy = row_number("deploy", row["subject"])
     delivery = row_number("delivery", row["subject"])
     if deploy is not None:
-        about = await reader.row("history_deploy", {"id": deploy})
+        about = await reader.row("deploy", {"deploy": deploy})
         subject = queued_row(about) if about is not None else None
     elif delivery is not None:
-        about = await reader.row("history_delivery", {"id": delivery})
+        about = await reader.row("delivery", {"delivery": delivery})
         subject = delivery_row(about) if about is not None else None
     return _Event(_Key(_LAST, row["id"]), row["at"], action_row(row, subject))

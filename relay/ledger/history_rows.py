@@ -10,7 +10,7 @@ from config.patterns import PatternSet
 from relay.events.deploy_life import STATUSES
 from relay.events.ids import public_id, row_number
 from relay.ledger.records import iso
-from relay.ledger.rows import seconds
+from relay.ledger.rows import seconds, shown_ref
 from relay.ledger.transaction import Row
 
 DELIVERY_EVENTS = ("delivery.queued", "delivery.ignored", "delivery.late", "delivery.duplicate")
@@ -119,12 +119,12 @@ def end_statuses(chosen: HistoryFilter) -> frozenset[str]:
 
 
 def delivery_row(row: Row) -> HistoryRow:
-    """Return a row of ``history_deliveries``."""
+    """Return a row of ``delivery``, as it came."""
     event = "queued" if row["status"] in ("queued", "routed") else row["status"]
     if row["verdict"] == "late" and event == "ignored":
         event = "late"
     return HistoryRow(
-        at=iso(row["at"]),
+        at=iso(row["received_at"]),
         event=f"delivery.{event}",
         delivery=public_id("delivery", row["id"]),
         by=row["requested_by"],
@@ -134,19 +134,19 @@ def delivery_row(row: Row) -> HistoryRow:
 
 
 def queued_row(row: Row) -> HistoryRow:
-    """Return a row of ``history_deploys``."""
-    return HistoryRow(at=iso(row["at"]), event="deploy.queued", **_of_deploy(row))
+    """Return a row of ``deploy``, as it was queued."""
+    return HistoryRow(at=iso(row["created_at"]), event="deploy.queued", **_of_deploy(row))
 
 
-def end_row(row: Row, at: int) -> HistoryRow | None:
-    """Return a row of ``history_ends``; None of a cancelled one, which the action tells of."""
+def end_row(row: Row) -> HistoryRow | None:
+    """Return a row of ``deploy``, as it ended; None of a cancelled one: its action tells of it."""
     if row["cancelled_by"]:
         return None
     status = row["status"]
     if status == "dismissed":
         status = "uncertain" if row["last_outcome"] == "uncertain" else "failed"
     return HistoryRow(
-        at=iso(at),
+        at=iso(row["ended_at"]),
         event=f"deploy.{status}",
         by=public_id("deploy", row["superseded_by"]) if row["superseded_by"] else "",
         reason=row["reason"],
@@ -188,11 +188,10 @@ def _of_deploy(row: Row) -> dict[str, Any]:
 
 
 def _of_event(row: Row) -> dict[str, Any]:
-    is_request = row["kind"] == "pull_request"
     return {
         "source": row["source"],
         "kind": row["kind"],
         "repo": row["repo"],
-        "ref": f"refs/heads/{row['branch']}" if is_request else row["ref_name"],
+        "ref": shown_ref(row),
         "sha": row["sha"],
     }

@@ -71,7 +71,7 @@ def find_holder(file: int) -> Holder | None:
     """Return the process that keeps an open lock file, if it is known. The file names it, unless
     the kernel knows better: a process may be stopped when it has the lock and has not signed."""
     named = read_holder(file)
-    pids = _pids_with_lock(file)
+    pids = pids_with_lock(file)
     if pids and (named is None or named.pid not in pids):
         return _process(pids[0])
     return named
@@ -90,7 +90,7 @@ def write_holder(file: int, holder: Holder) -> None:
 
 def is_locked_by(file: int, pid: int) -> bool:
     """Return whether the kernel says that process ``pid`` has locked an open file (flock)."""
-    return pid in _pids_with_lock(file)
+    return pid in pids_with_lock(file)
 
 
 def is_stopped(holder: Holder) -> bool:
@@ -146,7 +146,7 @@ def _process(pid: int) -> Holder:
     return Holder(pid, _stat(pid)[1], namespace)
 
 
-def _pids_with_lock(file: int) -> list[int]:
+def pids_with_lock(file: int) -> list[int]:
     """Return the processes that the kernel says have locked an open file (flock)."""
     inode = os.fstat(file).st_ino
     pids = []

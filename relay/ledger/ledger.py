@@ -15,8 +15,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, cast
 
-from relay.batching import GroupCommit
 from relay.errors import LedgerUnavailable, LedgerUnusable
+from relay.group_commit import GroupCommit
 from relay.ledger.file_system import refuse_network_file_system
 from relay.ledger.generation import Behind, read_behind, read_mark, write_mark_file
 from relay.ledger.holder import Stuck

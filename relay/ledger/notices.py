@@ -17,8 +17,9 @@ import msgspec
 
 from config.model import NoticeKind
 from config.values import RateLimit
+from relay.events.ids import idempotency_key
 from relay.ledger.rows import microseconds, seconds
-from relay.ledger.transaction import Row, Transaction
+from relay.ledger.transaction import Reader, Row, Transaction
 
 CLAIM_SECONDS = 60.0
 """Seconds for which the claim of a notice holds; its call takes 15 at most."""
@@ -44,6 +45,8 @@ class AskedNotice(msgspec.Struct, frozen=True, kw_only=True):
     kind: NoticeKind
     deploy: int
     body: str
+    idempotency_key: str
+    """What the notifier knows the calls of one message by."""
     decision: Literal["call", "wait", "summed", "failed"]
     claim: str = ""
     attempt: int = 0
@@ -95,6 +98,18 @@ async def note_failing(tx: Transaction, target: int, ref: int, deploy: int) -> N
 async def has_recovered(tx: Transaction, target: int, ref: int) -> bool:
     """Forget that a ref failed. Return whether it had: the recovery is told once."""
     return await tx.run("delete_failing", {"target": target, "ref": ref}) > 0
+
+
+async def notifier_of(reader: Reader, notice: int) -> str:
+    """Return the notifier of a notice; empty where there is no such notice."""
+    row = await reader.row("notice", {"notice": notice})
+    return row["notifier"] if row is not None else ""
+
+
+async def look_again_at_notice(tx: Transaction, notice: int, pause: float) -> None:
+    """Have a notice that is due looked at in so many seconds."""
+    again_at = tx.now + microseconds(pause)
+    await tx.run("look_again_at_notice", {"notice": notice, "look": again_at, "now": tx.now})
 
 
 async def claim_notice(
@@ -207,12 +222,17 @@ def _subject(notifier: str) -> str:
 def _asked(
     row: Row, decision: Literal["call", "wait", "summed", "failed"], **more: object
 ) -> AskedNotice:
+    key = idempotency_key("notice", row["id"], row["created_at"])
+    if row["is_told"]:
+        # A further message of the notice; one that comes twice is better than none.
+        key = f"{key}-{more.get('claim', '')}"
     return AskedNotice(
         id=row["id"],
         notifier=row["notifier"],
         kind=row["kind"],
         deploy=row["deploy"],
         body=row["body"],
+        idempotency_key=key,
         decision=decision,
         is_told=bool(row["is_told"]),
         **more,  # type: ignore[arg-type]

@@ -64,6 +64,8 @@ async def settle(tx: Transaction, outcome: Outcome) -> Settled:
     meanwhile."""
     place = await tx.row("what_follows", {"deploy": outcome.deploy})
     if place is None or not await _write(tx, outcome, place):
+        if await _was_written(tx, outcome):
+            return Settled(is_owner=True)
         await tx.run("write_late_attempt", _attempt(outcome))
         return Settled(is_owner=False)
     await tx.run("write_attempt", _attempt(outcome))
@@ -117,6 +119,17 @@ async def _write(tx: Transaction, outcome: Outcome, place: Row) -> bool:
         },
     )
     return written == 1
+
+
+async def _was_written(tx: Transaction, outcome: Outcome) -> bool:
+    """Return whether this very outcome is there: a commit that was given up, because the disk did
+    not answer in time, may have come through. The sweep wakes what it made due."""
+    row = await tx.row("attempt_outcome", {"deploy": outcome.deploy, "number": outcome.attempt})
+    return (
+        row is not None
+        and outcome.ms is not None
+        and (row["outcome"], row["ms"]) == (outcome.kind, outcome.ms)
+    )
 
 
 async def _succeed(tx: Transaction, deploy: int, place: Row) -> list[DeployLine]:

@@ -8,10 +8,11 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from relay.errors import LedgerUnusable
+from relay.ledger.holder import pids_with_lock
 
 _FILE = "ledger.open"
 
@@ -53,15 +54,9 @@ def _open(folder: Path) -> int:
 
 def _users_in_words(file: int) -> str:
     """Return who has the file locked, as the kernel tells it."""
-    pids: set[str] = set()
-    end = f":{os.fstat(file).st_ino}"
-    with suppress(OSError, IndexError):
-        for line in Path("/proc/locks").read_text(encoding="ascii").splitlines():
-            words = line.split()
-            if words[1] == "FLOCK" and words[5].endswith(end):
-                pids.add(words[4])
+    pids = sorted({*pids_with_lock(file)})
     if not pids:
         return "another process uses"
     if len(pids) == 1:
-        return f"process {min(pids)} uses"
-    return f"processes {', '.join(sorted(pids, key=int))} use"
+        return f"process {pids[0]} uses"
+    return f"processes {', '.join(map(str, pids))} use"

@@ -10,7 +10,7 @@ import msgspec
 
 from relay.events.deploy_life import WORST_FIRST, Status
 from relay.events.ids import public_id
-from relay.ledger.rows import MICROSECONDS
+from relay.ledger.rows import MICROSECONDS, request_number, shown_ref
 from relay.ledger.transaction import Reader, Row
 
 RecordKind = Literal["delivery", "deploy"]
@@ -114,7 +114,7 @@ async def read_records(reader: Reader, kind: RecordKind, numbers: Sequence[int])
 
 async def read_delivery(reader: Reader, number: int) -> Record | None:
     """Return one delivery; None where there is none."""
-    row = await reader.row("delivery_record", {"delivery": number})
+    row = await reader.row("delivery", {"delivery": number})
     if row is None:
         return None
     deploys = await reader.rows("deploy_ends_of_delivery", {"delivery": number})
@@ -123,12 +123,12 @@ async def read_delivery(reader: Reader, number: int) -> Record | None:
 
 async def read_deploy(reader: Reader, number: int) -> Record | None:
     """Return one deploy; None where there is none."""
-    row = await reader.row("deploy_record", {"deploy": number})
+    row = await reader.row("deploy", {"deploy": number})
     return None if row is None else deploy_record(row)
 
 
 def delivery_record(row: Row, deploys: Sequence[Row]) -> Record:
-    """Return a row of ``delivery_record`` with those of ``deploy_ends_of_delivery``."""
+    """Return a row of ``delivery`` with those of ``deploy_ends_of_delivery``."""
     ends = [deploy["ended_at"] for deploy in deploys]
     ended_at = None if row["status"] == "queued" or None in ends else max(ends, default=None)
     return Record(
@@ -148,7 +148,7 @@ def delivery_record(row: Row, deploys: Sequence[Row]) -> Record:
 
 
 def deploy_record(row: Row) -> Record:
-    """Return a row of ``deploy_record``."""
+    """Return a row of ``deploy``."""
     is_waiting = row["status"] == "waiting"
     until = iso(row["waits_until"]) if is_waiting else ""
     return Record(
@@ -187,15 +187,14 @@ def worst(statuses: Sequence[Status]) -> str:
 
 def _of_event(row: Row) -> dict[str, Any]:
     """Return what a record says of its delivery."""
-    number = int(row["ref_name"][1:]) if row["kind"] == "pull_request" else None
     return {
         "kind": row["kind"],
         "action": row["action"],
         "repo": row["repo"],
-        "ref": row["ref_name"] if number is None else f"refs/heads/{row['branch']}",
+        "ref": shown_ref(row),
         "branch": row["branch"],
         "sha": row["sha"],
-        "number": number,
+        "number": request_number(row) or None,
         "title": row["message"].partition("\n")[0],
         "author": row["author"].partition("\n")[0],
         "sender": row["sender"],

@@ -6,10 +6,11 @@ It stands behind all deploys of its target and ref, and passes every guard that 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 from config.model import Target
 from relay.events.deploy_life import ENDED, LIFE
+from relay.events.gate import REPLACED
 from relay.events.ids import public_id
 from relay.ledger.actions import (
     ActionLine,
@@ -21,7 +22,7 @@ from relay.ledger.actions import (
     note_action,
     superseded_line,
 )
-from relay.ledger.routing import replace_older
+from relay.ledger.endings import supersede_older
 from relay.ledger.rows import deploy_line
 from relay.ledger.transaction import Row, Transaction
 
@@ -41,7 +42,7 @@ async def replay_deploy(
 ) -> Done:
     """Queue the call of a deploy that has ended once more. ``targets`` are relay.yaml's."""
     name = public_id("deploy", number)
-    row = await tx.row("deploy_of_action", {"deploy": number})
+    row = await tx.row("deploy", {"deploy": number})
     if row is None:
         return Done(id=name, refusal="unknown")
     refused = await _not_ended(tx, row, name)
@@ -66,7 +67,7 @@ async def replay_deploy(
 async def _not_ended(tx: Transaction, row: Row, name: str) -> Done | None:
     """Refuse where the same call is still to come, even to a person who forces it."""
     if row["replayed_by"] is not None:
-        replay = await tx.row("deploy_of_action", {"deploy": row["replayed_by"]})
+        replay = await tx.row("deploy", {"deploy": row["replayed_by"]})
         if replay is not None and replay["status"] not in ENDED:
             return Done(id=name, refusal="replaying", other=public_id("deploy", replay["id"]))
     if row["status"] not in ENDED:
@@ -106,24 +107,31 @@ async def queue_again(
     tx: Transaction, row: Row, wish: Wish, *, newest_only: bool, is_approved: bool = False
 ) -> NewDeploy:
     """Insert a deploy that makes the call of ``row`` again, behind all of its target and ref."""
-    made = await tx.row(
-        "insert_replay_of_deploy",
-        {
-            "deploy": row["id"],
-            "by": wish.by,
-            "approved_by": wish.by if is_approved else "",
-            "forced": int(wish.forced),
-            "now": tx.now,
-        },
-    )
+    last = await tx.row("next_replay", _call(row))
+    assert last is not None  # noqa: S101 - an aggregate always has a row
+    again = {
+        **_call(row),
+        "delivery": row["delivery"],
+        "route": row["route"],
+        "trace": row["trace"],
+        "pos": last["pos"],
+        "replay": last["replay"],
+        "now": tx.now,
+        "line_at": tx.now,
+        "replay_of": row["id"],
+        "requested_by": wish.by,
+        "approved_by": wish.by if is_approved else "",
+        "is_forced": int(wish.forced),
+    }
+    made = await tx.row("insert_deploy", again)
     if made is None:
-        raise RuntimeError("an insert returned no row")
+        raise RuntimeError("a replay met a deploy with its number")
     number = int(made["id"])
     await tx.run("link_replay", {"deploy": row["id"], "new": number})
     superseded = []
     if newest_only:
-        superseded = await replace_older(tx, number)
-    new = await tx.row("deploy_line", {"deploy": number})
+        superseded = await supersede_older(tx, number, REPLACED)
+    new = await tx.row("deploy", {"deploy": number})
     assert new is not None  # noqa: S101 - it was inserted above
     lines = [ActionLine(event="deploy.queued", subject=deploy_line(new))]
     lines += [superseded_line(line, number) for line in superseded]
@@ -133,7 +141,7 @@ async def queue_again(
 async def replay_delivery(tx: Transaction, number: int, wish: Wish) -> Done:
     """Queue a delivery like this one, which a worker routes by its own relay.yaml."""
     name = public_id("delivery", number)
-    row = await tx.row("delivery_of_action", {"delivery": number})
+    row = await tx.row("delivery", {"delivery": number})
     if row is None:
         return Done(id=name, refusal="unknown")
     if row["status"] == "queued":
@@ -152,18 +160,25 @@ async def replay_delivery(tx: Transaction, number: int, wish: Wish) -> Done:
             return refused_as_overtaken(name, consequence)
     if wish.dry:
         return Done(id=name, consequence=consequence)
-    made = await tx.row(
-        "insert_replay_of_delivery", {"delivery": number, "by": wish.by, "now": tx.now}
-    )
-    if made is None:
-        raise RuntimeError("an insert returned no row")
+    again = {
+        **cast(Mapping[str, Any], row),
+        "guid": "",
+        "received_at": tx.now,
+        "status": "queued",
+        "reason": "",
+        "replay_of": number,
+        "requested_by": wish.by,
+        "next_at": tx.now,
+    }
+    # Its payload stays with the first one.
+    new = await tx.insert("insert_delivery", again)
     if row["message"]:
-        text = {"delivery": made["id"], "message": row["message"]}
+        text = {"delivery": new, "message": row["message"]}
         await tx.run("insert_delivery_text", text)
     await note_action(tx, "replay", name, wish.by, FORCED if wish.forced else "")
-    return Done(id=name, new=public_id("delivery", made["id"]), consequence=consequence)
+    return Done(id=name, new=public_id("delivery", new), consequence=consequence)
 
 
 async def _has_replayable(tx: Transaction, number: int) -> bool:
-    rows = await tx.rows("replayable_deploys_of_delivery", {"delivery": number})
+    rows = await tx.rows("deploy_ends_of_delivery", {"delivery": number})
     return any(LIFE[row["status"]].is_replayable and row["replayed_by"] is None for row in rows)

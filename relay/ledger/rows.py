@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import cast
 
 import msgspec
 
@@ -63,17 +63,27 @@ class DeployLine(msgspec.Struct, frozen=True, kw_only=True):
     """
 
 
+def request_number(row: Row) -> int:
+    """Return the number of a row's pull request; 0 of anything else."""
+    return int(row["ref_name"][1:]) if row["kind"] == "pull_request" else 0
+
+
+def shown_ref(row: Row) -> str:
+    """Return ``refs/heads/…`` or ``refs/tags/…`` of a row; of a pull request that of its head."""
+    is_request = row["kind"] == "pull_request"
+    return f"refs/heads/{row['branch']}" if is_request else str(row["ref_name"])
+
+
 def deploy_line(row: Row) -> DeployLine:
-    """Return a row of the queries ``deploy_line`` and those that select the same columns."""
-    number = int(row["ref_name"][1:]) if row["kind"] == "pull_request" else 0
+    """Return a row of the queries ``deploy`` and ``claim_facts``."""
     return DeployLine(
         id=row["id"],
         delivery=row["delivery"],
         source=row["source"],
         kind=row["kind"],
         repo=row["repo"],
-        ref=f"refs/heads/{row['branch']}" if number else row["ref_name"],
-        number=number,
+        ref=shown_ref(row),
+        number=request_number(row),
         action=row["action"],
         sha=row["sha"],
         sender=row["sender"],
@@ -83,7 +93,7 @@ def deploy_line(row: Row) -> DeployLine:
         route=row["route"],
         target=row["target_name"],
         attempt=row["attempt"],
-        live=row["live_deploy"] or 0,
+        live=row["live_then"] or 0,
     )
 
 
@@ -92,6 +102,8 @@ class Deploy(msgspec.Struct, frozen=True, kw_only=True):
 
     line: DeployLine
     event: Event
+    target_number: int
+    ref_number: int
     status: Status
     received_at: float
     """Seconds since the Unix epoch, as all times here."""
@@ -105,6 +117,8 @@ class Deploy(msgspec.Struct, frozen=True, kw_only=True):
     is_newest: bool
     """Its state is the newest one of its ref."""
     call_key: str
+    idempotency_key: str
+    """What the platform knows all its calls by."""
 
 
 def target_state(row: Row) -> TargetState:
@@ -118,8 +132,3 @@ def target_state(row: Row) -> TargetState:
         opened=row["opened"],
         open_until=seconds(row["open_until"]),
     )
-
-
-def texts(row: Row, *names: str) -> dict[str, Any]:
-    """Return some columns of a row by their names."""
-    return {name: row[name] for name in names}

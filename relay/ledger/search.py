@@ -40,6 +40,9 @@ _OF_DELIVERIES = frozenset({"sources", "verdicts", "sha", "author", "words"})
 """Fields of which a deploy's row does not tell."""
 
 
+_TIMES = frozenset({"since", "until"})
+
+
 class Numbers(NamedTuple):
     """What a search returns."""
 
@@ -104,9 +107,6 @@ class _Search:
         """Return the way from the place reached that all indexes know, and ``besides``."""
         ways = self._ways()
         known_ways = await ways.quick()
-        if self._fields & {"since", "until"}:
-            by_time = await ways.by_time(max(self._bounds.of_time, self._limit))
-            known_ways += [by_time] if by_time is not None else []
         known_ways += [besides] if besides is not None else []
         return crossing(known_ways) if known_ways else self._all()
 
@@ -159,7 +159,9 @@ class _Search:
         search is over: the page is full, or the way at its end, before ``most`` were compared."""
         rest = self._fields - way.fields
         judges = predicates(self._chosen, rest)
-        compared, size = 0, self._bounds.slice if rest else self._limit
+        compared = 0
+        # Nearly all that lie between the bounds fit the times.
+        size = self._bounds.slice if rest - _TIMES else self._limit
         while len(self._found) < self._limit and (not rest or most is None or compared < most):
             numbers = await take_chunk(way.cursor, size, self._first)
             is_over = len(numbers) < size
@@ -192,6 +194,6 @@ class _Search:
         if last - first < _NEAR * len(deliveries):
             span = {"words": words, "first": first, "last": last}
             return {row["id"] for row in await self._reader.rows("words_in_span", span)}
-        places = [{"words": words, "delivery": number} for number in set(deliveries)]
-        rows = [await self._reader.row("has_words", place) for place in places]
+        spans = [{"words": words, "first": number, "last": number} for number in set(deliveries)]
+        rows = [await self._reader.row("words_in_span", span) for span in spans]
         return {row["id"] for row in rows if row is not None}

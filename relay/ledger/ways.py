@@ -9,18 +9,16 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from config.patterns import PatternSet, is_literal, literal_part
+from config.patterns import PatternSet, compile_pattern, is_literal, literal_part
 from relay.ledger.filters import Filter
 from relay.ledger.id_cursors import (
     IdCursor,
     IntersectedCursor,
-    ListCursor,
     MergedCursor,
     QueryCursor,
 )
 from relay.ledger.predicates import is_author, words_query
 from relay.ledger.records import RecordKind
-from relay.ledger.rows import microseconds
 from relay.ledger.transaction import Reader
 
 
@@ -30,8 +28,8 @@ class Bounds(NamedTuple):
     compared: int = 2_048
     """Entries that are compared before anything is read that costs more."""
     of_time: int = 5_000
-    """Entries of a span of time that are gathered. Also those among which the first and the last
-    one of a longer span are looked for: what came within one moment has no order."""
+    """Entries among which the first and the last one of a span of time are looked for: what came
+    within one moment has no order."""
     few_deliveries: int = 4_000
     """Deliveries whose deploys are gathered at once."""
     deliveries: int = 20_000
@@ -48,8 +46,6 @@ LATEST = 2**62
 _FEW = 16
 
 _AFTER_HEX = "g"
-
-_ANY = "%%"
 
 _AFTER_TEXT = "\U0010ffff"
 
@@ -106,29 +102,16 @@ class Ways:
             return None
         names: set[str] = set()
         for pattern in patterns.patterns:
-            if not pattern.startswith("!"):
-                span = _range(pattern)
-                query = "names_in_branches" if span["like"] == _ANY else "names_of_branches"
-                rows = await self._reader.rows(query, span)
-                names.update(row["name"] for row in rows)
-        fitting = [name for name in names if patterns.matches(name)]
-        return (
-            self._keys("branches", "branch", fitting)
-            if len(fitting) <= self._bounds.names
-            else None
-        )
-
-    async def by_time(self, most: int) -> Way | None:
-        """Return the way by the time of creation; None where more than ``most`` were created
-        then."""
-        since = microseconds(self._chosen.since)
-        until = microseconds(self._chosen.until) if self._chosen.until else LATEST
-        span = {"since": since, "until": until, "most": most + 1}
-        rows = await self._reader.rows(f"{self._list}_of_time", span)
-        if len(rows) > most:
+            if pattern.startswith("!"):
+                continue
+            # There may be hundreds of thousands, so each costs one call.
+            search = compile_pattern(pattern, "path").search
+            rows = await self._reader.rows("names_of_branches", _range(pattern))
+            names.update(row["name"] for row in rows if search(row["name"]))
+        fitting = [name for name in names if not patterns.excludes(name)]
+        if len(fitting) > self._bounds.names:
             return None
-        numbers = ListCursor([row["id"] for row in rows], self._before)
-        return Way(frozenset({"since", "until"}), numbers)
+        return self._keys("branches", "branch", fitting)
 
     def _deploy_ways(self) -> list[Way]:
         chosen = self._chosen

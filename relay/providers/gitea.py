@@ -23,7 +23,6 @@ from relay.events.event import (
     Push,
 )
 from relay.events.timestamp import parse_timestamp
-from relay.providers.dialect import Headers, ReadsFiles, always
 from relay.providers.payloads import (
     ABSENT,
     Commit,
@@ -37,6 +36,7 @@ from relay.providers.payloads import (
     read_time_text,
     unwrap,
 )
+from relay.providers.provider import Headers, ReadsFiles, always
 from relay.providers.signatures import FINGERPRINT_LENGTH, HmacKeys, checked_secrets, from_hex
 
 _ACTIONS: dict[str, Action] = {
@@ -147,11 +147,11 @@ class Gitea:
         self._keys = HmacKeys(self._secrets)
 
     def require(self, headers: Headers) -> None:
-        """See Dialect.require."""
+        """See Provider.require."""
         self._signature(headers)
 
     def verify(self, headers: Headers, body: bytes, now: float) -> str:
-        """See Dialect.verify."""
+        """See Provider.verify."""
         signature = self._keys.vouch([from_hex(self._signature(headers))], body)
         if not signature:
             raise Unauthorized("no configured secret made this signature")
@@ -164,7 +164,7 @@ class Gitea:
     def parse(
         self, headers: Headers, body: bytes, reads_files: ReadsFiles = always
     ) -> Event | Ignored:
-        """See Dialect.parse."""
+        """See Provider.parse."""
         name = self._header(headers, "Event")
         body = unwrap(headers.get("Content-Type", ""), body)
         match name:
@@ -182,7 +182,7 @@ class Gitea:
                 return Ignored(f"{name[:64]} events never deploy")
 
     def sign(self, body: bytes, kind: str, delivery_id: str, now: float) -> dict[str, str]:
-        """See Dialect.sign."""
+        """See Provider.sign."""
         brand = self.brands[0]
         return {
             "Content-Type": "application/json",

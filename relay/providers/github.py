@@ -15,11 +15,10 @@ import msgspec
 from relay.errors import Malformed, Unauthorized
 from relay.events.event import Action, Event, Ignored, Number, Person, PullRequest, Push
 from relay.events.timestamp import parse_timestamp
-from relay.providers.dialect import Headers, ReadsFiles, always
 from relay.providers.payloads import (
     ABSENT,
-    Changes,
     Commit,
+    CommitFiles,
     changed_files,
     commit_or_nothing,
     decode,
@@ -31,6 +30,7 @@ from relay.providers.payloads import (
     read_time_text,
     unwrap,
 )
+from relay.providers.provider import Headers, ReadsFiles, always
 from relay.providers.signatures import FINGERPRINT_LENGTH, HmacKeys, checked_secrets, from_hex
 
 MAX_COMMITS = 2_048
@@ -99,7 +99,7 @@ class _PullRequestEvent(msgspec.Struct):
 
 
 _push = msgspec.json.Decoder(_Push)
-_commits = msgspec.json.Decoder(list[Changes] | None)
+_commits = msgspec.json.Decoder(list[CommitFiles] | None)
 _pull_request = msgspec.json.Decoder(_PullRequestEvent)
 
 
@@ -119,11 +119,11 @@ class GitHub:
         self._keys = HmacKeys(self._secrets)
 
     def require(self, headers: Headers) -> None:
-        """See Dialect.require."""
+        """See Provider.require."""
         _signature(headers)
 
     def verify(self, headers: Headers, body: bytes, now: float) -> str:
-        """See Dialect.verify. SHA-1, which GitHub still sends beside it, is never enough."""
+        """See Provider.verify. SHA-1, which GitHub still sends beside it, is never enough."""
         sent = _signature(headers).removeprefix("sha256=")
         signature = self._keys.vouch([from_hex(sent)], body)
         if not signature:
@@ -137,7 +137,7 @@ class GitHub:
     def parse(
         self, headers: Headers, body: bytes, reads_files: ReadsFiles = always
     ) -> Event | Ignored:
-        """See Dialect.parse."""
+        """See Provider.parse."""
         name = headers.get("X-GitHub-Event", "")
         body = unwrap(headers.get("Content-Type", ""), body)
         match name:
@@ -155,7 +155,7 @@ class GitHub:
                 return Ignored(f"{name[:64]} events never deploy")
 
     def sign(self, body: bytes, kind: str, delivery_id: str, now: float) -> dict[str, str]:
-        """See Dialect.sign."""
+        """See Provider.sign."""
         return {
             "Content-Type": "application/json",
             "X-GitHub-Event": "pull_request" if kind == "pull_request" else "push",

@@ -12,8 +12,8 @@ from typing import ClassVar
 
 from relay.errors import Malformed, Unauthorized
 from relay.events.event import Event, Ignored
-from relay.providers.dialect import Headers, ReadsFiles, always
 from relay.providers.gitlab_payload import parse_merge_request, parse_push, system_hook_event
+from relay.providers.provider import Headers, ReadsFiles, always
 from relay.providers.signatures import (
     HmacKeys,
     any_equal,
@@ -39,7 +39,7 @@ class GitLab:
     def __init__(
         self, secrets: Sequence[str], signing_tokens: Sequence[str] = (), tolerance: float = 300
     ) -> None:
-        """See Dialect."""
+        """See Provider."""
         if not secrets and not signing_tokens:
             raise ValueError("gitlab needs secrets or signing_tokens")
         self._secrets = checked_secrets(secrets)
@@ -48,7 +48,7 @@ class GitLab:
         self._tolerance = tolerance
 
     def require(self, headers: Headers) -> None:
-        """See Dialect.require. A token vouches without a body, so a wrong one ends it here."""
+        """See Provider.require. A token vouches without a body, so a wrong one ends it here."""
         if self._signs(headers):
             return
         if not self._secrets:
@@ -59,14 +59,14 @@ class GitLab:
             raise Unauthorized("X-Gitlab-Token is none of the configured secrets")
 
     def verify(self, headers: Headers, body: bytes, now: float) -> str:
-        """See Dialect.verify."""
+        """See Provider.verify."""
         self.require(headers)
         if self._signs(headers):
             self._verify_signature(headers, body, now)
         return fingerprint(body)
 
     def delivery_id(self, headers: Headers) -> str:
-        """See Dialect.delivery_id. GitLab sends the same id as Idempotency-Key and as webhook-id,
+        """See Provider.delivery_id. GitLab sends the same id as Idempotency-Key and as webhook-id,
         and signs the latter. Whoever sends a captured request again can change the former.
         """
         if self._signs(headers):
@@ -76,7 +76,7 @@ class GitLab:
     def parse(
         self, headers: Headers, body: bytes, reads_files: ReadsFiles = always
     ) -> Event | Ignored:
-        """See Dialect.parse."""
+        """See Provider.parse."""
         name = headers.get("X-Gitlab-Event", "")
         if name == "System Hook":
             name = system_hook_event(body)
@@ -91,7 +91,7 @@ class GitLab:
                 return Ignored(f"{name[:64]} events never deploy")
 
     def sign(self, body: bytes, kind: str, delivery_id: str, now: float) -> dict[str, str]:
-        """See Dialect.sign."""
+        """See Provider.sign."""
         events = {"pull_request": "Merge Request Hook", "tag": "Tag Push Hook"}
         headers = {
             "Content-Type": "application/json",

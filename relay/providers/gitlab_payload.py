@@ -12,7 +12,6 @@ import msgspec
 from relay.errors import Malformed
 from relay.events.event import Action, Ignored, Number, Person, PullRequest, Push
 from relay.events.timestamp import parse_timestamp
-from relay.providers.dialect import ReadsFiles
 from relay.providers.payloads import (
     ABSENT,
     Author,
@@ -26,6 +25,7 @@ from relay.providers.payloads import (
     read_id,
     read_time_text,
 )
+from relay.providers.provider import ReadsFiles
 
 _ACTIONS: dict[str, Action] = {
     "open": "opened",

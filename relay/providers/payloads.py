@@ -1,4 +1,4 @@
-"""What the dialects' payloads have in common: decoding them, commits, and the "no commit" hash."""
+"""What the providers' payloads have in common: decoding them, commits, and the "no commit" hash."""
 
 from __future__ import annotations
 
@@ -32,22 +32,22 @@ class Author(msgspec.Struct):
     username: str | None = None
 
 
-class Changes(msgspec.Struct):
-    """Of a commit, what it changed."""
+class CommitFiles(msgspec.Struct):
+    """The files that a commit changed."""
 
     added: list[str] | None = None
     modified: list[str] | None = None
     removed: list[str] | None = None
 
 
-class Commit(Changes):
+class Commit(CommitFiles):
     id: str = ""
     message: str | None = None
     author: Author | None = None
 
 
 def decode(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
-    """The fields a dialect reads of a JSON body. Raises Malformed for anything else."""
+    """The fields a provider reads of a JSON body. Raises Malformed for anything else."""
     try:
         return decoder.decode(body)
     except msgspec.ValidationError as error:
@@ -119,7 +119,7 @@ def person(author: Author | None) -> Person:
     return Person(name=author.name or "", email=author.email or "", login=author.username or "")
 
 
-def changed_files(commits: Sequence[Changes]) -> tuple[tuple[str, ...], bool]:
+def changed_files(commits: Sequence[CommitFiles]) -> tuple[tuple[str, ...], bool]:
     """The paths that the commits touch, and whether no commit kept its list back.
 
     What several commits touch is named several times: telling so costs more than all the rest, and

@@ -12,7 +12,7 @@ import time
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 from uuid import uuid4
 
 from redis.asyncio import Redis
@@ -21,7 +21,16 @@ from rq.job import JobStatus
 
 from relay.audit import log
 from relay.errors import LedgerUnavailable
-from relay.ledger.due import Due, due, give_up_duty, note_rebuilt, read_duty, take_duty
+from relay.ledger.due import (
+    LEAST_STEP,
+    Due,
+    due,
+    give_up_duty,
+    note_rebuilt,
+    read_duty,
+    set_back,
+    take_duty,
+)
 from relay.ledger.ledger import Ledger
 from relay.ledger.transaction import Transaction
 from relay.queue.rq_job import JOB_PREFIX, QUEUE_PREFIX, JobKind, Wakeup, read_job_id
@@ -31,8 +40,11 @@ from relay.tasks import end_tasks
 
 DUTY = "sweep"
 
-PERIOD = 1.0
+PERIOD = 0.8
 """Seconds between two sweeps."""
+
+FRESH = 0.2
+"""Seconds that a row has to be due: the job of what came just now is on its way."""
 
 LEASE = 5.0
 """Seconds after which another process sweeps, if the one that did is not heard of."""
@@ -50,15 +62,6 @@ MOST_TOGETHER = 64
 """Deliveries of one job."""
 
 _logger = logging.getLogger("relay")
-
-
-class Rebuilt(NamedTuple):
-    """That Redis was emptied or put back, and what was done."""
-
-    at: float
-    """Seconds since the Unix epoch."""
-    jobs: int
-    """Jobs that were made again."""
 
 
 Row = tuple[JobKind, int]
@@ -86,13 +89,12 @@ class Sweep:
         running: Callable[[], Collection[Wakeup]] = tuple,
         is_behind: Callable[[Redis], Awaitable[bool]] | None = None,
         period: float = PERIOD,
+        fresh: float = FRESH,
         lease: float = LEASE,
     ) -> None:
         """``url`` is Redis's, ``queue`` the name of the RQ queue, ``timeout`` the seconds of one
         round trip. ``running`` returns what this process runs; it needs no job. ``is_behind``
         looks at the ledger's mark in Redis, and returns whether nothing may be called."""
-        self.rebuilt: Rebuilt | None = None
-        """When this process last found Redis emptied or put back."""
         self._ledger = ledger
         self._wakeups = wakeups
         self._redis: Redis = connect_async(url, timeout=timeout)
@@ -101,6 +103,7 @@ class Sweep:
         self._running = running
         self._ask_behind = is_behind
         self._period = period
+        self._fresh = fresh
         self._lease = lease
         self._owner = uuid4().hex
         self._mark = ""
@@ -138,9 +141,9 @@ class Sweep:
         duty = await self._ledger.glance(lambda reader: read_duty(reader, DUTY))
         if duty is not None and duty.owner != self._owner:
             self._made.clear()
-            if duty.seconds_left >= 0:
+            if 0 <= duty.seconds_left <= self._lease + LEAST_STEP:
                 return False
-        elif duty is not None and duty.seconds_left > self._lease / 2:
+        elif duty is not None and self._lease / 2 < duty.seconds_left <= self._lease:
             return True
         before = duty.note if duty is not None else ""
         return await self._take_duty(before)
@@ -154,12 +157,16 @@ class Sweep:
                 await self._redis.set(self._mark_key, mark)
             except (RedisError, OSError):
                 mark = before
-        has_it = await self._ledger.commit(
-            lambda tx: take_duty(tx, DUTY, self._owner, self._lease, mark)
-        )
+        has_it, step = await self._ledger.commit(lambda tx: self._write_duty(tx, mark))
+        if step:
+            _logger.warning("the clock was set back by %.0f s: what waits is due earlier", step)
         if has_it:
             self._mark = mark
         return has_it
+
+    async def _write_duty(self, tx: Transaction, mark: str) -> tuple[bool, float]:
+        step = await set_back(tx, DUTY, self._lease)
+        return await take_duty(tx, DUTY, self._owner, self._lease, mark), step
 
     async def _is_emptied(self) -> bool:
         """Return whether Redis lacks the mark that was written last, or has an older one."""
@@ -174,7 +181,7 @@ class Sweep:
     async def _sweep(self) -> None:
         if self._ask_behind is not None and await self._ask_behind(self._redis):
             return
-        rows = await self._ledger.glance(due)
+        rows = await self._ledger.glance(lambda reader: due(reader, late=self._fresh))
         was_emptied = await self._is_emptied()
         if was_emptied:
             self._made.clear()
@@ -190,7 +197,6 @@ class Sweep:
             self._mark = str(time.time_ns() // 1_000_000)
             await self._redis.set(self._mark_key, self._mark)
             await self._ledger.commit(lambda tx: self._note_rebuilt(tx, made))
-            self.rebuilt = Rebuilt(time.time(), made)
             log.warning("queue.rebuilt", jobs=made)
 
     async def _note_rebuilt(self, tx: Transaction, made: int) -> None:

@@ -4,6 +4,7 @@ No I/O."""
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from relay.audit_fields import delivery_line
@@ -11,7 +12,7 @@ from relay.errors import Malformed
 from relay.events.event import MAX_EVENT, Event
 from relay.events.ids import public_id
 from relay.events.ref_change import ref_change, repository_key
-from relay.http.responses import Answer
+from relay.http.responses import WebhookAnswer
 from relay.ledger.intake import NewDelivery, Payload, RouteReason, StoredDelivery
 from relay.ledger.rows import encode_event
 from relay.receive.sources import ReadySource
@@ -83,7 +84,7 @@ def new_delivery(
         received_at=webhook.received_at,
         event=event,
         encoded_event=encoded,
-        change=ref_change(event, keeps_id=source.dialect.keeps_delivery_id),
+        change=ref_change(event, keeps_id=source.provider.keeps_delivery_id),
         remote=webhook.remote,
         config=webhook.config,
         is_wanted=is_wanted,
@@ -99,18 +100,24 @@ def _reasons(event: Event, router: Router, source: str) -> tuple[RouteReason, ..
     return tuple(RouteReason(decision.route.name, decision.reason) for decision in decisions)
 
 
-def answer_ignored(reason: str) -> Answer:
+def traced_fields(fields: Mapping[str, Any], stored: StoredDelivery) -> dict[str, Any]:
+    """Return what a trace says of a delivery: no person, and nobody's address."""
+    named = {name: fields[name] for name in ("source", "kind", "repo", "ref", "sha")}
+    return {"delivery": public_id("delivery", stored.id), **named}
+
+
+def answer_ignored(reason: str) -> WebhookAnswer:
     """Return the answer to an event that leaves no delivery."""
-    return Answer(200, status="ignored", delivery="", reason=reason)
+    return WebhookAnswer(200, status="ignored", delivery="", reason=reason)
 
 
-def answer_stored(stored: StoredDelivery) -> Answer:
+def answer_stored(stored: StoredDelivery) -> WebhookAnswer:
     """Return the answer to a webhook of which the ledger has a delivery."""
     name = public_id("delivery", stored.first or stored.id)
     if stored.first:
-        return Answer(200, status="duplicate", delivery=name)
+        return WebhookAnswer(200, status="duplicate", delivery=name)
     if stored.verdict == "late":
-        return Answer(200, status="late", delivery=name, reason=stored.reason)
+        return WebhookAnswer(200, status="late", delivery=name, reason=stored.reason)
     if stored.status == "ignored":
-        return Answer(200, status="ignored", delivery=name, reason=stored.reason)
-    return Answer(202, status="queued", delivery=name)
+        return WebhookAnswer(200, status="ignored", delivery=name, reason=stored.reason)
+    return WebhookAnswer(202, status="queued", delivery=name)

@@ -34,10 +34,17 @@ from relay.errors import (
 from relay.events.event import Ignored
 from relay.http.body import BodyReader
 from relay.http.client_address import Client, ClientAddresses
-from relay.http.connections import Bounds, Server
+from relay.http.connections import ConnectionBounds, Server
 from relay.http.limits import TokenBucket
 from relay.http.responses import final_answer
-from relay.receive.arrival import Webhook, answer_ignored, answer_stored, audit_fields, new_delivery
+from relay.receive.arrival import (
+    Webhook,
+    answer_ignored,
+    answer_stored,
+    audit_fields,
+    new_delivery,
+    traced_fields,
+)
 from relay.receive.intake import Intake
 from relay.receive.payload import PayloadPacker
 from relay.receive.readiness import Readiness
@@ -74,7 +81,7 @@ class Receiver:
     refusals: Refusals
     bodies: BodyReader
     clients: ClientAddresses = field(default_factory=ClientAddresses)
-    bounds: Bounds = field(default_factory=Bounds)
+    bounds: ConnectionBounds = field(default_factory=ConnectionBounds)
     config: str = ""
     """Version of the relay.yaml that sources and routes come from."""
     log: FilteringBoundLogger = field(default_factory=audit.bound)
@@ -134,7 +141,7 @@ class Receiver:
         if source.networks:
             _check_network(client, source)
         headers = request.headers
-        body = await self.bodies.read(request, lambda: source.dialect.require(headers))
+        body = await self.bodies.read(request, lambda: source.provider.require(headers))
         with body as content:
             return await self._take(request, source, client, content)
 
@@ -142,15 +149,15 @@ class Receiver:
         self, request: web.BaseRequest, source: ReadySource, client: Client, body: bytes
     ) -> web.Response:
         headers, now = request.headers, time.time()
-        fingerprint = source.dialect.verify(headers, body, now)
+        fingerprint = source.provider.verify(headers, body, now)
         webhook = Webhook(
-            source, client.text, self.config, source.dialect.delivery_id(headers), fingerprint, now
+            source, client.text, self.config, source.provider.delivery_id(headers), fingerprint, now
         )
         fields: Mapping[str, Any] = {}
         try:
             if source.rate is not None:
                 _keep_rate(source.rate)
-            event = source.dialect.parse(headers, body, self.router.reads_files)
+            event = source.provider.parse(headers, body, self.router.reads_files)
             if isinstance(event, Ignored):
                 # It may quote a header, which no signature covers and which need not be UTF-8.
                 reason = event.reason.encode(errors="replace").decode()
@@ -168,7 +175,7 @@ class Receiver:
             finally:
                 if not is_kept and payload.codec == "file":
                     self.payloads.discard(payload)
-            span.end(outcome=stored.verdict, **fields)
+            span.end(outcome=stored.verdict, **traced_fields(fields, stored))
         except (Rejected, StoreUnavailable) as error:
             error.about = fields or webhook.fields()
             raise

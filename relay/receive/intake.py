@@ -12,14 +12,14 @@ from typing import Any, NamedTuple, Protocol
 
 from relay import audit
 from relay.audit_fields import deploy_fields
-from relay.batching import GroupCommit
 from relay.errors import LedgerUnavailable
 from relay.events.ids import public_id
+from relay.group_commit import GroupCommit
 from relay.ledger.intake import NewDelivery, StoredDelivery, store_delivery
 from relay.ledger.ledger import MOST_OF_A_RECEIVER, Ledger
 from relay.ledger.refs import RefStates
 from relay.ledger.transaction import Transaction
-from relay.metrics import tally
+from relay.metrics import counters
 
 
 class DeliveryWaker(Protocol):
@@ -81,7 +81,7 @@ class Intake:
             self._failed_at, self.failure = time.monotonic(), error
             raise
         self.failure = None
-        tally.stored([item.since for item in batch], time.monotonic())
+        counters.stored([item.since for item in batch], time.monotonic())
         for item, one in zip(batch, stored, strict=True):
             if isinstance(one, StoredDelivery):
                 self._tell(item, one)

@@ -18,16 +18,18 @@ from config.origin import Origin
 from config.settings import Settings
 from relay import audit
 from relay.audit import log
+from relay.cleaner import Cleaner
 from relay.errors import LedgerUnavailable
 from relay.http.body import BodyReader
 from relay.http.client_address import ClientAddresses
-from relay.http.connections import Bounds, most_connections
+from relay.http.connections import ConnectionBounds, most_connections
 from relay.http.limits import ByteBudget
 from relay.http.listen import listen
 from relay.ledger.ledger import MOST_OF_A_RECEIVER, Ledger
 from relay.ledger.payload_files import PayloadFiles, named_files
 from relay.ledger_marks import RedisMark, check_at_start
 from relay.ledger_start import open_ledger
+from relay.metrics_endpoint import counted
 from relay.queue.former_release import refuse_former_release
 from relay.queue.probe import QueueProbe
 from relay.queue.sweep import Sweep
@@ -41,7 +43,6 @@ from relay.receive.refusals import Refusals
 from relay.receive.sources import ready_sources
 from relay.reloading import Reloading
 from relay.routing import Router
-from relay.scraping import counted
 from relay.signals import on_signals
 from relay.tracing import traced
 
@@ -144,6 +145,8 @@ async def receiving(
     intake, refusals = Intake(ledger, wakeups), Refusals(ledger)
     refusals.start()
     sweep.start()
+    cleaner = Cleaner(ledger, settings)
+    cleaner.start()
     removing = asyncio.create_task(_remove_orphans(ledger, files))
     try:
         yield Receiver(
@@ -157,7 +160,7 @@ async def receiving(
                 settings.max_body, settings.body_timeout, ByteBudget(settings.bodies_in_memory)
             ),
             clients=ClientAddresses(settings.trusted_proxies),
-            bounds=Bounds(
+            bounds=ConnectionBounds(
                 header_timeout=settings.header_timeout,
                 keep_alive=settings.keep_alive,
                 most=most_connections(settings.max_connections),
@@ -167,6 +170,7 @@ async def receiving(
     finally:
         await intake.stop()
         await refusals.stop()
+        await cleaner.stop()
         await sweep.stop()
         removing.cancel()
         await asyncio.wait([removing])

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from relay import audit
 from relay.audit_fields import holder_in_words
 from relay.errors import AuditUnavailable, LedgerUnavailable
+from relay.ledger.acceptance import in_words
 from relay.ledger.due import read_rebuilt
 from relay.ledger.ledger import Ledger
 from relay.ledger.records import iso
@@ -22,10 +23,8 @@ PAUSE = 1.0
 LARGE_PROBE = 262_144
 """Bytes that are written to find out whether deliveries can be stored again."""
 
-BEHIND = "it went back in time, so nothing is called: run deploy-relay ledger accept"
 
-
-class Report(NamedTuple):
+class ReadinessReport(NamedTuple):
     """One answer."""
 
     code: int
@@ -48,14 +47,15 @@ class Readiness:
         self._looked_at = -PAUSE
         self._looking: asyncio.Task[None] | None = None
 
-    async def report(self, *, has_routes: bool) -> Report:
+    async def report(self, *, has_routes: bool) -> ReadinessReport:
         """Return the answer: 503 only where webhooks would be refused."""
         if self._looking is None and time.monotonic() - self._looked_at >= PAUSE:
             self._looking = asyncio.get_running_loop().create_task(self._look())
         if self._looking is not None:
             await asyncio.shield(self._looking)
+        behind = self._ledger.behind
         fields = {
-            "ledger": self._refusal or (BEHIND if self._ledger.is_behind else "ok"),
+            "ledger": self._refusal or (in_words(behind) if behind is not None else "ok"),
             "queue": self._queue,
             "routes": "ok" if has_routes else "relay.yaml has no routes",
             "audit": _ask_audit(),
@@ -66,8 +66,8 @@ class Readiness:
         if self._rebuilt:
             fields["rebuilt"] = self._rebuilt
         if self._refusal or fields["audit"] != "ok":
-            return Report(503, {"status": "not ready", **fields})
-        return Report(200, {"status": "ready" if is_ready else "degraded", **fields})
+            return ReadinessReport(503, {"status": "not ready", **fields})
+        return ReadinessReport(200, {"status": "ready" if is_ready else "degraded", **fields})
 
     async def _look(self) -> None:
         try:

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 from pydantic_core import SchemaError, SchemaValidator, core_schema
 
-from relay.audit import MASK, Redactor
+from relay.audit import REDACTED, Redactor
 from relay.errors import Malformed
 from relay.providers.payloads import decode
 
@@ -79,11 +79,11 @@ class PayloadRedactor:
         if self._redact.forms is not self._forms:
             self._learn()
         try:
+            # One copy after the other: a large body is in memory often enough.
+            if self._words.isinstance_python(body.lower().decode()):
+                return False
             text = body.decode()
-            lowered = body.lower().decode()
         except UnicodeDecodeError:
-            return False
-        if self._words.isinstance_python(lowered):
             return False
         if self._any_escape_hides and "\\u" in text:
             return False
@@ -108,7 +108,7 @@ class PayloadRedactor:
 def redact_parsed(body: bytes, redact: Redactor) -> bytes:
     """Return what PayloadRedactor.redact does, parsing the body in any case."""
     parsed = decode(_object, body.decode(errors="replace").encode())
-    _mask_by_place(parsed)
+    _redact_by_place(parsed)
     try:
         text = _encode(parsed)
         # Nearly no body holds a secret; only one that does is looked through for each of them.
@@ -123,7 +123,7 @@ def _matcher(pattern: str) -> SchemaValidator:
     return SchemaValidator(core_schema.str_schema(pattern=pattern, regex_engine="rust-regex"))
 
 
-def _mask_by_place(parsed: dict[str, Any]) -> None:
+def _redact_by_place(parsed: dict[str, Any]) -> None:
     is_secretive: dict[str, bool] = {}
     waiting: list[tuple[dict[Any, Any] | list[Any], bool]] = [(parsed, False)]
     while waiting:
@@ -136,12 +136,12 @@ def _mask_by_place(parsed: dict[str, Any]) -> None:
                 is_secret = is_secretive[key]
             if isinstance(value, str):
                 if is_secret and value:
-                    here[key] = MASK
+                    here[key] = REDACTED
                 elif "://" in value:
-                    here[key] = _PARAMETER.sub(_parameter, _USERINFO.sub(f"{MASK}@", value))
+                    here[key] = _PARAMETER.sub(_parameter, _USERINFO.sub(f"{REDACTED}@", value))
             elif isinstance(value, dict | list):
                 waiting.append((value, is_secret))
 
 
 def _parameter(match: re.Match[str]) -> str:
-    return f"{match[1]}={MASK}" if _SECRETIVE.search(match[1]) else match[0]
+    return f"{match[1]}={REDACTED}" if _SECRETIVE.search(match[1]) else match[0]

@@ -10,8 +10,8 @@ from ipaddress import IPv4Network, IPv6Network
 from config.model import Source
 from config.patterns import PatternSet
 from relay.http.limits import TokenBucket
-from relay.providers import DIALECTS
-from relay.providers.dialect import Dialect
+from relay.providers import PROVIDERS
+from relay.providers.provider import Provider
 from relay.routing import REPOSITORIES_REMEMBERED
 
 
@@ -22,7 +22,7 @@ class ReadySource:
     name: str
     server: str
     """Name of the git server; sources of one server share the histories of refs."""
-    dialect: Dialect
+    provider: Provider
     speaks_for: Callable[[str], bool]
     """Whether the source may send events of a repository."""
     networks: Sequence[IPv4Network | IPv6Network] = ()
@@ -37,7 +37,7 @@ def ready_sources(sources: Mapping[str, Source]) -> dict[str, ReadySource]:
         name: ReadySource(
             name=name,
             server=source.server or name,
-            dialect=DIALECTS[source.provider](
+            provider=PROVIDERS[source.provider](
                 secrets=[ref.reveal() for ref in source.secrets],
                 signing_tokens=[ref.reveal() for ref in source.signing_tokens],
                 tolerance=source.tolerance,

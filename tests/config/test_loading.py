@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from config.errors import ConfigError
 from config.loading import load
 from config.model import NOTICE_KINDS
-from config.policies import Approval
+from config.policies import ApprovalPolicy
 from config.secret_places import secret_values
 
 ENVIRON = {
@@ -299,7 +299,7 @@ def test_what_holds_deploys_back(tmp_path: Path) -> None:
     target = load(file, environ=ENVIRON).config.targets["web"]
 
     assert target.rate == ((10, 60), (500, 30 * 86_400))
-    assert target.approval == Approval(expires=3 * 86_400)
+    assert target.approval == ApprovalPolicy(expires=3 * 86_400)
     assert target.hours is not None
     assert target.hours.zone.key == "Europe/Berlin"
 

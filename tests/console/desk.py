@@ -19,7 +19,7 @@ from config.settings import Settings
 from relay import audit
 from relay.console.app import assemble
 from relay.console.context import Context, planned
-from relay.console.listening import Runner
+from relay.console.server import Runner
 from relay.console.sessions import Sessions
 from relay.ledger.ledger import Ledger, prepare
 from relay.ledger.sqlite import FILE

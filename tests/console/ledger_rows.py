@@ -11,7 +11,7 @@ import msgspec
 from zstandard import ZstdCompressor
 
 from config.model import OnUncertain, Target
-from relay.attempts_kept import AttemptRecord
+from relay.attempt_record import AttemptRecord
 from relay.events.deploy_life import Status
 from relay.events.event import Event, Person, Push
 from relay.events.gate import Lesson

@@ -7,10 +7,14 @@ import os
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.console.desk import Desk
 from tests.harness import PATIENCE
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(8 * PATIENCE)
 async def test_answers_are_as_the_document_says(desk: Desk, tmp_path: Path) -> None:
     rows = desk.rows
     await rows.push("a", payload=b'{"ref": 1}')
@@ -31,7 +35,7 @@ async def test_answers_are_as_the_document_says(desk: Desk, tmp_path: Path) -> N
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(6 * PATIENCE):
         output, _ = await process.communicate()
 
     assert process.returncode == 0, output.decode()

@@ -12,7 +12,7 @@ from urllib.parse import quote
 import aiohttp
 import pytest
 
-from relay.attempts_kept import AttemptRecord
+from relay.attempt_record import AttemptRecord
 from relay.console import live, pages
 from relay.console.payloads import MOST_PAYLOAD
 from relay.console.words import CHECK_PLATFORM
@@ -390,7 +390,7 @@ async def test_viewers_look_and_operators_act(desk: Desk) -> None:
     assert (await desk.ask("POST", f"{path}/replay", data={"csrf": "wrong"})).status == 403
     status, place, _ = await post(desk, f"{path}/replay")
     assert status == 303
-    assert place == "/deploys/deploy-2?told=replay"
+    assert place == "/deploys/deploy-2?done=replay"
     assert "This is the replay" in await get(desk, place)
     assert f'href="{path}"' in await get(desk, place)
     assert "requested by a-operator" in text_of(await get(desk, place))
@@ -423,7 +423,7 @@ async def test_what_would_replace_something_newer_is_asked_for_twice(desk: Desk)
     assert '<input type="hidden" name="force" value="yes">' in html
     assert desk.audit("console.acted") == []
     status, place, _ = await post(desk, path, force="yes")
-    assert (status, place) == (303, "/deploys/deploy-3?told=replay")
+    assert (status, place) == (303, "/deploys/deploy-3?done=replay")
     assert len(desk.audit("console.acted")) == 1
 
 
@@ -451,7 +451,7 @@ async def test_dismiss_needs_a_reason(desk: Desk) -> None:
     assert (status, "Write down why." in html) == (400, True)
     status, place, _ = await post(desk, f"{path}/dismiss", reason=f"it is live {NASTY}")
 
-    assert (status, place) == (303, f"{path}?told=dismiss")
+    assert (status, place) == (303, f"{path}?done=dismiss")
     html = await get(desk, place)
     assert "a-operator dismissed it." in html
     assert "dismiss by a-operator: it is live &lt;script&gt;" in html
@@ -483,8 +483,8 @@ async def test_targets_are_paused_and_resumed(desk: Desk) -> None:
     await desk.log_in("operator")
     assert "Yes, pause" in await get(desk, "/targets/production/pause")
 
-    assert (await post(desk, "/targets/production/pause"))[:2] == (303, "/?told=pause")
-    html = await get(desk, "/?told=pause")
+    assert (await post(desk, "/targets/production/pause"))[:2] == (303, "/?done=pause")
+    html = await get(desk, "/?done=pause")
     assert "The target is paused." in html
     assert "/targets/production/resume" in html
     assert "paused since" in text_of(html).partition("Now")[0]

@@ -5,13 +5,13 @@ from __future__ import annotations
 from config.settings import Settings
 from relay.ledger.actions import Wish
 from relay.ledger.pause import pause_target
+from relay.metric_files import MetricFiles, encode
 from relay.metrics import DELIVERIES
-from relay.tallies import Tallies, encode
 from tests.console.desk import Desk
 
 
 async def test_a_viewer_scrapes_what_this_machine_counted(desk: Desk, settings: Settings) -> None:
-    receiver = Tallies(settings.metrics_folder)
+    receiver = MetricFiles(settings.metrics_folder)
     receiver.open()
     receiver.save(encode({(DELIVERIES, "github", "queued"): [7]}))
     await desk.ledger.commit(lambda tx: pause_target(tx, "production", Wish(by="test")))

@@ -11,15 +11,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.console.acting import LiveNow, Result
-from relay.console.asking import SINCE
+from relay.console.action_texts import is_forceable, reason_of, warning
+from relay.console.actions import LiveNow, Result
 from relay.console.chart import HEIGHT, chart
 from relay.console.delivery_timeline import judged_routes, shown, steps
-from relay.console.doing import is_forceable, reason_of, warning
 from relay.console.history_pages import HistorySearch
 from relay.console.history_pages import shown as shown_event
 from relay.console.live import MOST_WAITING, Watcher
 from relay.console.overview import age, figures, groups, view
+from relay.console.read import SINCE
 from relay.console.search import Search, filter_of, is_in_list, read_search
 from relay.console.words import (
     CHECK_PLATFORM,

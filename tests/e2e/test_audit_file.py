@@ -21,11 +21,11 @@ async def test_all_processes_write_one_chain(relay: Relay, target: Target) -> No
         "RELAY_AUDIT_FSYNC": "always",
     }
     await relay.serve()
-    worker = await relay.work()
+    await relay.work()
     for number in range(5):
         status, _ = await relay.push(after=sha_of(str(number)))
         assert status == 202
-    await worker.wait_for("deploy.succeeded", count=5)
+    await relay.settle()
     told = path.read_bytes()
     assert b"very-secret" not in told
 
@@ -37,7 +37,9 @@ async def test_all_processes_write_one_chain(relay: Relay, target: Target) -> No
     assert findings == []
     assert proof.signed
     events = [json.loads(line)["event"] for line in told.splitlines()]
-    assert events.count("delivery.received") == events.count("deploy.succeeded") == 5
+    assert events.count("delivery.received") == 5
+    # All are states of one branch, and only the newest of those that wait is called.
+    assert events.count("deploy.succeeded") + events.count("deploy.superseded") == 5
     assert {"receiver.started", "worker.started"} <= set(events)
 
 

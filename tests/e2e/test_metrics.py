@@ -7,16 +7,16 @@ import asyncio
 import dataclasses
 import os
 import signal
+import sqlite3
 import time
 from collections import Counter
-from datetime import UTC, datetime
 
 import aiohttp
 import pytest
-import redis
 from aiohttp import web
 from prometheus_client.parser import text_string_to_metric_families
 
+from relay.ledger.sqlite import FILE
 from relay.metrics import CALLS, DELAY, DELIVERIES, DEPLOYS, INTAKE_BATCH, INTAKE_SECONDS
 from tests.e2e.test_straight_line import status
 from tests.harness import (
@@ -71,9 +71,7 @@ async def scraped(url: str, key: tuple[str, tuple[str, ...]], value: float) -> P
             await asyncio.sleep(0.1)
 
 
-async def test_counts_are_the_audits_and_no_secret_shows(
-    measured: Relay, target: Target, store: redis.Redis
-) -> None:
+async def test_counts_are_the_audits_and_no_secret_shows(measured: Relay, target: Target) -> None:
     target.answers = [status(500), flightcontrol, status(404)]
     receiver, worker = await measured.serve(), await measured.work()
     url = await url_of(receiver)
@@ -105,12 +103,11 @@ async def test_counts_are_the_audits_and_no_secret_shows(
     assert page[f"{DELAY}_count", ("production",)] == 2
     [first, _, second] = worker.find("deploy.attempted")
     assert page[f"{DELAY}_sum", ("production",)] == first["seconds"] + second["seconds"]
-    # Duplicates are written too, the ignored not.
-    assert page[f"{INTAKE_SECONDS}_count", ()] == page[f"{INTAKE_BATCH}_sum", ()] == 3
+    # Duplicates and the ignored are written, too.
+    assert page[f"{INTAKE_SECONDS}_count", ()] == page[f"{INTAKE_BATCH}_sum", ()] == 4
     assert page["deploy_relay_redis_up", ()] == 1
     assert page["deploy_relay_workers", ()] == 1
-    await until(lambda: store.zcard("rq:failed:deploy-relay") == 1)
-    await scraped(url, ("deploy_relay_failed_jobs", ()), 1)
+    await scraped(url, ("deploy_relay_attention_deploys", ("failed",)), 1)
     for secret in (*SECRETS, "no-source-of-this-name", "acme/web", sha_of("a"), sha_of("b")):
         assert secret not in text
 
@@ -183,13 +180,13 @@ async def test_a_redis_that_is_away_is_said(measured: Relay) -> None:
     page, text = await scrape(await url_of(receiver))
 
     assert page["deploy_relay_redis_up", ()] == 0
-    assert ("deploy_relay_queue_jobs", ()) not in page
+    assert page["deploy_relay_ledger_up", ()] == 1
+    assert ("deploy_relay_workers", ()) not in page
+    assert page["deploy_relay_queue_jobs", ()] == 0
     assert "nowhere" not in text
 
 
-async def test_states_of_targets_and_what_waits(
-    measured: Relay, target: Target, store: redis.Redis
-) -> None:
+async def test_states_of_targets_and_what_waits(measured: Relay, target: Target) -> None:
     release = asyncio.Event()
 
     async def slow(_: web.Request) -> web.StreamResponse:
@@ -203,10 +200,13 @@ async def test_states_of_targets_and_what_waits(
     await worker.wait_for("deploy.attempted")
     await measured.push(repo="acme/api", after=sha_of("2"))
     await worker.wait_for("deploy.queued", count=2)
-    store.hset("relay:target:production", "paused", "1700000000")
-    later = str(time.time() + 600)
-    store.hset("relay:target:production", mapping={"held": later, "until": later})
-    store.hset("relay:target:preview", "until", later)
+    await measured.run("targets", "pause", "production")
+    later = round((time.time() + 600) * 1e6)
+    with sqlite3.connect(measured.data_dir / FILE, timeout=PATIENCE) as ledger:
+        update = "UPDATE target SET limited_until = ?, open_until = ? WHERE name = ?"
+        for name, limited in (("production", later), ("preview", 0)):
+            ledger.execute("INSERT INTO target (name) VALUES (?) ON CONFLICT DO NOTHING", [name])
+            ledger.execute(update, [limited, later, name])
 
     [receiver, _] = measured.processes
     url = await url_of(receiver)
@@ -227,46 +227,6 @@ async def test_states_of_targets_and_what_waits(
     }
     release.set()
     await worker.wait_for("deploy.succeeded", count=2)
-
-
-async def test_a_scrape_asks_as_little_of_a_long_queue_as_of_a_short_one(
-    measured: Relay, store: redis.Redis
-) -> None:
-    receiver = await measured.serve()
-    url = await url_of(receiver)
-    asked = [await _commands(store, url)]
-    at = f"{datetime.fromtimestamp(time.time() - 3600, UTC):%Y-%m-%dT%H:%M:%S.%fZ}"
-    with store.pipeline(transaction=False) as pipe:
-        for number in range(100_000):
-            pipe.rpush("rq:queue:deploy-relay", f"github--{number}")
-            pipe.zadd("rq:scheduled:deploy-relay", {f"api--{number}": 1})
-            pipe.zadd("rq:failed:deploy-relay", {f"production--{number}": number})
-        for number in range(1_000):
-            pipe.hset(f"rq:job:github--{number}", "enqueued_at", at)
-        pipe.execute()
-
-    asked.append(await _commands(store, url))
-    page, text = await scrape(url)
-
-    assert page["deploy_relay_queue_jobs", ()] == 100_000
-    assert page["deploy_relay_scheduled_jobs", ()] == 100_000
-    assert page["deploy_relay_failed_jobs", ()] == 100_000
-    assert 3600 <= page["deploy_relay_queue_oldest_seconds", ()] < 3600 + PATIENCE
-    assert 20_000 <= page["deploy_relay_target_waiting_deploys", ("api",)] < 25_000
-    assert len(text) < 100_000
-    # 500 jobs of the queue, twice 500 failed ones, and those for later in a few pages.
-    assert asked[1] - asked[0] <= 500 + 1_000 + 21
-
-
-async def _commands(store: redis.Redis, url: str) -> int:
-    """Commands that one scrape costs Redis; a page that is handed out again costs none."""
-    async with asyncio.timeout(PATIENCE):
-        while True:
-            before = int(store.info("stats")["total_commands_processed"])
-            await scrape(url)
-            asked = int(store.info("stats")["total_commands_processed"]) - before
-            if asked > 10:
-                return asked
 
 
 async def test_off_unless_asked_for(relay: Relay) -> None:

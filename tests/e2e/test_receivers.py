@@ -10,7 +10,6 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-import redis
 
 from tests.harness import COMMAND, Process, Relay, children, until
 
@@ -24,24 +23,20 @@ async def three(relay: Relay) -> Process:
     return receivers
 
 
-async def test_copies_that_reach_different_processes_are_one(
-    relay: Relay, three: Process, store: redis.Redis
-) -> None:
+async def test_copies_that_reach_different_processes_are_one(relay: Relay, three: Process) -> None:
     answers = await asyncio.gather(*(relay.push(delivery="1", note="same") for _ in range(60)))
 
     assert Counter(status for status, _ in answers) == {202: 1, 200: 59}
-    assert store.lrange("rq:queue:deploy-relay", 0, -1) == [b"github--1"]
+    assert relay.rows("SELECT id, redeliveries FROM delivery") == [{"id": 1, "redeliveries": 59}]
     await three.wait_for("delivery.duplicate", count=59)
 
 
-async def test_connections_are_spread_and_lines_stay_whole(
-    relay: Relay, three: Process, store: redis.Redis
-) -> None:
+async def test_connections_are_spread_and_lines_stay_whole(relay: Relay, three: Process) -> None:
     note = "x" * 2000
     answers = await asyncio.gather(*(relay.push(note=f"{n}{note}") for n in range(200)))
 
     assert {status for status, _ in answers} == {202}
-    assert store.llen("rq:queue:deploy-relay") == 200
+    assert len(relay.rows("SELECT id FROM delivery WHERE status = 'queued'")) == 200
     # The harness reads every line as JSON, so one that was torn would have failed there.
     await three.wait_for("delivery.queued", count=200)
     await three.wait_for("delivery.received", count=200)

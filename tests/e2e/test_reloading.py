@@ -7,6 +7,7 @@ import os
 import pty
 import signal
 import termios
+from contextlib import ExitStack
 from fcntl import ioctl
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import redis
 from aiohttp import web
 
 from config.origin import version_of
+from relay.ledger.holder import is_locked_by
 from tests.harness import (
     COMMAND,
     PATIENCE,
@@ -81,10 +83,11 @@ async def test_new_route_works_under_load_without_restart(watching: Relay, targe
     await asyncio.gather(*senders)
 
     await worker.wait_for("deploy.succeeded", delivery=answer["delivery"], route="more")
-    await worker.wait_for("deploy.succeeded", count=len(accepted) + 1)
-    assert {line["delivery"] for line in worker.find("deploy.succeeded", route="production")} == {
-        *accepted
-    }
+    await watching.settle()
+    statuses = watching.rows("SELECT delivery, status FROM deploy WHERE route = 'production'")
+    assert {f"delivery-{row['delivery']}" for row in statuses} == {*accepted}
+    # All are states of one branch, and only the newest of those that wait is called.
+    assert {row["status"] for row in statuses} <= {"succeeded", "superseded"}
     for process in (receiver, worker):
         [reloaded] = process.find("config.reloaded")
         assert (reloaded["config"], reloaded["routes"]) == (second, 4)
@@ -249,3 +252,65 @@ async def test_terminal_that_is_closed_ends_it(relay: Relay) -> None:
 
 def test_version_is_what_sha256sum_prints(tmp_path: Path) -> None:
     assert version_of(b"") == "e3b0c44298fc"
+
+
+LOCKS = ("ledger.turn", "ledger.lock")
+NEW_TARGET = RELAY_YAML.replace(
+    "targets:\n", "targets:\n  fresh: {preset: http, url: {env: TEST_API_URL}}\n"
+) + ("  - {name: fresh, repo: acme/more, on: push, deploy: [fresh]}\n")
+
+
+async def freeze(relay: Relay, process: Process) -> None:
+    """Stop a process when it has no lock of the ledger: it would be ended."""
+    pid = process.process.pid
+    while True:
+        process.process.send_signal(signal.SIGSTOP)
+        await asyncio.sleep(0.01)
+        with ExitStack() as files:
+            locks = [files.enter_context((relay.data_dir / name).open()) for name in LOCKS]
+            if not any(is_locked_by(lock.fileno(), pid) for lock in locks):
+                return
+        process.process.send_signal(signal.SIGCONT)
+        await asyncio.sleep(0.01)
+
+
+async def deploy_that_only_another_worker_knows(relay: Relay) -> Process:
+    """A worker that is stopped and has not read relay.yaml since a target was added to it, and a
+    deploy to that target, which is due. The worker that made the deploy is gone."""
+    late = await relay.work()
+    await freeze(relay, late)
+    replace(relay, NEW_TARGET)
+    await relay.serve()
+    other = await relay.work()
+    await (await relay.start(*COMMAND, "targets", "pause", "fresh")).process.wait()
+    await relay.push(repo="acme/more")
+    await other.wait_for("deploy.waiting", target="fresh")
+    await other.stop()
+    await (await relay.start(*COMMAND, "targets", "resume", "fresh")).process.wait()
+    return late
+
+
+async def test_new_target_is_called_by_a_worker_that_has_not_read_of_it(
+    watching: Relay, target: Target
+) -> None:
+    watching.environ = {**watching.environ, "RELAY_RELOAD_INTERVAL": "0"}
+    late = await deploy_that_only_another_worker_knows(watching)
+
+    late.process.send_signal(signal.SIGCONT)
+
+    await late.wait_for("deploy.succeeded", target="fresh")
+    assert late.find("deploy.failed") == []
+
+
+async def test_new_target_waits_while_relay_yaml_cannot_be_read(
+    watching: Relay, target: Target
+) -> None:
+    late = await deploy_that_only_another_worker_knows(watching)
+    replace(watching, "targets: [")
+
+    late.process.send_signal(signal.SIGCONT)
+    await until(lambda: "deploy-1 waits: relay.yaml has changed" in watching.output())
+    replace(watching, NEW_TARGET)
+
+    await late.wait_for("deploy.succeeded", target="fresh")
+    assert late.find("deploy.failed") == []

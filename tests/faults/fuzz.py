@@ -1,8 +1,8 @@
-"""A fuzzer that changes bytes of real webhooks, for every dialect and for the HTTP endpoint.
+"""A fuzzer that changes bytes of real webhooks, for every provider and for the HTTP endpoint.
 
     python -m tests.faults.fuzz --inputs 1000000 --requests 20000 --seed 1
 
-Dialects: any bytes are an event, something to ignore, or malformed; nothing unsigned is vouched
+Providers: any bytes are an event, something to ignore, or malformed; nothing unsigned is vouched
 for. Endpoint: a real receiver answers nothing with 5xx, accepts nothing that is not signed, leaves
 no traceback, and does not grow.
 """
@@ -30,8 +30,8 @@ from relay.errors import Malformed, Unauthorized
 from relay.events.event import MAX_EVENT, Ignored, Push
 from relay.events.ref_change import ref_change, repository_key
 from relay.ledger.rows import decode_event, encode_event
-from relay.providers import DIALECTS
-from relay.providers.dialect import Dialect
+from relay.providers import PROVIDERS
+from relay.providers.provider import Provider
 from relay.samples import sample
 from tests.harness import COMMAND, ledger_rows, start_server
 
@@ -102,46 +102,46 @@ class Mutator:
                 data[start:start] = chance.choice(_PIECES)
 
 
-def fuzz_dialects(inputs: int, seed: int) -> Counter[str]:
-    """How inputs ended, over all dialects and kinds of events in turn. Raises AssertionError, or
-    whatever a dialect should not have raised."""
+def fuzz_providers(inputs: int, seed: int) -> Counter[str]:
+    """How inputs ended, over all providers and kinds of events in turn. Raises AssertionError, or
+    whatever a provider should not have raised."""
     mutate = Mutator(seed)
     ends: Counter[str] = Counter()
-    for dialect, headers, body in _endlessly(inputs):
+    for provider, headers, body in _endlessly(inputs):
         changed = mutate(body)
         sent = CIMultiDict(headers)
         if mutate.chance.random() < 0.1:
             name = mutate.chance.choice(list(headers))
             sent[name] = mutate(headers[name].encode()).decode(errors="surrogateescape")
-        ends[_verified(dialect, sent, body, changed)] += 1
-        ends[_parsed(dialect, sent, changed)] += 1
+        ends[_verified(provider, sent, body, changed)] += 1
+        ends[_parsed(provider, sent, changed)] += 1
     return ends
 
 
-def _endlessly(inputs: int) -> Iterator[tuple[Dialect, dict[str, str], bytes]]:
+def _endlessly(inputs: int) -> Iterator[tuple[Provider, dict[str, str], bytes]]:
     known = []
-    for provider, dialect in DIALECTS.items():
+    for name, provider in PROVIDERS.items():
         for kind in KINDS:
-            body = json.dumps(sample(provider, kind, sha="2" * 40)).encode()
-            made = dialect([SECRET])
+            body = json.dumps(sample(name, kind, sha="2" * 40)).encode()
+            made = provider([SECRET])
             known.append((made, made.sign(body, kind, "id-1", time.time()), body))
     for number in range(inputs):
         yield known[number % len(known)]
 
 
-def _verified(dialect: Dialect, headers: CIMultiDict[str], body: bytes, changed: bytes) -> str:
+def _verified(provider: Provider, headers: CIMultiDict[str], body: bytes, changed: bytes) -> str:
     try:
-        dialect.verify(headers, changed, time.time())
+        provider.verify(headers, changed, time.time())
     except Unauthorized:
         return "refused"
     # GitLab's token covers no body.
-    assert changed == body or dialect.name == "gitlab", "a changed body was vouched for"
+    assert changed == body or provider.name == "gitlab", "a changed body was vouched for"
     return "vouched for"
 
 
-def _parsed(dialect: Dialect, headers: CIMultiDict[str], body: bytes) -> str:
+def _parsed(provider: Provider, headers: CIMultiDict[str], body: bytes) -> str:
     try:
-        event = dialect.parse(headers, body)
+        event = provider.parse(headers, body)
     except Malformed:
         return "malformed"
     if isinstance(event, Ignored):
@@ -151,7 +151,7 @@ def _parsed(dialect: Dialect, headers: CIMultiDict[str], body: bytes) -> str:
     assert len(kept) < MAX_EVENT
     assert decode_event(kept) == event
     assert repository_key(event, "server")
-    assert ref_change(event, keeps_id=dialect.keeps_delivery_id).name
+    assert ref_change(event, keeps_id=provider.keeps_delivery_id).name
     return "push" if isinstance(event, Push) else "pull request"
 
 
@@ -225,11 +225,11 @@ async def fuzz_endpoint(requests: int, seed: int) -> Answers:
 async def _one(port: int, mutate: Mutator, answers: Answers) -> None:
     chance = mutate.chance
     kind = chance.choice(KINDS)
-    dialect = DIALECTS["github"]([SECRET])
+    provider = PROVIDERS["github"]([SECRET])
     body = json.dumps(sample("github", kind)).encode()
     changed = mutate(body) if chance.random() < 0.7 else body
     signed = chance.random() < 0.5
-    headers = dialect.sign(changed if signed else body, kind, "", time.time())
+    headers = provider.sign(changed if signed else body, kind, "", time.time())
     headers["X-GitHub-Delivery"] = f"{chance.getrandbits(64):x}"
     if not signed and changed == body:
         headers["X-Hub-Signature-256"] = "sha256=" + "0" * 64
@@ -290,8 +290,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=random.randrange(1_000_000))  # noqa: S311
     given = parser.parse_args()
     sys.stdout.write(f"seed {given.seed}\n")
-    ends = fuzz_dialects(given.inputs, given.seed)
-    sys.stdout.write(f"{given.inputs:,} inputs of dialects: {dict(ends)}\n")
+    ends = fuzz_providers(given.inputs, given.seed)
+    sys.stdout.write(f"{given.inputs:,} inputs of providers: {dict(ends)}\n")
     answers = asyncio.run(fuzz_endpoint(given.requests, given.seed))
     sys.stdout.write(f"{given.requests:,} requests: {dict(sorted(answers.statuses.items()))}; ")
     sys.stdout.write(f"the ledger has {answers.kept:,}, ")

@@ -216,7 +216,6 @@ class OrderMachine(RuleBasedStateMachine):
     def _send_and_hold(self, name: str) -> Webhook:
         """A push whose call the platform holds."""
         platform = self.world.platform
-        platform.forget_plans()
         platform.hold_next(self.repo)
         webhook = self._send(self._move(name, self._commit()))
         assert platform.held.wait(PATIENCE), "the platform was not called"

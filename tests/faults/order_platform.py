@@ -60,11 +60,6 @@ class Platform:
         """Answer the next call for a repository like this."""
         self.plans.setdefault(repo, deque()).append(kind)
 
-    def forget_plans(self) -> None:
-        """Answer everything with 200 from now on, held calls included."""
-        self.plans.clear()
-        self.let_go()
-
     def let_go(self) -> None:
         """End the calls that are held."""
         assert self._loop is not None

@@ -158,7 +158,7 @@ class World:
 
     def settle(self) -> None:
         """Return once nothing is left to be called. Whatever was broken is mended first."""
-        self.platform.forget_plans()
+        self.platform.let_go()
         if self.is_redis_away:
             self.start_redis()
         for name in ("receiver", "worker-1", "worker-2"):

@@ -22,6 +22,7 @@ from typing import Any
 
 from redis.asyncio import Redis
 
+from relay.tasks import end_tasks
 from tests.faults.books import Balance
 from tests.faults.load import Load
 from tests.faults.rig import Rig
@@ -142,7 +143,7 @@ class Outage:
         try:
             yield
         finally:
-            emptying.cancel()
+            await end_tasks([emptying])
 
     @asynccontextmanager
     async def _read_only(self) -> AsyncIterator[None]:

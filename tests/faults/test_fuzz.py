@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import random
 
-from tests.faults.fuzz import fuzz_dialects, fuzz_endpoint, wrong
+from tests.faults.fuzz import fuzz_endpoint, fuzz_providers, wrong
 
 
-def test_no_bytes_upset_a_dialect() -> None:
+def test_no_bytes_upset_a_provider() -> None:
     seed = random.randrange(1_000_000)  # noqa: S311
     try:
-        ends = fuzz_dialects(20_000, seed)
+        ends = fuzz_providers(20_000, seed)
     except Exception as error:
         raise AssertionError(f"seed {seed}") from error
 

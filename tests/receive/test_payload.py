@@ -43,7 +43,7 @@ def unpacked(data: bytes) -> Any:
 async def test_a_payload_stands_beside_its_delivery_without_secrets(
     aiohttp_client: Any, tmp_path: Path
 ) -> None:
-    audit.mask({GITHUB_SECRET})
+    audit.exchange_secrets({GITHUB_SECRET})
     body = push("a", "b", secret="of Gogs", text=f"it is {GITHUB_SECRET}", url="https://u:p@x/y")
     async with running(tmp_path, [route()]) as desk:
         assert await send(aiohttp_client, desk, body) == 202
@@ -70,7 +70,7 @@ async def test_a_form_is_kept_as_its_json(aiohttp_client: Any, tmp_path: Path) -
 async def test_what_cannot_be_looked_through_is_not_kept_and_says_why(
     aiohttp_client: Any, tmp_path: Path
 ) -> None:
-    audit.mask({GITHUB_SECRET})
+    audit.exchange_secrets({GITHUB_SECRET})
     deep = json.dumps(GITHUB_SECRET).encode()
     body = push("a", "b")[:-1] + b', "deep": ' + b"[" * 900 + deep + b"]" * 900 + b"}"
     async with running(tmp_path, [route()]) as desk:

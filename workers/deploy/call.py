@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from relay.attempts_kept import Exchange, Received, recorded
+from relay.attempt_record import Exchange, Received, recorded
 from relay.audit import redacted
 from relay.events.ids import public_id
 from relay.ledger.claims import CUT_OFF, Asked
@@ -20,7 +20,7 @@ from relay.tracing import begin
 from workers.deploy.flight import Flight
 from workers.errors import CallFailed, DeployFailed
 from workers.platform.backoff import retry_after
-from workers.platform.http_client import Client
+from workers.platform.http_client import PlatformClient
 from workers.platform.response import Answer, Verdict, judge
 from workers.runtime import Project
 
@@ -30,7 +30,7 @@ STOPPED = "attempt {} was stopped by RQ's command before its answer came"
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
+class CallResult:
     """What became of a call."""
 
     verdict: Verdict
@@ -61,8 +61,8 @@ def plan(project: Project, asked: Asked) -> Call:
 
 
 async def make_call(
-    client: Client, project: Project, asked: Asked, call: Call, flight: Flight
-) -> Result:
+    client: PlatformClient, project: Project, asked: Asked, call: Call, flight: Flight
+) -> CallResult:
     """Make the call and judge its answer. Never raises because of the call."""
     line = asked.deploy.line
     target, recipe = project.targets[line.target], project.recipes[line.target]
@@ -76,7 +76,7 @@ async def make_call(
     try:
         answer = await client.call(
             call,
-            idempotency_key=public_id("deploy", line.id),
+            idempotency_key=asked.deploy.idempotency_key,
             total=target.timeout,
             connect=target.connect_timeout,
         )
@@ -93,7 +93,7 @@ async def make_call(
         verdict = judge(answer, recipe.success, recipe.deployment_id)
     finally:
         flight.end_call()
-    result = Result(
+    result = CallResult(
         verdict,
         status=answer.status if answer else None,
         ms=round((time.monotonic() - started) * 1000, 1),
@@ -108,7 +108,12 @@ async def make_call(
 
 
 def _kept(
-    project: Project, asked: Asked, call: Call, answer: Answer | None, result: Result, began: float
+    project: Project,
+    asked: Asked,
+    call: Call,
+    answer: Answer | None,
+    result: CallResult,
+    began: float,
 ) -> bytes | None:
     """Return what is kept for people; None where that fails, which must not change the outcome."""
     line = asked.deploy.line

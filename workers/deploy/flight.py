@@ -19,11 +19,6 @@ class Flight:
         self._on_call = on_call
         self._calling: asyncio.Task[object] | None = None
 
-    @property
-    def is_calling(self) -> bool:
-        """Whether the call has begun and its answer has not come."""
-        return self._calling is not None
-
     def cut_off(self, fate: Fate) -> bool:
         """End the call. Return False where none is under way."""
         if self._calling is None:

@@ -9,7 +9,7 @@ from config.model import OnUncertain, Target
 from relay.events.gate import Lesson
 from relay.ledger.claims import Asked
 from relay.ledger.outcomes import Outcome
-from workers.deploy.call import Result
+from workers.deploy.call import CallResult
 from workers.platform.backoff import pause
 
 TOO_MANY_REQUESTS = 429
@@ -21,7 +21,7 @@ UNAVAILABLE = 503
 NO_DECISION = "the platform may have deployed, so it is not called again without a human decision"
 
 
-class Judged(NamedTuple):
+class JudgedCall(NamedTuple):
     """An outcome, and what the audit says of it."""
 
     outcome: Outcome
@@ -34,12 +34,12 @@ class Judged(NamedTuple):
 def judge_result(
     asked: Asked,
     target: Target,
-    result: Result,
+    result: CallResult,
     *,
     on_uncertain: OnUncertain,
     now: float,
     chance: float,
-) -> Judged:
+) -> JudgedCall:
     """Return the outcome of a call. ``now`` is seconds since the Unix epoch, ``chance`` uniform in
     [0, 1)."""
     seconds = _pause(target, asked.deploy.tries, result.asked_seconds, chance)
@@ -49,9 +49,9 @@ def judge_result(
         outcome = Outcome(
             kind="succeeded", status="succeeded", deployment_id=verdict.deployment_id, **facts
         )
-        return Judged(outcome)
+        return JudgedCall(outcome)
     if verdict.outcome == "failed":
-        return Judged(Outcome(kind="failed", status="failed", reason=verdict.reason, **facts))
+        return JudgedCall(Outcome(kind="failed", status="failed", reason=verdict.reason, **facts))
     was_last = asked.deploy.tries >= target.retry.attempts
     if verdict.outcome == "uncertain":
         if result.was_stopped:
@@ -65,21 +65,21 @@ def judge_result(
                 "deployed"
             )
         if on_uncertain == "hold" or was_last:
-            return Judged(
+            return JudgedCall(
                 Outcome(kind="uncertain", status="uncertain", reason=reason, **facts),
                 on_uncertain,
             )
         again = Outcome(
             kind="uncertain", status="waiting", reason=reason, again_at=now + seconds, **facts
         )
-        return Judged(again, on_uncertain, seconds)
+        return JudgedCall(again, on_uncertain, seconds)
     if was_last:
         reason = f"{verdict.reason}; attempt {asked.attempt} was the last"
-        return Judged(Outcome(kind="failed", status="failed", reason=reason, **facts))
+        return JudgedCall(Outcome(kind="failed", status="failed", reason=reason, **facts))
     again = Outcome(
         kind="retry", status="waiting", reason=verdict.reason, again_at=now + seconds, **facts
     )
-    return Judged(again, None, seconds)
+    return JudgedCall(again, None, seconds)
 
 
 def uncalled(asked: Asked, reason: str, again_at: float) -> Outcome:
@@ -117,7 +117,9 @@ def _owner(asked: Asked) -> dict[str, Any]:
     }
 
 
-def _facts(asked: Asked, target: Target, result: Result, limited_until: float) -> dict[str, Any]:
+def _facts(
+    asked: Asked, target: Target, result: CallResult, limited_until: float
+) -> dict[str, Any]:
     status = result.status
     wants_pause = status == TOO_MANY_REQUESTS or (
         status == UNAVAILABLE and result.asked_seconds is not None

@@ -12,8 +12,8 @@ from relay.events.ids import public_id
 from relay.ledger.claims import Asked
 from relay.ledger.outcomes import Settled
 from relay.ledger.rows import DeployLine
-from workers.deploy.call import Result
-from workers.deploy.judge import Judged
+from workers.deploy.call import CallResult
+from workers.deploy.judge import JudgedCall
 
 
 def tell_decision(asked: Asked) -> None:
@@ -57,7 +57,7 @@ def tell_superseded(line: DeployLine, by: int, reason: str) -> None:
     log.info("deploy.superseded", by=newer, reason=reason, **deploy_fields(line))
 
 
-def tell_outcome(asked: Asked, result: Result, judged: Judged, settled: Settled) -> None:
+def tell_outcome(asked: Asked, result: CallResult, judged: JudgedCall, settled: Settled) -> None:
     """Say what became of a call."""
     outcome = judged.outcome
     fields = {**deploy_fields(asked.deploy.line), "status": result.status, "ms": result.ms}

@@ -11,6 +11,7 @@ import asyncio
 import logging
 import random
 import time
+from collections.abc import Sequence
 from functools import partial
 from typing import TypeVar
 from uuid import uuid4
@@ -25,10 +26,12 @@ from relay.events.gate import Wait
 from relay.ledger.claims import Asked, claim
 from relay.ledger.ledger import Work
 from relay.ledger.outcomes import Outcome, Settled, settle
+from relay.ledger.targets import look_again_at_deploy, target_of_deploy
 from relay.ledger.transaction import Transaction
-from workers.deploy.call import Result, make_call, plan
+from workers.announce import announce_decision, announce_outcome
+from workers.deploy.call import CallResult, make_call, plan
 from workers.deploy.flight import Flight
-from workers.deploy.judge import Judged, judge_result, uncalled, unplannable
+from workers.deploy.judge import JudgedCall, judge_result, uncalled, unplannable
 from workers.deploy.lines import (
     tell_decision,
     tell_failure,
@@ -43,6 +46,9 @@ AUDIT_PAUSE = 5
 
 CRASH_PAUSE = 60
 """Seconds before a deploy is tried again that met an error of ours."""
+
+CONFIG_PAUSE = 5
+"""Seconds before a deploy is looked at again whose target this process does not know yet."""
 
 LONGEST_PAUSE = 1.0
 """Seconds between two tries to write an outcome."""
@@ -60,15 +66,36 @@ def new_claim() -> str:
 async def run_deploy(rt: Runtime, number: int, flight: Flight | None = None) -> None:
     """Claim a deploy that is due, call its target and write the outcome; do nothing where it is not
     due or has ended. Raises LedgerUnavailable where nothing was claimed."""
-    project, since = rt.project, boot_seconds()
-    name = new_claim()
+    project = await _project(rt, number)
+    if project is None:
+        return
+    name, since = new_claim(), boot_seconds()
 
-    async def work(tx: Transaction) -> Asked | None:
-        return await claim(tx, number, name, project.policies)
+    async def work(tx: Transaction) -> tuple[Asked | None, Sequence[int]]:
+        asked = await claim(tx, number, name, project.policies)
+        return asked, await announce_decision(tx, project, asked) if asked else ()
 
-    asked = await rt.ledger.commit(work)
+    asked, notices = await rt.ledger.commit(work)
+    rt.starter.wake_notices(notices)
     if asked is not None:
         await follow_claim(rt, project, asked, since, flight or Flight())
+
+
+async def _project(rt: Runtime, number: int) -> Project | None:
+    """Return relay.yaml as a deploy has to be judged by it.
+
+    This process may not have read yet what another one made the deploy by. Return None where it
+    cannot know whether the target is gone, or new: then the deploy is looked at again soon.
+    """
+    wanted = await rt.ledger.glance(partial(target_of_deploy, deploy=number))
+    if wanted is None:
+        return None
+    project = await rt.reloading.catch_up(wanted.config, wanted.received_at)
+    if wanted.name in project.targets or await rt.reloading.is_current():
+        return project
+    _logger.warning("deploy-%d waits: relay.yaml has changed and is not read yet", number)
+    await rt.ledger.commit(lambda tx: look_again_at_deploy(tx, number, CONFIG_PAUSE))
+    return None
 
 
 async def follow_claim(
@@ -147,7 +174,7 @@ class _Run:
             delay = {"seconds": max(0, round(time.time() - deploy.received_at, 3))}
         log.info("deploy.attempted", method=method, **delay, **deploy_fields(deploy.line))
 
-    async def _finish(self, result: Result) -> None:
+    async def _finish(self, result: CallResult) -> None:
         asked, name = self.asked, self.asked.deploy.line.target
         judge = partial(
             judge_result,
@@ -159,16 +186,19 @@ class _Run:
         )
         on_uncertain = partial(self.project.policies.on_uncertain, name)
 
-        async def work(tx: Transaction) -> tuple[Judged, Settled]:
+        async def work(tx: Transaction) -> tuple[JudgedCall, Settled, Sequence[int]]:
             is_newest = asked.deploy.is_newest
             if result.verdict.outcome == "uncertain":
                 row = await tx.row("is_newest_state", {"deploy": asked.deploy.line.id})
                 is_newest = bool(row and row["is_newest"])
             judged = judge(on_uncertain=on_uncertain(is_newest=is_newest))
-            return judged, await settle(tx, judged.outcome)
+            settled = await settle(tx, judged.outcome)
+            told = await announce_outcome(tx, self.project, asked, judged.outcome, settled)
+            return judged, settled, told
 
-        judged, settled = await self._commit(work)
+        judged, settled, notices = await self._commit(work)
         tell_outcome(asked, result, judged, settled)
+        self.rt.starter.wake_notices(notices)
         self._wake(judged.outcome, settled)
 
     async def _leave(self, reason: str, seconds: float) -> None:
@@ -179,7 +209,14 @@ class _Run:
             tell_uncalled(self.asked, reason, seconds)
 
     async def _settle(self, outcome: Outcome) -> Settled:
-        settled = await self._commit(lambda tx: settle(tx, outcome))
+
+        async def work(tx: Transaction) -> tuple[Settled, Sequence[int]]:
+            settled = await settle(tx, outcome)
+            told = await announce_outcome(tx, self.project, self.asked, outcome, settled)
+            return settled, told
+
+        settled, notices = await self._commit(work)
+        self.rt.starter.wake_notices(notices)
         self._wake(outcome, settled)
         return settled
 

@@ -43,7 +43,7 @@ _UNSENT = (
 https://github.com/aio-libs/aiohttp/blob/v3.14.0/aiohttp/client.py"""
 
 
-class Client:
+class PlatformClient:
     """Calls deploy hooks through one connection pool."""
 
     def __init__(self, session: aiohttp.ClientSession) -> None:
@@ -107,7 +107,7 @@ class Client:
 @asynccontextmanager
 async def open_client(
     allowed: Sequence[IPv4Network | IPv6Network] = (),
-) -> AsyncIterator[Client]:
+) -> AsyncIterator[PlatformClient]:
     """A client for as long as the block lasts. Whoever uses it bounds the calls at one time.
 
     ``allowed`` are networks that are called though they are not public.
@@ -123,7 +123,7 @@ async def open_client(
         # have taken the first one, and a GET deploy hook is no less a deploy for being a GET.
         # https://github.com/aio-libs/aiohttp/blob/v3.14.0/aiohttp/client.py
         session._retry_connection = False
-        yield Client(session)
+        yield PlatformClient(session)
 
 
 class _Refused(OSError):

@@ -3,22 +3,6 @@
 -- name: insert_action
 INSERT INTO action (at, by, what, subject, note) VALUES (:now, :by, :what, :subject, :note)
 
--- name: deploy_of_action
--- A deploy with what the audit names of it.
-SELECT d.*, v.source, v.kind, v.repo, v.ref_name, v.branch, v.action, v.sha, v.sender, v.author,
-  v.remote, v.config, t.name AS target_name, coalesce(d.live_before, l.deploy) AS live_deploy
-FROM deploy d
-JOIN delivery v ON v.id = d.delivery
-JOIN target t ON t.id = d.target
-LEFT JOIN live l ON l.target = d.target AND l.ref = d.ref
-WHERE d.id = :deploy
-
--- name: delivery_of_action
-SELECT id, source, event, remote, config, status, message FROM delivery WHERE id = :delivery
-
--- name: target_of_action
-SELECT id, paused_at, paused_by FROM target WHERE name = :name
-
 -- name: cancel_deploy
 UPDATE deploy SET status = 'cancelled', cancelled_by = :by, waits = '', waits_until = NULL,
   next_at = NULL, ended_at = :now
@@ -55,43 +39,12 @@ WHERE target = :target AND ref = :ref AND state = :state AND turn = :turn AND ca
   AND id > :deploy AND status = 'succeeded'
 ORDER BY id DESC LIMIT 1
 
--- name: insert_replay_of_deploy
--- The same call once more, behind all deploys of its target and ref and behind the ref's end.
--- Deliveries that are not routed yet lead to newer deploys.
-INSERT INTO deploy (delivery, target, ref, repo, branch, state, pos, turn, call_key, replay, route,
-  status, next_at, created_at, line_at, replay_of, requested_by, approved_by, is_forced, trace)
-SELECT d.delivery, d.target, d.ref, d.repo, d.branch, d.state,
-  (SELECT max(p.pos) FROM (
-    SELECT n.pos FROM deploy n INDEXED BY deploy_ref WHERE n.ref = d.ref AND n.target = d.target
-    UNION ALL SELECT r.ended_pos FROM ref r WHERE r.id = d.ref) p),
-  d.turn, d.call_key,
-  (SELECT max(n.replay) + 1 FROM deploy n WHERE n.target = d.target AND n.ref = d.ref
-    AND n.state = d.state AND n.turn = d.turn AND n.call_key = d.call_key),
-  d.route, 'waiting', :now, :now, :now, d.id, :by, :approved_by, :forced, d.trace
-FROM deploy d WHERE d.id = :deploy
-RETURNING id
-
 -- name: link_replay
 UPDATE deploy SET replayed_by = :new WHERE id = :deploy
-
--- name: replayable_deploys_of_delivery
-SELECT id, status, replayed_by FROM deploy INDEXED BY deploy_delivery
-WHERE delivery = :delivery ORDER BY id
 
 -- name: newest_replay_of_delivery
 SELECT id, status FROM delivery INDEXED BY delivery_replay
 WHERE replay_of IS NOT NULL AND replay_of = :delivery ORDER BY id DESC LIMIT 1
-
--- name: insert_replay_of_delivery
--- The same delivery, to be routed again. Its payload stays with the first one.
-INSERT INTO delivery (source, guid, body, received_at, kind, action, repo, ref, ref_name, branch,
-  state, sha, sender, author, remote, message, event, turns, config, verdict, status, reason,
-  uncertain, trace, replay_of, requested_by, next_at)
-SELECT source, '', body, :now, kind, action, repo, ref, ref_name, branch, state, sha, sender,
-  author, remote, message, event, turns, config, verdict, 'queued', '', uncertain, trace,
-  :delivery, :by, :now
-FROM delivery WHERE id = :delivery
-RETURNING id
 
 -- name: consequence_of_deploy
 -- What is live where a deploy would be called again, and how much of it is newer.
@@ -103,8 +56,8 @@ SELECT v.sha, l.deploy AS live, lv.sha AS live_sha, ld.ended_at AS live_at,
       AND coalesce(ns.pos, n.pos) > coalesce(s.pos, d.pos)) AS states_back,
   CASE WHEN r.ended_pos > coalesce(s.pos, d.pos) AND NOT EXISTS (
     SELECT 1 FROM deploy n INDEXED BY deploy_ref
-    WHERE n.ref = d.ref AND n.target = d.target AND n.pos = r.ended_pos AND n.replay = 0
-      AND n.status <> 'cancelled')
+    JOIN ref_state e ON e.ref = n.ref AND e.no = n.state AND e.pos = r.ended_pos
+    WHERE n.ref = d.ref AND n.target = d.target AND n.status <> 'cancelled')
     THEN 1 ELSE 0 END AS ends_back,
   (SELECT n.id FROM deploy n INDEXED BY deploy_ref
     WHERE n.ref = d.ref AND n.target = d.target
@@ -137,7 +90,8 @@ SELECT v.sha, ld.id AS live, lv.sha AS live_sha, ld.ended_at AS live_at, lt.name
       AND coalesce(ns.pos, n.pos) > s.pos) AS states_back,
   CASE WHEN r.ended_pos > s.pos AND NOT EXISTS (
     SELECT 1 FROM deploy n INDEXED BY deploy_ref
-    WHERE n.ref = v.ref AND n.pos = r.ended_pos AND n.replay = 0 AND n.status <> 'cancelled')
+    JOIN ref_state e ON e.ref = n.ref AND e.no = n.state AND e.pos = r.ended_pos
+    WHERE n.ref = v.ref AND n.status <> 'cancelled')
     THEN 1 ELSE 0 END AS ends_back,
   (SELECT n.id FROM deploy n INDEXED BY deploy_ref
     LEFT JOIN live l ON l.deploy = n.id

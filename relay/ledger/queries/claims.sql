@@ -5,6 +5,7 @@
 SELECT d.*, t.name AS target_name, t.paused_at, t.paused_by, t.limited_until, t.failures, t.opened,
   t.open_until, r.ended_pos, r.newest_pos, v.source, v.kind, v.repo, v.ref_name, v.branch, v.action, v.sha, v.sender,
   v.author, v.remote, v.config, v.event, v.received_at, l.deploy AS live_deploy,
+  l.deploy AS live_then,
   ((l.pos > d.pos OR (l.pos = d.pos AND l.deploy > d.id))
     AND (ld.state <> d.state OR ld.call_key = d.call_key)) AS is_overtaken,
   (SELECT n.id FROM deploy n INDEXED BY deploy_ref

@@ -1,41 +1,25 @@
--- Lists: what they show, and in which order they walk.
+-- Deliveries and deploys as lists, pages, actions and the audit show them, and the order of lists.
 
--- name: delivery_record
--- What lists tell of a delivery.
-SELECT id, source, kind, action, repo, ref_name, branch, sha, sender, author, message, verdict, status,
-  reason, uncertain, redeliveries, replay_of, requested_by, cancelled_by, received_at
-FROM delivery WHERE id = :delivery
+-- name: delivery
+SELECT * FROM delivery WHERE id = :delivery
 
 -- name: deploy_ends_of_delivery
 -- How the deploys of a delivery stand, the oldest first.
-SELECT id, status, ended_at FROM deploy WHERE delivery = :delivery ORDER BY id
+SELECT id, status, ended_at, replayed_by FROM deploy WHERE delivery = :delivery ORDER BY id
 
--- name: deploy_record
--- What lists tell of a deploy.
-SELECT d.id, d.delivery, d.status, d.reason, d.route, d.attempt, d.created_at, d.ended_at, d.waits,
-  d.waits_until, d.http, d.deployment_id, d.live_before, d.overtaken, d.superseded_by, d.replay_of,
-  d.replayed_by, d.requested_by, d.cancelled_by, d.approved_by, d.dismissed_by, v.source, v.kind,
-  v.action, v.repo, v.ref_name, v.branch, v.sha, v.sender, v.author, v.message, v.verdict, v.uncertain,
-  t.name AS target_name, l.deploy AS live_deploy
+-- name: deploy
+-- A deploy with what lists, lines of the audit and actions name of its delivery, its target and what
+-- is live there. Of a dismissed one the last call tells how it had ended.
+SELECT d.*, v.source, v.kind, v.action, v.ref_name, v.sha, v.sender, v.author, v.remote, v.config,
+  v.message, v.verdict, v.uncertain, t.name AS target_name, l.deploy AS live_deploy,
+  coalesce(d.live_before, l.deploy) AS live_then,
+  CASE d.status WHEN 'dismissed' THEN (SELECT a.outcome FROM attempt a
+    WHERE a.deploy = d.id AND a.number = d.attempt) END AS last_outcome
 FROM deploy d
 JOIN delivery v ON v.id = d.delivery
 JOIN target t ON t.id = d.target
 LEFT JOIN live l ON l.target = d.target AND l.ref = d.ref
 WHERE d.id = :deploy
-
--- name: deploy_records_of_delivery
--- The same of each deploy of a delivery, the oldest first.
-SELECT d.id, d.delivery, d.status, d.reason, d.route, d.attempt, d.created_at, d.ended_at, d.waits,
-  d.waits_until, d.http, d.deployment_id, d.live_before, d.overtaken, d.superseded_by, d.replay_of,
-  d.replayed_by, d.requested_by, d.cancelled_by, d.approved_by, d.dismissed_by, v.source, v.kind,
-  v.action, v.repo, v.ref_name, v.branch, v.sha, v.sender, v.author, v.message, v.verdict, v.uncertain,
-  t.name AS target_name, l.deploy AS live_deploy
-FROM deploy d
-JOIN delivery v ON v.id = d.delivery
-JOIN target t ON t.id = d.target
-LEFT JOIN live l ON l.target = d.target AND l.ref = d.ref
-WHERE d.delivery = :delivery
-ORDER BY d.id
 
 -- name: newest_deliveries
 SELECT id FROM delivery WHERE id < :before ORDER BY id DESC LIMIT :most
@@ -48,13 +32,10 @@ SELECT number, called_at, ms, http, outcome, reason, exchange FROM attempt WHERE
 ORDER BY number
 
 -- name: actions_on_subject
-SELECT at, by, what, subject, note FROM action WHERE subject = :subject ORDER BY id
+SELECT id, at, by, what, subject, note FROM action WHERE subject = :subject ORDER BY id
 
 -- name: route_reasons
 SELECT route, reason FROM route_reason WHERE delivery = :delivery ORDER BY place
-
--- name: event_of_delivery
-SELECT event FROM delivery WHERE id = :delivery
 
 -- Places in a list: ids of one key, newest first. Each of these walks one index.
 
@@ -83,9 +64,6 @@ ORDER BY id DESC LIMIT :most
 SELECT id FROM delivery INDEXED BY delivery_sha
 WHERE sha >= :first AND sha < :last AND id < :before ORDER BY id DESC LIMIT :most
 
--- name: deliveries_of_time
-SELECT id FROM delivery WHERE received_at >= :since AND received_at < :until LIMIT :most
-
 -- name: deploys_of_status
 SELECT id FROM deploy WHERE status = :key AND id < :before ORDER BY id DESC LIMIT :most
 
@@ -107,9 +85,6 @@ SELECT id FROM deploy WHERE repo = :key COLLATE NOCASE AND id < :before ORDER BY
 
 -- name: deploys_of_branch
 SELECT id FROM deploy WHERE branch = :key AND id < :before ORDER BY id DESC LIMIT :most
-
--- name: deploys_of_time
-SELECT id FROM deploy WHERE created_at >= :since AND created_at < :until LIMIT :most
 
 -- name: deploys_of_attention
 -- Deploys that need a person. The order of the index is another one, but there are few.
@@ -152,10 +127,6 @@ WITH RECURSIVE names (name) AS (
   SELECT (SELECT author FROM delivery WHERE author > name ORDER BY author LIMIT 1)
   FROM names WHERE name IS NOT NULL)
 SELECT name FROM names WHERE name IS NOT NULL
-
--- name: names_in_branches
--- Each branch within a range of names.
-SELECT DISTINCT branch AS name FROM delivery WHERE branch >= :first AND branch < :last
 
 -- name: names_of_branches
 -- Each branch within a range whose name has a text in it. Branches are many, so the whole range of

@@ -19,6 +19,9 @@ UPDATE notice SET status = 'waiting', sums = :sums, is_told = :is_told, reason =
   claim = NULL, next_at = :next_at, attempt = :attempt
 WHERE id = :notice AND status IN ('waiting', 'calling')
 
+-- name: look_again_at_notice
+UPDATE notice SET next_at = :look WHERE id = :notice AND next_at <= :now
+
 -- name: sum_up_notice
 -- Have a notice be counted by the message of another one.
 UPDATE notice SET status = 'summed', claim = NULL, next_at = NULL

@@ -17,6 +17,10 @@ UPDATE attempt SET ms = :ms, http = :http, reason = reason || '; late answer: ' 
   exchange = :exchange
 WHERE deploy = :deploy AND number = :number AND outcome = 'uncertain'
 
+-- name: attempt_outcome
+-- What is noted of a call.
+SELECT outcome, ms FROM attempt WHERE deploy = :deploy AND number = :number
+
 -- name: what_follows
 -- Where a deploy stands, how its target does, and whether its outcome can change anything for others.
 SELECT d.target, d.ref, d.state, d.call_key, d.pos, d.tries, t.name AS target_name, t.paused_at,

@@ -5,7 +5,3 @@
 SELECT v.id, p.codec, p.body
 FROM delivery v LEFT JOIN payload p ON p.delivery = coalesce(v.replay_of, v.id)
 WHERE v.id = :delivery
-
--- name: stored_delivery
--- What a delivery is routed by.
-SELECT source, event, config FROM delivery WHERE id = :delivery

@@ -39,9 +39,6 @@ WHERE delivery_text MATCH :words AND rowid < :before ORDER BY rowid DESC LIMIT :
 SELECT rowid AS id FROM delivery_text
 WHERE delivery_text MATCH :words AND rowid BETWEEN :first AND :last
 
--- name: has_words
-SELECT rowid AS id FROM delivery_text WHERE delivery_text MATCH :words AND rowid = :delivery
-
 -- name: deploy_ids_of_deliveries
 -- :ids is a JSON list of deliveries.
 SELECT d.id FROM json_each(:ids) j CROSS JOIN deploy d ON d.delivery = j.value

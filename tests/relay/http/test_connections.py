@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from relay.http.connections import OTHER_FILES, Bounds, Server
+from relay.http.connections import OTHER_FILES, ConnectionBounds, Server
 from relay.http.responses import final_answer
 from tests.harness import PATIENCE, until
 
@@ -50,7 +50,7 @@ class Served:
 
     def __init__(self, **bounds: Any) -> None:
         self.receiver = Receiver()
-        self.server = Server(self.receiver, Bounds(**bounds), self.receiver.handle)
+        self.server = Server(self.receiver, ConnectionBounds(**bounds), self.receiver.handle)
         self.runner = web.ServerRunner(self.server)
         self.writers: list[asyncio.StreamWriter] = []
 

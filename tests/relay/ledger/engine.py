@@ -21,7 +21,7 @@ from relay.events.event import Event, PullRequest, Push
 from relay.events.ref_change import ref_change, repository_key
 from relay.ledger import claims
 from relay.ledger.claims import Asked, claim
-from relay.ledger.due import due, next_due
+from relay.ledger.due import due
 from relay.ledger.intake import NewDelivery, StoredDelivery, store_delivery
 from relay.ledger.ledger import Ledger, prepare
 from relay.ledger.outcomes import Outcome, Settled, settle
@@ -151,9 +151,7 @@ class Engine:
 
     def next_due(self) -> float | None:
         """Return when the next deploy of this example is due."""
-        everything = self._glance(next_due)
         row = self.read("next_due_of_example", deploy=self.first[1])[0]
-        assert everything is not None or row[0] is None
         return None if row[0] is None else float(row[0]) / 1e6
 
     def _due(self) -> Any:

@@ -332,7 +332,7 @@ class Model:
         others = [one for one in self._of_line(deploy) if one.status != "cancelled"]
         newer = {one.state for one in others if one.state > deploy.state}
         ended = self.refs[deploy.ref].ended
-        brought = [one for one in others if one.state == ended and not one.replay_of]
+        brought = [one for one in others if one.state == ended]
         return len(newer) + (ended > deploy.state and not brought)
 
     def live(self, deploy: Deploy) -> Deploy | None:

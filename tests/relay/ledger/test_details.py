@@ -1,4 +1,4 @@
-"""All that the ledger has of one delivery or deploy, and the timeline of a delivery."""
+"""All that the ledger has of one delivery or deploy."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from relay.attempts_kept import AttemptRecord
-from relay.ledger.details import Details, TimelineRow, read_details, read_timeline
+from relay.attempt_record import AttemptRecord
+from relay.ledger.details import Details, read_details
 from relay.ledger.records import RecordKind
 from relay.ledger.zstd import pack
 from tests.relay.ledger.filled import AT, FilledLedger
@@ -26,10 +26,6 @@ def details(filled: FilledLedger, kind: RecordKind, id_: str) -> Details:
     read = filled.read(lambda reader: read_details(reader, kind, id_))
     assert read is not None
     return read
-
-
-def timeline(filled: FilledLedger, id_: str) -> list[TimelineRow]:
-    return filled.read(lambda reader: read_timeline(reader, id_))
 
 
 def moment(seconds: int) -> str:
@@ -78,29 +74,6 @@ def test_attempts_have_what_was_exchanged(filled: FilledLedger) -> None:
     ]
 
 
-def test_a_timeline_has_all_steps_in_their_order(filled: FilledLedger) -> None:
-    filled.delivery(received_at=AT)
-    times: dict[str, Any] = {"created_at": AT + SECOND, "ended_at": AT + 4 * SECOND}
-    filled.deploy(status="failed", reason="HTTP 404", **times)
-    row: dict[str, Any] = {"deploy": 1, "number": 1, "called_at": AT + 2 * SECOND}
-    filled.insert("attempt", outcome="failed", reason="HTTP 404", **row)
-    action = {"what": "dismiss", "by": "ada", "note": "the hook is gone"}
-    filled.insert("action", at=AT + 5 * SECOND, subject="deploy-1", **action)
-    filled.insert("action", at=AT + 6 * SECOND, subject="deploy-2", **action)
-
-    rows = timeline(filled, "delivery-1")
-
-    assert [(row.at, row.what, row.text, row.by) for row in rows] == [
-        (moment(0), "received", "from github", ""),
-        (moment(1), "routed", "1 deploy", ""),
-        (moment(1), "queued", "web", ""),
-        (moment(2), "attempt", "failed: HTTP 404", ""),
-        (moment(4), "ended", "failed: HTTP 404", ""),
-        (moment(5), "action", "dismiss: the hook is gone", "ada"),
-    ]
-    assert {row.target for row in rows if row.deploy} == {"production"}
-
-
 def test_a_delivery_that_led_to_nothing_says_why(filled: FilledLedger) -> None:
     reason = "branch x does not match"
     filled.delivery(status="ignored", reason=f"web: {reason}")
@@ -109,7 +82,6 @@ def test_a_delivery_that_led_to_nothing_says_why(filled: FilledLedger) -> None:
     read = details(filled, "delivery", "delivery-1")
 
     assert [(one.route, one.reason) for one in read.reasons] == [("web", reason)]
-    assert [row.what for row in timeline(filled, "delivery-1")] == ["received", "ignored"]
     assert read.record.ended_at == ""
 
 
@@ -132,4 +104,3 @@ def test_what_the_ledger_does_not_have_is_none(filled: FilledLedger, id_: str) -
     filled.delivery()
 
     assert filled.read(lambda reader: read_details(reader, "delivery", id_)) is None
-    assert timeline(filled, id_) == []

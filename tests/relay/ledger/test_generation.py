@@ -115,7 +115,10 @@ async def test_the_generation_grows_with_what_must_not_be_forgotten(site: Site) 
     assert await generation(ledger) == routed + 1
 
     async def duty(tx: Transaction) -> None:
-        await tx.run("take_duty", {"name": "sweep", "owner": "a", "until": 1, "now": 0, "note": ""})
+        await tx.run(
+            "take_duty",
+            {"name": "sweep", "owner": "a", "until": 1, "now": 0, "furthest": 9, "note": ""},
+        )
 
     await ledger.commit(duty)
     assert await generation(ledger) == routed + 1

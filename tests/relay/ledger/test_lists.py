@@ -251,7 +251,7 @@ SORTED = {
 LISTS = [
     (name, text)
     for name, text in named_queries().items()
-    if re.fullmatch(r"(deliveries|deploys|names|last|first)_.*|d[a-z_]*_facts|has_words", name)
+    if re.fullmatch(r"(deliveries|deploys|names|last|first)_.*|d[a-z_]*_facts", name)
     or name
     in ("waits", "count_attention", "count_calling", "ends_of_minute", "next_later", "count_due")
 ]

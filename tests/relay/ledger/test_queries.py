@@ -13,12 +13,6 @@ from relay.ledger.sqlite import FILE, _statements_by_name, connect
 
 ROOT = Path(relay.__file__).parent.parent
 
-NOT_YET = {
-    *("delete_failing", "failing_on_ref", "insert_failing", "duty", "give_up_duty", "nothing"),
-    *("newer_deploy", "wake_all_that_wait_for", "next_due"),
-}
-"""Names whose callers are being written."""
-
 _WORD = re.compile(r"\"([a-z][a-z0-9_]*)\"")
 
 _FORMAT = re.compile(r"f\"([a-z_{}.]*\{[a-z_.]+\}[a-z_{}.]*)\"")
@@ -69,7 +63,7 @@ def test_each_query_is_used_and_each_that_is_used_exists() -> None:
     ]
     unused = [
         name
-        for name in named_queries().keys() - words - NOT_YET
+        for name in named_queries().keys() - words
         if not any(pattern.fullmatch(name) for pattern in patterns)
     ]
     assert unused == []

@@ -23,25 +23,25 @@ SECRET, NEXT_SECRET = "first-secret-é", "second-secret"
 BODY = b'{"ref": "refs/heads/main"}'
 FAMILY = [(Gitea, "Gitea"), (Forgejo, "Forgejo"), (Forgejo, "Gitea"), (Gogs, "Gogs")]
 
-family = pytest.mark.parametrize(("dialect", "brand"), FAMILY)
-products = pytest.mark.parametrize("dialect", [Gitea, Forgejo, Gogs])
+family = pytest.mark.parametrize(("provider", "brand"), FAMILY)
+products = pytest.mark.parametrize("provider", [Gitea, Forgejo, Gogs])
 
 
 def signature(body: bytes = BODY, secret: str = SECRET) -> str:
     return hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
 
 
-def refusal(dialect: type[Gitea], headers: dict[str, str], body: bytes = BODY) -> str:
+def refusal(provider: type[Gitea], headers: dict[str, str], body: bytes = BODY) -> str:
     with pytest.raises(Unauthorized) as caught:
-        dialect([SECRET, NEXT_SECRET]).verify(CIMultiDict(headers), body, 0)
+        provider([SECRET, NEXT_SECRET]).verify(CIMultiDict(headers), body, 0)
     return caught.value.reason
 
 
 def parse(
-    event: str, fields: dict[str, Any], dialect: type[Gitea] = Gitea, brand: str = "Gitea"
+    event: str, fields: dict[str, Any], provider: type[Gitea] = Gitea, brand: str = "Gitea"
 ) -> Push | PullRequest | Ignored:
     headers = CIMultiDict({f"x-{brand}-event": event})
-    return dialect([SECRET]).parse(headers, json.dumps(fields).encode())
+    return provider([SECRET]).parse(headers, json.dumps(fields).encode())
 
 
 def push_fields(**changes: Any) -> dict[str, Any]:
@@ -90,26 +90,26 @@ def pull(action: str = "opened", **changes: Any) -> PullRequest:
 
 @family
 @pytest.mark.parametrize("secret", [SECRET, NEXT_SECRET])
-def test_any_configured_secret_may_sign(dialect: type[Gitea], brand: str, secret: str) -> None:
+def test_any_configured_secret_may_sign(provider: type[Gitea], brand: str, secret: str) -> None:
     headers = CIMultiDict({f"x-{brand}-signature": signature(secret=secret)})
-    dialect([SECRET, NEXT_SECRET]).verify(headers, BODY, 0)
+    provider([SECRET, NEXT_SECRET]).verify(headers, BODY, 0)
 
 
 @family
 def test_another_secret_may_not_and_the_reason_tells_neither(
-    dialect: type[Gitea], brand: str
+    provider: type[Gitea], brand: str
 ) -> None:
     sent = signature(secret="stranger")
-    reason = refusal(dialect, {f"X-{brand}-Signature": sent})
+    reason = refusal(provider, {f"X-{brand}-Signature": sent})
     assert "no configured secret" in reason
     assert not any(hidden in reason for hidden in (SECRET, NEXT_SECRET, sent))
 
 
 @products
-def test_the_signature_under_githubs_name_is_as_good(dialect: type[Gitea]) -> None:
+def test_the_signature_under_githubs_name_is_as_good(provider: type[Gitea]) -> None:
     headers = {"X-Hub-Signature-256": f"sha256={signature()}"}
-    dialect([SECRET]).verify(CIMultiDict(headers), BODY, 0)
-    refusal(dialect, headers, b"another body")
+    provider([SECRET]).verify(CIMultiDict(headers), BODY, 0)
+    refusal(provider, headers, b"another body")
 
 
 def test_a_wrong_signature_is_not_rescued_by_one_under_githubs_name() -> None:
@@ -118,18 +118,18 @@ def test_a_wrong_signature_is_not_rescued_by_one_under_githubs_name() -> None:
 
 
 @products
-def test_a_missing_header_is_named(dialect: type[Gitea]) -> None:
-    assert f"X-{dialect.brands[0]}-Signature is missing" in refusal(dialect, {})
+def test_a_missing_header_is_named(provider: type[Gitea]) -> None:
+    assert f"X-{provider.brands[0]}-Signature is missing" in refusal(provider, {})
     digest = hmac.new(SECRET.encode(), BODY, hashlib.sha1).hexdigest()
-    refusal(dialect, {"X-Hub-Signature": f"sha1={digest}"})
+    refusal(provider, {"X-Hub-Signature": f"sha1={digest}"})
 
 
 @family
 @pytest.mark.parametrize(
     "sent", ["ab", "z" * 64, "é" * 64, "\udcff" * 64, signature()[:-2]], ids=ascii
 )
-def test_what_is_no_signature_is_refused(dialect: type[Gitea], brand: str, sent: str) -> None:
-    assert "no configured secret" in refusal(dialect, {f"X-{brand}-Signature": sent})
+def test_what_is_no_signature_is_refused(provider: type[Gitea], brand: str, sent: str) -> None:
+    assert "no configured secret" in refusal(provider, {f"X-{brand}-Signature": sent})
 
 
 @given(st.binary(min_size=1, max_size=200), st.data())
@@ -147,18 +147,18 @@ def test_any_changed_byte_is_refused(body: bytes, data: st.DataObject) -> None:
     ("secrets", "tokens"), [([], []), ([" "], []), (["good", ""], []), (["good"], ["whsec_hidden"])]
 )
 def test_unusable_keys_are_refused(
-    dialect: type[Gitea], secrets: list[str], tokens: list[str]
+    provider: type[Gitea], secrets: list[str], tokens: list[str]
 ) -> None:
     with pytest.raises(ValueError, match="secret") as caught:
-        dialect(secrets, tokens)
+        provider(secrets, tokens)
     assert "good" not in str(caught.value)
     assert "hidden" not in str(caught.value)
 
 
 @family
-def test_the_delivery_id(dialect: type[Gitea], brand: str) -> None:
-    assert dialect([SECRET]).delivery_id(CIMultiDict({f"x-{brand}-delivery": "one"})) == "one"
-    assert dialect([SECRET]).delivery_id(CIMultiDict()) == ""
+def test_the_delivery_id(provider: type[Gitea], brand: str) -> None:
+    assert provider([SECRET]).delivery_id(CIMultiDict({f"x-{brand}-delivery": "one"})) == "one"
+    assert provider([SECRET]).delivery_id(CIMultiDict()) == ""
 
 
 def test_forgejo_prefers_its_own_names() -> None:
@@ -168,8 +168,8 @@ def test_forgejo_prefers_its_own_names() -> None:
 
 
 @family
-def test_a_push(dialect: type[Gitea], brand: str) -> None:
-    assert parse("push", push_fields(), dialect, brand) == Push(
+def test_a_push(provider: type[Gitea], brand: str) -> None:
+    assert parse("push", push_fields(), provider, brand) == Push(
         repo="acme/web",
         ref="refs/heads/main",
         before=OLD,
@@ -333,6 +333,6 @@ def test_other_events_are_ignored_with_a_reason(event: str) -> None:
 
 
 @products
-def test_a_missing_event_header_is_malformed(dialect: type[Gitea]) -> None:
-    with pytest.raises(Malformed, match=f"X-{dialect.brands[0]}-Event is missing"):
-        dialect([SECRET]).parse(CIMultiDict(), b"{}")
+def test_a_missing_event_header_is_malformed(provider: type[Gitea]) -> None:
+    with pytest.raises(Malformed, match=f"X-{provider.brands[0]}-Event is missing"):
+        provider([SECRET]).parse(CIMultiDict(), b"{}")

@@ -1,4 +1,4 @@
-"""What the dialects' payloads have in common, hostile bodies, and bodies that real servers sent."""
+"""What the payloads of all providers share, hostile bodies, and bodies that real servers sent."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ from relay.events.event import (
     PullRequest,
     Push,
 )
-from relay.providers import DIALECTS
+from relay.providers import PROVIDERS
+from relay.providers.detect import event_header
 from relay.providers.payloads import (
     FORM,
     Author,
@@ -36,7 +37,6 @@ from relay.providers.payloads import (
     person,
     unwrap,
 )
-from relay.providers.recognise import event_header
 from relay.samples import sample
 
 REAL = Path(__file__).parents[4] / "shared" / "payloads"
@@ -61,7 +61,7 @@ JSON = st.recursive(
 
 def parse(provider: str, event: str, body: bytes, content_type: str = "") -> Event | Ignored:
     headers = CIMultiDict(event_header(provider, b"", event) | {"Content-Type": content_type})
-    return DIALECTS[provider](["secret"]).parse(headers, body)
+    return PROVIDERS[provider](["secret"]).parse(headers, body)
 
 
 def outcome(provider: str, event: str, body: bytes, content_type: str = "") -> str:
@@ -242,7 +242,7 @@ def test_changed_files_are_cut_by_length_too() -> None:
 @pytest.mark.parametrize("provider", ["github", "gitlab", "gitea", "forgejo", "gogs"])
 def test_files_that_nobody_asks_for_stay_unread(provider: str) -> None:
     body = json.dumps(sample(provider, "push", repo="acme/web", branch="main", sha="")).encode()
-    dialect = DIALECTS[provider](["secret"])
+    source = PROVIDERS[provider](["secret"])
     headers = event_header(provider, body, None)
     asked: list[str] = []
 
@@ -250,8 +250,8 @@ def test_files_that_nobody_asks_for_stay_unread(provider: str) -> None:
         asked.append(repo)
         return False
 
-    unread = dialect.parse(headers, body, nobody)
-    read = dialect.parse(headers, body, lambda _: True)
+    unread = source.parse(headers, body, nobody)
+    read = source.parse(headers, body, lambda _: True)
 
     assert isinstance(read, Push)
     assert read.files
@@ -338,7 +338,7 @@ def test_real_payloads_are_recognised_without_their_headers(
 ) -> None:
     body = path.read_bytes()
     headers = CIMultiDict(event_header(provider, body, None))
-    recognised = DIALECTS[provider](["secret"]).parse(headers, body)
+    recognised = PROVIDERS[provider](["secret"]).parse(headers, body)
     parsed = parse(provider, event, body)
     assert isinstance(recognised, Ignored) == isinstance(parsed, Ignored)
     if not isinstance(parsed, Ignored):

@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 from multidict import CIMultiDict
 
 from relay.events.event import NO_COMMIT, PullRequest, Push
-from relay.providers import DIALECTS
-from relay.providers.recognise import event_header
+from relay.providers import PROVIDERS
+from relay.providers.detect import event_header
 from relay.samples import sample
 
 OLD, NEW = "a" * 40, "b" * 40
 AT, SECONDS = "2026-01-31T12:00:00Z", 1_769_860_800
-PROVIDERS = ("github", "gitlab", "gitea", "forgejo", "gogs")
+NAMES = ("github", "gitlab", "gitea", "forgejo", "gogs")
 FAMILY = ("gitea", "forgejo", "gogs")
 JSON = st.recursive(
     st.none()
@@ -37,7 +37,7 @@ family = pytest.mark.parametrize("provider", FAMILY)
 def parse(provider: str, event: str, fields: dict[str, Any] | bytes) -> Push | PullRequest:
     body = fields if isinstance(fields, bytes) else json.dumps(fields).encode()
     headers = CIMultiDict(event_header(provider, body, event))
-    parsed = DIALECTS[provider](["secret"]).parse(headers, body)
+    parsed = PROVIDERS[provider](["secret"]).parse(headers, body)
     assert isinstance(parsed, Push | PullRequest)
     return parsed
 
@@ -112,7 +112,7 @@ def test_gitlab_names_its_project_in_more_than_one_place() -> None:
 def test_samples_of_two_repositories_have_two_ids(provider: str, kind: str) -> None:
     def repo_id(repo: str) -> str:
         body = json.dumps(sample(provider, kind, repo=repo)).encode()
-        parsed = DIALECTS[provider](["secret"]).parse(event_header(provider, body, None), body)
+        parsed = PROVIDERS[provider](["secret"]).parse(event_header(provider, body, None), body)
         assert isinstance(parsed, Push | PullRequest)
         return parsed.repo_id
 
@@ -284,7 +284,7 @@ def test_a_time_of_any_type_is_a_time_or_none_and_no_error(provider: str, value:
     [("github", True), ("gitlab", True), ("gitea", False), ("forgejo", False), ("gogs", True)],
 )
 def test_whether_a_redelivery_keeps_its_id(provider: str, keeps: bool) -> None:
-    assert DIALECTS[provider].keeps_delivery_id is keeps
+    assert PROVIDERS[provider].keeps_delivery_id is keeps
 
 
 @pytest.mark.parametrize(

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from multidict import CIMultiDict
 
 from relay.errors import Unauthorized
-from relay.providers import DIALECTS
+from relay.providers import PROVIDERS
 
 SIGNING = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 SOURCES: list[tuple[str, dict[str, Any]]] = [
-    *((name, {"secrets": ["s"]}) for name in DIALECTS),
+    *((name, {"secrets": ["s"]}) for name in PROVIDERS),
     ("gitlab", {"secrets": [], "signing_tokens": [SIGNING]}),
     ("gitlab", {"secrets": ["s"], "signing_tokens": [SIGNING]}),
 ]
@@ -24,9 +24,9 @@ SOURCES: list[tuple[str, dict[str, Any]]] = [
 def test_unsigned_is_refused_with_the_same_reason_as_with_its_body(
     name: str, keys: dict[str, Any]
 ) -> None:
-    dialect = DIALECTS[name](**keys)
+    provider = PROVIDERS[name](**keys)
     reasons = []
-    for refuse in (dialect.require, lambda headers: dialect.verify(headers, b"{}", 0)):
+    for refuse in (provider.require, lambda headers: provider.verify(headers, b"{}", 0)):
         with pytest.raises(Unauthorized) as raised:
             refuse(CIMultiDict())
         reasons.append(raised.value.reason)
@@ -37,14 +37,14 @@ def test_unsigned_is_refused_with_the_same_reason_as_with_its_body(
 
 @pytest.mark.parametrize(("name", "keys"), SOURCES)
 def test_what_its_provider_signs_is_not_refused(name: str, keys: dict[str, Any]) -> None:
-    dialect = DIALECTS[name](**keys)
+    provider = PROVIDERS[name](**keys)
 
-    dialect.require(CIMultiDict(dialect.sign(b"{}", "push", "id", 1)))
+    provider.require(CIMultiDict(provider.sign(b"{}", "push", "id", 1)))
 
 
 def test_a_wrong_token_needs_no_body() -> None:
     with pytest.raises(Unauthorized, match="none of the configured secrets"):
-        DIALECTS["gitlab"](["s"]).require(CIMultiDict({"X-Gitlab-Token": "t"}))
+        PROVIDERS["gitlab"](["s"]).require(CIMultiDict({"X-Gitlab-Token": "t"}))
 
 
 NAMES = st.sampled_from(
@@ -60,9 +60,9 @@ NAMES = st.sampled_from(
 def test_whatever_is_refused_without_its_body_is_refused_with_it(
     name: str, keys: dict[str, Any], headers: dict[str, str], body: bytes
 ) -> None:
-    dialect = DIALECTS[name](**keys)
+    provider = PROVIDERS[name](**keys)
     try:
-        dialect.require(CIMultiDict(headers))
+        provider.require(CIMultiDict(headers))
     except Unauthorized:
         with pytest.raises(Unauthorized):
-            dialect.verify(CIMultiDict(headers), body, 0)
+            provider.verify(CIMultiDict(headers), body, 0)

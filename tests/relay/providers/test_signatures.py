@@ -1,4 +1,4 @@
-"""The checks that the dialects share, and each dialect's own signature on a sample."""
+"""The checks that the providers share, and each provider's own signature on a sample."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from multidict import CIMultiDict
 
 from relay.errors import Unauthorized
 from relay.events.event import Ignored
-from relay.providers import DIALECTS
-from relay.providers.dialect import Dialect
+from relay.providers import PROVIDERS
+from relay.providers.provider import Provider
 from relay.providers.signatures import (
     HmacKeys,
     any_equal,
@@ -28,9 +28,9 @@ NOW = 1_700_000_000.75
 TOKEN = "whsec_" + "QUJD" * 8
 
 
-def sources() -> list[tuple[str, Dialect]]:
-    made = [(name, dialect(["one", "two"])) for name, dialect in DIALECTS.items()]
-    gitlab = DIALECTS["gitlab"]
+def sources() -> list[tuple[str, Provider]]:
+    made = [(name, provider(["one", "two"])) for name, provider in PROVIDERS.items()]
+    gitlab = PROVIDERS["gitlab"]
     return [*made, ("gitlab", gitlab([], [TOKEN])), ("gitlab", gitlab(["one"], [TOKEN]))]
 
 
@@ -41,7 +41,7 @@ every_kind = pytest.mark.parametrize("kind", ["push", "tag", "pull_request"])
 @every_source
 @every_kind
 def test_a_signed_sample_is_accepted_and_understood(
-    provider: str, source: Dialect, kind: str
+    provider: str, source: Provider, kind: str
 ) -> None:
     body = msgspec.json.encode(
         sample(provider, kind, repo="acme/web", branch="topic", sha="c" * 40)
@@ -57,9 +57,9 @@ def test_a_signed_sample_is_accepted_and_understood(
 
 
 @every_source
-def test_what_one_source_signs_another_refuses(provider: str, source: Dialect) -> None:
+def test_what_one_source_signs_another_refuses(provider: str, source: Provider) -> None:
     headers = CIMultiDict(source.sign(b"{}", "push", "delivery-1", NOW))
-    stranger = DIALECTS[provider](
+    stranger = PROVIDERS[provider](
         ["three"], ["whsec_" + "REVG" * 8] if provider == "gitlab" else []
     )
     source.verify(headers, b"{}", NOW)

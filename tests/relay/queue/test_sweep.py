@@ -69,7 +69,7 @@ class Yard:
         """A process that sweeps when it has the duty."""
         wakeups = Wakeups(self.url, "q")
         wakeups.start()
-        options = {"period": 0.05, "lease": 0.6, **options}
+        options = {"period": 0.05, "fresh": 0, "lease": 0.6, **options}
         sweep = Sweep(self.ledger, wakeups, url=self.url, queue="q", **options)
         sweep.start()
         try:
@@ -109,6 +109,19 @@ async def test_what_is_due_and_has_no_job_gets_one(yard: Yard, store: redis.Redi
         mark = store.get("relay:q:mark")
         await until(lambda: store.get("relay:q:mark") != mark)
     assert len(jobs(store)) == 2
+
+
+async def test_what_came_just_now_is_left_to_the_wake_up_that_is_under_way(
+    yard: Yard, store: redis.Redis
+) -> None:
+    await yard.wait_for_routing(1)
+    async with yard.sweeping(fresh=60):
+        await until(lambda: store.exists("relay:q:mark"))
+        mark = store.get("relay:q:mark")
+        await until(lambda: store.get("relay:q:mark") != mark)
+        assert jobs(store) == []
+    async with yard.sweeping(fresh=0.1):
+        await until(has_jobs(store, "deliveries-1-1"))
 
 
 async def test_what_this_process_runs_needs_no_job(yard: Yard, store: redis.Redis) -> None:
@@ -171,10 +184,10 @@ async def test_an_emptied_redis_is_told_once_with_its_jobs(
     yard: Yard, store: redis.Redis, audited: io.BytesIO
 ) -> None:
     await yard.wait_for_routing(2)
-    async with yard.sweeping() as sweep:
+    async with yard.sweeping():
         await until(has_jobs(store, "deliveries-1-2"))
         store.flushall()
-        await until(lambda: sweep.rebuilt is not None)
+        await until(lambda: lines(audited, "queue.rebuilt"))
         await until(has_jobs(store, "deliveries-1-2"))
         mark = store.get("relay:q:mark")
         await until(lambda: store.get("relay:q:mark") != mark)
@@ -185,10 +198,10 @@ async def test_an_emptied_redis_is_told_once_with_its_jobs(
 async def test_a_redis_that_was_put_back_is_told(
     yard: Yard, store: redis.Redis, audited: io.BytesIO
 ) -> None:
-    async with yard.sweeping() as sweep:
+    async with yard.sweeping():
         await until(lambda: store.exists("relay:q:mark"))
         store.set("relay:q:mark", int(store.get("relay:q:mark") or 0) - 10_000)
-        await until(lambda: sweep.rebuilt is not None)
+        await until(lambda: lines(audited, "queue.rebuilt"))
     assert [line["jobs"] for line in lines(audited, "queue.rebuilt")] == [0]
 
 
@@ -198,6 +211,6 @@ async def test_emptied_while_nobody_swept(
     async with yard.sweeping():
         await until(lambda: store.exists("relay:q:mark"))
     store.flushall()
-    async with yard.sweeping() as sweep:
-        await until(lambda: sweep.rebuilt is not None)
+    async with yard.sweeping():
+        await until(lambda: lines(audited, "queue.rebuilt"))
     assert len(lines(audited, "queue.rebuilt")) == 1

@@ -1,4 +1,4 @@
-"""What the API tells of relay.yaml: routes, sources, targets, and what a webhook would cause."""
+"""The API of relay.yaml: routes, sources, targets, and what a webhook would cause."""
 
 from __future__ import annotations
 
@@ -13,22 +13,21 @@ from yarl import URL
 
 from config.model import Route, Source, Target
 from relay import __version__
+from relay.audit import REDACTED
 from relay.console.context import Plan
-from relay.console.endpoints import Asked, Nothing
+from relay.console.endpoints import ApiRequest, Nothing
 from relay.errors import NoSuchThing
 from relay.events.event import Event, Ignored
 from relay.explanation import explanation, understood
 from relay.ledger.overview import TargetSeen, read_targets
 from relay.ledger.remaining import read_remaining
 
-MASK = "****"
-
 _TELLING = re.compile(r"auth|cookie|key|secret|signature|token|passw", re.IGNORECASE)
-"""Names of headers and parameters whose value is redacted, though relay.yaml has it in plain."""
+"""Names of headers and parameters whose value is redacted even where relay.yaml has it in plain."""
 
 
 class Health(msgspec.Struct, frozen=True, kw_only=True):
-    """That the console can do its work."""
+    """The state of the console."""
 
     status: Literal["ok"]
     version: str
@@ -60,7 +59,7 @@ class SourceShown(msgspec.Struct, frozen=True, kw_only=True):
     networks: Sequence[str]
     rate: str
     secrets: int
-    """How many may sign."""
+    """Number of secrets that may sign."""
 
 
 class TargetShown(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,11 +75,11 @@ class TargetShown(msgspec.Struct, frozen=True, kw_only=True):
     held: bool
     """It is rate limited: its platform wants no calls now."""
     until: str
-    """When calls begin again, if that is known."""
+    """When calls begin again; empty where that is unknown."""
     calling: int
     """Deploys that are being called."""
     waiting: int
-    """Deploys that wait, whatever for."""
+    """Deploys that wait, for any reason."""
     concurrency: int
     supersede: bool
     approval: bool
@@ -110,15 +109,15 @@ class Question(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     source: Annotated[str, Meta(max_length=200)]
     payload: dict[str, Any]
     event: Annotated[str, Meta(min_length=1, max_length=100, pattern="^[ -~]+$")] | None = None
-    """Value of the provider's event header; recognised if left out."""
+    """Value of the provider's event header; detected if left out."""
 
 
 class NotifierShown(msgspec.Struct, frozen=True, kw_only=True):
-    """A notifier that would be told what became of a deploy, without its URL."""
+    """A notifier of a deploy, without its URL."""
 
     notifier: str
     on: Sequence[str]
-    """Of what it is told."""
+    """The kinds of notices that it gets."""
 
 
 class CallShown(msgspec.Struct, frozen=True, kw_only=True):
@@ -135,7 +134,7 @@ class CallShown(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Decision(msgspec.Struct, frozen=True, kw_only=True):
-    """Whether a route takes it, and why."""
+    """Whether a route matches, and why."""
 
     route: str
     matched: bool
@@ -152,38 +151,38 @@ class Explained(msgspec.Struct, frozen=True, kw_only=True):
     routes: Sequence[Decision] = ()
 
 
-async def health(asked: Asked[Nothing, Nothing]) -> Health:
-    """Tell whether the console can do its work."""
-    context = asked.context
+async def health(request: ApiRequest[Nothing, Nothing]) -> Health:
+    """Return the state of the console."""
+    context = request.context
     left = await context.ledger.read(read_remaining)
     version = context.plan().version
     return Health(status="ok", version=__version__, config=version, queued=left.queued)
 
 
-async def list_routes(asked: Asked[Nothing, Nothing]) -> Routes:
+async def list_routes(request: ApiRequest[Nothing, Nothing]) -> Routes:
     """List the routes, in their order."""
-    return Routes(items=[route_shown(route) for route in asked.context.plan().config.routes])
+    return Routes(items=[route_shown(route) for route in request.context.plan().config.routes])
 
 
-async def list_sources(asked: Asked[Nothing, Nothing]) -> Sources:
+async def list_sources(request: ApiRequest[Nothing, Nothing]) -> Sources:
     """List the sources."""
-    sources = asked.context.plan().config.sources
+    sources = request.context.plan().config.sources
     return Sources(items=[_source(name, source) for name, source in sources.items()])
 
 
-async def list_targets(asked: Asked[Nothing, Nothing]) -> Targets:
+async def list_targets(request: ApiRequest[Nothing, Nothing]) -> Targets:
     """List the targets and how they stand."""
-    policies = asked.context.plan().config.targets
-    seen = await asked.context.ledger.read(lambda reader: read_targets(reader, policies))
-    return Targets(items=[_target(policies[one.name], one) for one in seen])
+    policies = request.context.plan().config.targets
+    standings = await request.context.ledger.read(lambda reader: read_targets(reader, policies))
+    return Targets(items=[_target(policies[one.name], one) for one in standings])
 
 
-async def explain(asked: Asked[Nothing, Question]) -> Explained:
-    """Tell what a webhook would cause: every route and why, and the calls."""
-    question = asked.body
+async def explain(request: ApiRequest[Nothing, Question]) -> Explained:
+    """Return what a webhook would cause: every route with its reason, and the calls."""
+    question = request.body
     return await asyncio.to_thread(
         explained,
-        asked.context.plan(),
+        request.context.plan(),
         question.source,
         msgspec.json.encode(question.payload),
         question.event,
@@ -191,8 +190,8 @@ async def explain(asked: Asked[Nothing, Question]) -> Explained:
 
 
 def explained(plan: Plan, source: str, payload: bytes, event: str | None) -> Explained:
-    """What a webhook would cause. Takes as long as the payload is large. Raises NoSuchThing and
-    Malformed."""
+    """Return what a webhook would cause. Slow for a large payload: run it in a thread. Raises
+    NoSuchThing and Malformed."""
     if source not in plan.config.sources:
         raise NoSuchThing(f"no source {source!r} in relay.yaml")
     provider = plan.config.sources[source].provider
@@ -203,9 +202,9 @@ def explained(plan: Plan, source: str, payload: bytes, event: str | None) -> Exp
 
 
 def explained_event(plan: Plan, source: str, event: Event) -> Explained:
-    """What an event would cause that was understood already."""
+    """Return what a parsed event would cause."""
     configured = plan.config.sources.get(source)
-    told = msgspec.convert(
+    answer = msgspec.convert(
         explanation(
             plan.router,
             plan.recipes,
@@ -217,49 +216,50 @@ def explained_event(plan: Plan, source: str, event: Event) -> Explained:
         Explained,
     )
     return msgspec.structs.replace(
-        told,
+        answer,
         routes=[
-            msgspec.structs.replace(route, calls=[_masked(call) for call in route.calls])
-            for route in told.routes
+            msgspec.structs.replace(route, calls=[_redacted(call) for call in route.calls])
+            for route in answer.routes
         ],
     )
 
 
-def _masked(call: CallShown) -> CallShown:
-    """Without what may be a secret although relay.yaml has it in plain: people who look need not
-    know what the operator wrote there."""
+def _redacted(call: CallShown) -> CallShown:
+    """Return a call with the values redacted that may be secrets although relay.yaml has them in
+    plain: viewers need not know them."""
     return msgspec.structs.replace(
         call,
-        url=_masked_url(call.url),
+        url=_redacted_url(call.url),
         headers={
-            name: MASK if _TELLING.search(name) else value for name, value in call.headers.items()
+            name: REDACTED if _TELLING.search(name) else value
+            for name, value in call.headers.items()
         },
     )
 
 
-def _masked_url(text: str) -> str:
-    """``<env NAME>`` stands for a whole URL; of one in plain the path may be the secret."""
+def _redacted_url(text: str) -> str:
+    """Return a URL with its path redacted, which may be the secret. ``<env NAME>`` stays."""
     address, mark, query = text.partition("?")
     if address.startswith(("http://", "https://")):
-        address = f"{URL(address, encoded=True).origin()}/{MASK}"
+        address = f"{URL(address, encoded=True).origin()}/{REDACTED}"
     pairs = [pair.partition("=") for pair in query.split("&")] if mark else []
     shown = [
-        f"{name}={MASK}" if _TELLING.search(name) else name + equals + value
+        f"{name}={REDACTED}" if _TELLING.search(name) else name + equals + value
         for name, equals, value in pairs
     ]
     return address + mark + "&".join(shown)
 
 
 def route_shown(route: Route) -> RouteShown:
-    """A route without what it does not say."""
-    told = route.model_dump(mode="json", exclude_unset=True)
+    """Return the keys of a route that relay.yaml sets."""
+    keys = route.model_dump(mode="json", exclude_unset=True)
     shown = {"name", "repo", "on", "deploy"}
     return RouteShown(
         name=route.name,
         repo=route.repo,
         on=route.on,
         deploy=route.deploy,
-        conditions={key: value for key, value in told.items() if key not in shown},
+        conditions={key: value for key, value in keys.items() if key not in shown},
     )
 
 
@@ -276,17 +276,17 @@ def _source(name: str, source: Source) -> SourceShown:
     )
 
 
-def _target(target: Target, seen: TargetSeen) -> TargetShown:
+def _target(target: Target, standing: TargetSeen) -> TargetShown:
     return TargetShown(
-        name=seen.name,
+        name=standing.name,
         preset=target.preset,
-        state=seen.state,
-        paused=seen.paused,
-        breaker=seen.breaker,
-        held=seen.held,
-        until=seen.until,
-        calling=seen.calling,
-        waiting=seen.waiting,
+        state=standing.state,
+        paused=standing.paused,
+        breaker=standing.breaker,
+        held=standing.held,
+        until=standing.until,
+        calling=standing.calling,
+        waiting=standing.waiting,
         concurrency=target.concurrency,
         supersede=target.newest_only,
         approval=target.approval is not None,

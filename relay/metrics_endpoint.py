@@ -1,7 +1,7 @@
-"""Hands out the metrics: the page itself, and the small server that answers scrapes.
+"""The endpoint ``/metrics``: its page, and the small server that answers scrapes.
 
-``counted`` keeps a process's numbers for as long as its block lasts. With RELAY_METRICS_PORT one
-process of a machine answers at ``/metrics`` for all of them; when it ends another one takes over.
+``counted`` saves a process's metrics while its block lasts. With RELAY_METRICS_PORT one process of
+a machine answers at ``/metrics`` for all of them; when it ends, another one takes over.
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ from config.settings import Settings
 from relay import audit
 from relay.audit import log
 from relay.gauges import Gauge, read
-from relay.metrics import METRICS, Key, Metric, Numbers, tally
-from relay.tallies import Tallies, encode
+from relay.metric_files import MetricFiles, encode
+from relay.metrics import METRICS, Key, Metric, Numbers, counters
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 
 SAVE_EACH = 1.0
-"""Seconds between two savings of what was counted; a killed process loses so much."""
+"""Seconds between two writes of the metrics; a killed process loses the last of them."""
 
 FRESH = 1.0
-"""Seconds for which a page is handed out again."""
+"""Seconds for which a page is served again."""
 
-_diagnostics = logging.getLogger("relay.scraping")
+_diagnostics = logging.getLogger("relay.metrics_endpoint")
 
 _Family = CounterMetricFamily | GaugeMetricFamily | HistogramMetricFamily
 
 
 def metrics_page(settings: Settings, targets: Mapping[str, Target]) -> bytes:
-    """What a scrape is answered, in the text format of ``CONTENT_TYPE``. Blocking.
+    """Return the answer to a scrape, in the text format of ``CONTENT_TYPE``. Blocking.
 
     https://prometheus.io/docs/instrumenting/exposition_formats/
     """
@@ -48,7 +48,7 @@ def metrics_page(settings: Settings, targets: Mapping[str, Target]) -> bytes:
 
 
 def page(numbers: Numbers, gauges: Iterator[Gauge]) -> bytes:
-    """The page of these numbers."""
+    """Return the page of these numbers."""
     registry = CollectorRegistry()
     registry.register(_Collected([*_families(numbers), *map(_gauge, gauges)]))
     return generate_latest(registry)
@@ -56,21 +56,21 @@ def page(numbers: Numbers, gauges: Iterator[Gauge]) -> bytes:
 
 def _total(settings: Settings) -> Numbers:
     try:
-        return Tallies(settings.metrics_folder).total()
+        return MetricFiles(settings.metrics_folder).total()
     except OSError as error:
-        _diagnostics.error("what was counted cannot be read: %s", error.strerror)
+        _diagnostics.error("metrics cannot be read: %s", error.strerror)
         return {}
 
 
 class Pages:
-    """Answers to scrapes: one page is made at a time, and no more of them than make sense."""
+    """Answers scrapes. One page is made at a time, and served for ``FRESH`` seconds."""
 
     def __init__(self) -> None:
         self._turn = asyncio.Lock()
         self._page, self._at = b"", -FRESH
 
     async def answer(self, make: Callable[[], bytes]) -> web.Response:
-        """What ``make`` gives, in a thread, or has given a moment ago."""
+        """Return the page of ``make``, which runs in a thread, or the one of a moment ago."""
         async with self._turn:
             if time.monotonic() - self._at >= FRESH:
                 self._page = await asyncio.to_thread(make)
@@ -87,7 +87,7 @@ class _Collected(Collector):
 
 
 def _families(numbers: Numbers) -> Iterator[_Family]:
-    """Every metric, those of which nothing was counted too, so that a rate begins at nought."""
+    """Yield every metric, also those without a count, so that a rate begins at 0."""
     of: dict[str, list[tuple[Key, list[float]]]] = {name: [] for name in METRICS}
     for (name, *labels), row in numbers.items():
         of[name].append((tuple(labels), row))
@@ -134,11 +134,11 @@ async def counted(
     process: str,
     targets: Callable[[], Mapping[str, Target]],
 ) -> AsyncIterator[None]:
-    """Count what the audit says while the block lasts, and answer scrapes if it falls to us.
+    """Count audit lines while the block lasts, and answer scrapes if no other process does.
 
-    ``process`` is receiver or worker. ``targets`` gives those of relay.yaml as it is at a moment.
+    ``process`` is receiver or worker. ``targets`` returns those of the current relay.yaml.
     """
-    audit.observe(tally.audited)
+    audit.observe(counters.audited)
     counting = _Counting(settings, process, targets)
     task = asyncio.create_task(counting.run())
     try:
@@ -160,15 +160,15 @@ class _Counting:
         self._process = process
         self._targets = targets
         self._expected: Mapping[str, Target] | None = None
-        self._files = Tallies(settings.metrics_folder)
+        self._files = MetricFiles(settings.metrics_folder)
         self._opened = False
         self._warned: set[str] = set()
         self._runner: web.AppRunner | None = None
         self._pages = Pages()
 
     async def run(self) -> None:
-        """Save and, if asked to, serve until ``stopping``. Nothing that goes wrong here stops it,
-        let alone what is counted."""
+        """Save, and serve where a port is set, until ``stopping``. Errors here never stop what the
+        metrics are about."""
         try:
             while not self.stopping.is_set():
                 await self._step()
@@ -181,7 +181,7 @@ class _Counting:
                 await self._runner.cleanup()
             await self._save()
         except OSError as error:
-            self._warn("what was counted last is lost", error)
+            self._warn("the last metrics are lost", error)
         except Exception:
             _diagnostics.exception("counting stopped")
         finally:
@@ -190,16 +190,16 @@ class _Counting:
     async def _step(self) -> None:
         settings, targets = self._settings, self._targets()
         if targets is not self._expected:
-            tally.expect(targets, self._process)
+            counters.expect(targets, self._process)
             self._expected = targets
         try:
             await self._save()
         except OSError as error:
-            self._warn("what was counted is kept in memory only", error)
+            self._warn("metrics are kept in memory only", error)
         if settings.metrics_port is None or self._runner is not None:
             return
         try:
-            # Without a folder nobody else can be counted, so that there is nobody to agree with.
+            # Without a folder there are no other processes to share the port with.
             if not self._opened or self._files.serves():
                 await self._serve(settings.metrics_host, settings.metrics_port)
         except OSError as error:
@@ -214,12 +214,12 @@ class _Counting:
         if not self._opened:
             await asyncio.to_thread(self._files.open)
             self._opened = True
-        if tally.changed:
-            tally.changed = False
+        if counters.changed:
+            counters.changed = False
             try:
-                await asyncio.to_thread(self._files.save, encode(tally.numbers))
+                await asyncio.to_thread(self._files.save, encode(counters.numbers))
             except OSError:
-                tally.changed = True
+                counters.changed = True
                 raise
 
     async def _serve(self, host: str, port: int) -> None:
@@ -242,5 +242,5 @@ class _Counting:
         return await self._pages.answer(self._make)
 
     def _make(self) -> bytes:
-        numbers = _total(self._settings) if self._opened else dict(tally.numbers)
+        numbers = _total(self._settings) if self._opened else dict(counters.numbers)
         return page(numbers, read(self._settings, self._targets()))

@@ -9,7 +9,7 @@ from aiohttp import web
 
 from config.settings import Settings
 from relay.console.faults import ErrorAnswer, Problem
-from relay.http.connections import Bounds, Server
+from relay.http.connections import ConnectionBounds, Server
 from relay.http.responses import final_answer
 
 MOST_CONNECTIONS = 512
@@ -27,7 +27,9 @@ class Runner(web.AppRunner):
 
     def __init__(self, app: web.Application, settings: Settings) -> None:
         super().__init__(app, shutdown_timeout=min(GRACE, settings.shutdown_grace))
-        self._bounds = Bounds(settings.header_timeout, settings.keep_alive, MOST_CONNECTIONS)
+        self._bounds = ConnectionBounds(
+            settings.header_timeout, settings.keep_alive, MOST_CONNECTIONS
+        )
 
     async def _make_server(self) -> web.Server:
         made = await super()._make_server()
@@ -44,13 +46,13 @@ class Runner(web.AppRunner):
 
 
 class _Unread:
-    """Answers whoever sends no request."""
+    """Answers clients that send no request."""
 
     def not_http(self, _: web.BaseRequest, status: int) -> web.Response:
         """See relay.http.connections.Answering."""
-        told = ErrorAnswer(Problem("bad_request", "not an HTTP request that can be read"))
+        error = ErrorAnswer(Problem("bad_request", "not an HTTP request that can be read"))
         response = web.Response(
-            body=msgspec.json.encode(told), status=status, content_type="application/json"
+            body=msgspec.json.encode(error), status=status, content_type="application/json"
         )
         response.force_close()
         return response

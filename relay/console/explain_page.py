@@ -8,9 +8,9 @@ from typing import NamedTuple
 from aiohttp import web
 
 from relay.console.access import needs
+from relay.console.config_api import Explained, explained, explained_event, route_shown
 from relay.console.context import CONTEXT, Context
 from relay.console.detail_pages import read_stored
-from relay.console.planning import Explained, explained, explained_event, route_shown
 from relay.console.rendering import page
 from relay.errors import Refused, Rejected
 from relay.explanation import event_facts
@@ -24,7 +24,7 @@ SUGGESTED = 20
 """Stored deliveries that are offered."""
 
 
-class Question(NamedTuple):
+class ExplainForm(NamedTuple):
     """A webhook: a stored delivery, or else a payload."""
 
     delivery: str = ""
@@ -36,38 +36,38 @@ class Question(NamedTuple):
 @needs("viewer")
 async def routes_page(request: web.Request) -> web.Response:
     """Show the routes as relay.yaml has them, and the form."""
-    return await _page(request, Question(delivery=request.query.get("delivery", "")))
+    return await _page(request, ExplainForm(delivery=request.query.get("delivery", "")))
 
 
 @needs("viewer")
 async def explain(request: web.Request) -> web.Response:
     """Show the same page with the answer."""
-    form = await request.post()
-    asked = Question(*(str(form.get(name, "")).strip() for name in Question._fields))
+    posted = await request.post()
+    form = ExplainForm(*(str(posted.get(name, "")).strip() for name in ExplainForm._fields))
     try:
-        told = await _explained(request.app[CONTEXT], asked)
+        answer = await _explained(request.app[CONTEXT], form)
     except Rejected as error:
-        return await _page(request, asked, mistake=f"The payload is not understood: {error.reason}")
+        return await _page(request, form, mistake=f"The payload is not understood: {error.reason}")
     except Refused as error:
         text = str(error)
-        return await _page(request, asked, mistake=f"{text[:1].upper()}{text[1:]}.")
-    return await _page(request, asked, told)
+        return await _page(request, form, mistake=f"{text[:1].upper()}{text[1:]}.")
+    return await _page(request, form, answer)
 
 
-async def _explained(context: Context, asked: Question) -> Explained:
+async def _explained(context: Context, form: ExplainForm) -> Explained:
     plan = context.plan()
-    if asked.delivery:
-        delivery = await context.ledger.read(lambda reader: read_stored(reader, asked.delivery))
+    if form.delivery:
+        delivery = await context.ledger.read(lambda reader: read_stored(reader, form.delivery))
         return await asyncio.to_thread(explained_event, plan, delivery.source, delivery.event)
-    if not asked.payload:
+    if not form.payload:
         raise Refused("paste a payload, or name a stored delivery")
     return await asyncio.to_thread(
-        explained, plan, asked.source, asked.payload.encode(), asked.event or None
+        explained, plan, form.source, form.payload.encode(), form.event or None
     )
 
 
 async def _page(
-    request: web.Request, asked: Question, told: Explained | None = None, *, mistake: str = ""
+    request: web.Request, form: ExplainForm, answer: Explained | None = None, *, mistake: str = ""
 ) -> web.Response:
     context = request.app[CONTEXT]
     config = context.plan().config
@@ -79,12 +79,11 @@ async def _page(
         "routes.html",
         status=400 if mistake else 200,
         here="routes",
-        asked=asked,
+        form=form,
         mistake=mistake,
-        told=None,
-        explained=told,
-        facts=list(event_facts(told.event)) if told and told.event else [],
-        known=newest.records,
+        explained=answer,
+        facts=list(event_facts(answer.event)) if answer and answer.event else [],
+        suggested=newest.records,
         sources=list(config.sources),
         routes=[route_shown(route) for route in config.routes[:MOST_ROUTES]],
         more_routes=max(0, len(config.routes) - MOST_ROUTES),

@@ -17,7 +17,7 @@ from pydantic import SecretStr
 from config.model import Target
 from config.preset import presets
 from config.secret_values import MIN_SECRET_PART, written_forms
-from relay.attempts_kept import (
+from relay.attempt_record import (
     MOST_BODY,
     MOST_HEADERS,
     MOST_VALUE,
@@ -26,7 +26,7 @@ from relay.attempts_kept import (
     Received,
     recorded,
 )
-from relay.audit import MASK, Redactor
+from relay.audit import REDACTED, Redactor
 from relay.events.event import Push
 from relay.planning import Call, Recipe
 
@@ -76,8 +76,8 @@ def test_a_secret_of_the_request_is_named_and_not_shown() -> None:
 
     assert (told.method, told.host) == ("POST", "hooks.example:8443")
     assert told.request_headers["X-Team"] == "<env TEAM>"
-    assert told.request_headers["Authorization"] == MASK
-    assert told.request_headers["X-Api-Key"] == MASK
+    assert told.request_headers["Authorization"] == REDACTED
+    assert told.request_headers["X-Api-Key"] == REDACTED
     assert told.request_body == urlencode({"password": "<env PASSWORD>", "sha": "2" * 40})
     for secret in ("s3cr3t", "deploy/", "team-blue", "plain-in-the-file", "pa ss", "pa+ss"):
         assert secret not in msgspec.json.encode(told).decode()
@@ -129,8 +129,8 @@ def test_a_secret_that_the_platform_echoes_is_masked_however_it_writes_it(echo: 
 
     assert told.response_body.startswith("you sent ")
     assert told.response_body.endswith("!")
-    assert MASK in told.response_body
-    assert MASK in told.response_headers["Server"]
+    assert REDACTED in told.response_body
+    assert REDACTED in told.response_headers["Server"]
     for part in ('q"u', "&o", "u0026o", "%26", "t>", "t\\u003e", "amp;o"):
         assert part not in told.response_body
 
@@ -144,7 +144,7 @@ def test_what_the_request_held_is_masked_in_the_answer_though_no_secret_was_decl
     )
     told = record(exchange(keys, {}, Received(404, {}, said.encode())))
 
-    assert told.response_body == f"{MASK}, {MASK}, {MASK}, {MASK} of " + "2" * 40
+    assert told.response_body == f"{REDACTED}, {REDACTED}, {REDACTED}, {REDACTED} of " + "2" * 40
 
 
 def test_only_a_few_headers_of_the_answer_are_kept() -> None:

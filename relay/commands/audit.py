@@ -1,4 +1,4 @@
-"""The commands `audit`: prove the chain of the audit file, search it, follow it."""
+"""The commands `audit`: verify the chain of the audit file, search it, follow it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import click
 
 from config.patterns import PatternSet
 from config.settings import load_settings
-from relay.audit_query import Wanted, as_text, parsed
+from relay.audit_query import LineFilter, as_text, parsed
 from relay.audit_reading import Proof, followed_lines, prove, size_of, stored_lines
 from relay.chain import Finding
 from relay.commands.exits import exits
@@ -29,17 +29,17 @@ _FILE = click.argument("file", type=click.Path(dir_okay=False, path_type=Path), 
 
 @click.group()
 def audit() -> None:
-    """Prove that the audit file is whole, search it, follow it."""
+    """Verify the audit file, search it, follow it."""
 
 
 @audit.command()
 @_FILE
 @exits
 def verify(file: Path | None) -> None:
-    """Find every line that was edited, taken away, added or moved; exit 1 if there is one.
+    """Find every line that was edited, removed, added or moved; exit 1 if there is one.
 
-    With RELAY_AUDIT_KEY the end of the file is checked against its signed head. Without it, who
-    may write the file can also write all of it anew. FILE is that of RELAY_AUDIT_FILE if left out.
+    With RELAY_AUDIT_KEY the end of the file is checked against its signed head. Without the key, a
+    user who may write the file could have replaced all of it. Default of FILE: RELAY_AUDIT_FILE.
     """
     path, key = _path(file), _key()
     findings: list[Finding] = []
@@ -113,63 +113,63 @@ def _filters(command: Callable[..., Any]) -> Callable[..., Any]:
 @_filters
 @exits
 def query(file: Path | None, as_json: bool, **filters: Any) -> None:
-    """Print the lines of the audit file that the filters take, the oldest first.
+    """Print the lines of the audit file that match the filters, the oldest first.
 
-    FILE is that of RELAY_AUDIT_FILE if left out.
+    Default of FILE: RELAY_AUDIT_FILE.
     """
-    wanted = _wanted(**filters)
-    _print(stored_lines(_path(file), wanted.since), wanted, as_json)
+    chosen = _chosen(**filters)
+    _print(stored_lines(_path(file), chosen.since), chosen, as_json)
 
 
 @audit.command()
 @_FILE
-@click.option("--follow", "-f", is_flag=True, help="Go on with what is written from now on.")
+@click.option("--follow", "-f", is_flag=True, help="Print new lines as they are written.")
 @click.option("--lines", "-n", type=click.IntRange(0, 100_000), default=20, show_default=True)
 @_filters
 @exits
 def tail(file: Path | None, follow: bool, lines: int, as_json: bool, **filters: Any) -> None:
-    """Print the latest lines of the audit file, and with -f those that are written from now on.
+    """Print the latest lines of the audit file, and with -f new lines as they are written.
 
-    FILE is that of RELAY_AUDIT_FILE if left out.
+    Default of FILE: RELAY_AUDIT_FILE.
     """
-    path, wanted = _path(file), _wanted(**filters)
-    # Opened before the others are read, so that none is written unseen in between.
+    path, chosen = _path(file), _chosen(**filters)
+    # Opened before the stored lines are read, so that no new line is missed.
     coming = followed_lines(path) if follow else iter(())
-    _print(_latest(path, wanted, lines), Wanted(), as_json)
+    _print(_latest(path, chosen, lines), LineFilter(), as_json)
     try:
-        _print(coming, wanted, as_json)
+        _print(coming, chosen, as_json)
     except KeyboardInterrupt:
         sys.exit(0)
 
 
-def _latest(path: Path, wanted: Wanted, number: int) -> list[bytes]:
+def _latest(path: Path, chosen: LineFilter, number: int) -> list[bytes]:
     kept: list[bytes] = []
     for line in stored_lines(path):
         entry = parsed(line)
-        if entry is not None and wanted.takes(entry):
+        if entry is not None and chosen.matches(entry):
             kept.append(line)
             if len(kept) > 2 * number:
                 kept = kept[-number:] if number else []
     return kept[-number:] if number else []
 
 
-def _print(lines: Iterable[bytes], wanted: Wanted, as_json: bool) -> None:
+def _print(lines: Iterable[bytes], chosen: LineFilter, as_json: bool) -> None:
     for line in lines:
         entry = parsed(line)
-        if entry is not None and wanted.takes(entry):
+        if entry is not None and chosen.matches(entry):
             click.echo(line.rstrip(b"\n") if as_json else as_text(entry))
 
 
-def _wanted(
+def _chosen(
     since: str,
     until: str,
     events: tuple[str, ...],
     repos: tuple[str, ...],
     shas: tuple[str, ...],
     **values: tuple[str, ...],
-) -> Wanted:
+) -> LineFilter:
     try:
-        return Wanted(
+        return LineFilter(
             moment(since, "--since"),
             moment(until, "--until"),
             PatternSet(events, "text") if events else None,
@@ -184,9 +184,9 @@ def _wanted(
 def _path(given: Path | None) -> Path:
     path = given or load_settings().audit_file
     if path is None:
-        raise NoAuditFile("no audit file: set RELAY_AUDIT_FILE, or say which: FILE")
+        raise NoAuditFile("no audit file is configured: set RELAY_AUDIT_FILE, or name FILE")
     if not path.exists():
-        raise NoAuditFile(f"there is no {path}")
+        raise NoAuditFile(f"{path} does not exist: check RELAY_AUDIT_FILE, or name FILE")
     return path.absolute()
 
 

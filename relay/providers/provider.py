@@ -1,4 +1,4 @@
-"""What every provider's dialect offers. A dialect does no I/O and keeps no state but its keys."""
+"""What every provider offers. A provider does no I/O and keeps no state but its keys."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def always(_: str) -> bool:
     return True
 
 
-class Dialect(Protocol):
+class Provider(Protocol):
     """How one kind of git server signs its webhooks and what they say.
 
     An instance belongs to one source and holds that source's keys.

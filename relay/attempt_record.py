@@ -1,8 +1,8 @@
-"""What each call of a deploy asked and was answered, kept for people, without its secrets. Pure.
+"""The request and the answer of each call, as they are stored for people, secrets redacted. Pure.
 
-Secrets are masked twice. By place: what is shown of the request is a call made with the names of
-its secrets (``Recipe.show``), a header for credentials is hidden whatever it holds, and of the URL
-only the host is kept. By value: everything, as a platform may echo what it was sent.
+Secrets are redacted twice. By place: the stored request is a call made with the names of its
+secrets (``Recipe.show``), the value of a header for credentials is redacted whatever it is, and
+only the host of the URL is stored. By value: in all texts, as a platform may echo its request.
 """
 
 from __future__ import annotations
@@ -15,38 +15,38 @@ import msgspec
 from yarl import URL
 
 from config.secret_values import MIN_SECRET_PART, url_parts, written_forms
-from relay.audit import MASK
+from relay.audit import REDACTED
 from relay.events.event import Event
 from relay.planning import Call
 
 MOST_BODY = 2_048
-"""Bytes that are kept of a body."""
+"""Bytes of a body that are stored."""
 
 MOST_VALUE = 256
-"""Bytes that are kept of a header's name or value, or of a reason."""
+"""Bytes of a header's name or value, or of a reason, that are stored."""
 
 MOST_HEADERS = 32
-"""Headers of a request that are kept."""
+"""Headers of a request that are stored."""
 
 ANSWER_HEADERS = ("Content-Type", "Retry-After", "Server", "X-Request-Id")
-"""Headers of an answer that are kept."""
+"""Headers of an answer that are stored."""
 
 _CREDENTIAL = re.compile(
     r"auth|cookie|token|secret|password|credential|signature|key", re.IGNORECASE
 )
-"""What the name of a header has in it whose value is never kept."""
+"""Parts of the names of headers whose values are never stored."""
 
 _CUT = "\N{HORIZONTAL ELLIPSIS}"
 
 
 class AttemptRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """One call, as far as people may see it. Empty is what it had not, or nobody knows."""
+    """One attempt, as people may see it. A field is empty where its value is unknown."""
 
     at: str
     """When it began."""
     attempt: int
     outcome: str
-    """succeeded, retry, failed or uncertain: what it told, not how the deploy went on."""
+    """succeeded, retry, failed or uncertain: the result of this call, not of its deploy."""
     reason: str = ""
     method: str = ""
     host: str = ""
@@ -91,15 +91,15 @@ def recorded(
     ms: float,
     redact: Callable[[str], str],
 ) -> AttemptRecord:
-    """What is kept of one call. ``redact`` masks every secret of relay.yaml."""
+    """Return what is stored of one call. ``redact`` replaces every secret of relay.yaml."""
     call, shown, event, received = exchange
     own = _forms(_secrets_of(call, shown, event))
 
     def clean(text: str, most: int) -> str:
-        # First masked, then cut: half a secret would be recognised by nobody.
+        # Redact before cutting: half a secret would not be found.
         text = redact(text)
         for secret in own:
-            text = text.replace(secret, MASK)
+            text = text.replace(secret, REDACTED)
         return _cut(text, most)
 
     def body(raw: bytes | None) -> str:
@@ -113,7 +113,9 @@ def recorded(
         method=call.method,
         host=_host(call.url),
         request_headers={
-            _cut(name, MOST_VALUE): MASK if _CREDENTIAL.search(name) else clean(value, MOST_VALUE)
+            _cut(name, MOST_VALUE): REDACTED
+            if _CREDENTIAL.search(name)
+            else clean(value, MOST_VALUE)
             for name, value in list(shown.headers.items())[:MOST_HEADERS]
         },
         request_body=body(shown.body),
@@ -131,8 +133,8 @@ def recorded(
 
 
 def _secrets_of(call: Call, shown: Call, event: Event) -> Collection[str]:
-    """What is likely to be secret in a call, declared as such or not, but for what it says of its
-    event."""
+    """Return the texts of a call that may be secret, declared as such or not. The repository, ref
+    and commit of its event are public."""
     parts = set(url_parts(call.url))
     for name, value in call.headers.items():
         if _CREDENTIAL.search(name) or shown.headers.get(name) != value:
@@ -142,7 +144,7 @@ def _secrets_of(call: Call, shown: Call, event: Event) -> Collection[str]:
 
 
 def _forms(secrets: Collection[str]) -> list[str]:
-    """All ways to write them, the longest first, so that one within another leaves no remainder."""
+    """Return all ways to write the secrets, the longest first, so that none leaves a remainder."""
     return sorted({form for one in secrets for form in written_forms(one)}, key=len, reverse=True)
 
 
@@ -156,7 +158,7 @@ def _host(url: str) -> str:
 
 
 def _cut(text: str, most: int) -> str:
-    """At most so many bytes of it, and a sign where that is not all."""
+    """Return ``most`` bytes of a text at most, with an ellipsis where it was cut."""
     raw = text.encode(errors="replace")
     if len(raw) <= most:
         return raw.decode()

@@ -12,7 +12,7 @@ from config.loading import load
 from config.settings import Settings, load_settings
 from relay.commands.exits import exits
 from relay.commands.options import CONFIG, HOST, PORT
-from relay.commands.preparing import configure_audit, ready
+from relay.commands.setup import configure_audit, ready
 from relay.processes import run_all, run_receivers
 from relay.receive.process import serve as receive
 from workers.process import work
@@ -26,8 +26,9 @@ from workers.process import work
 def up(config: Path | None, host: str | None, port: int | None) -> None:
     """Run the receiver, a worker, the console and, unless RELAY_REDIS_URL is set, a server.
 
-    The server's data is kept in RELAY_DATA_DIR (default: relay-data). SIGTERM stops everything in
-    order with exit code 0; a part that dies stops the rest with exit code 1 and its reason.
+    The ledger is kept in RELAY_DATA_DIR (default: relay-data), on a disk of this machine. SIGTERM
+    stops everything in order with exit code 0; a part that dies stops the rest with exit code 1 and
+    its reason.
     """
     settings = load_settings(config=config, host=host, port=port)
     loaded = ready(settings)
@@ -68,8 +69,8 @@ def serve(
 def worker(config: Path | None) -> None:
     """Run jobs: match deliveries against the routes and call deploy hooks.
 
-    Any number of workers may run, on any number of machines. A stock `rq worker` can run the same
-    jobs.
+    Any number of workers may run on the machine that has the ledger. `rq worker -S json` runs the
+    same jobs, one at a time.
     """
     if config is not None:
         os.environ["RELAY_CONFIG"] = str(config)

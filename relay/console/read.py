@@ -10,7 +10,7 @@ from msgspec import Meta
 
 from config.patterns import PatternSet
 from relay.console.context import Context
-from relay.console.endpoints import Asked, Nothing
+from relay.console.endpoints import ApiRequest, Nothing
 from relay.console.payloads import payload_of
 from relay.errors import NoSuchThing, Refused
 from relay.events.deploy_life import Status
@@ -142,9 +142,9 @@ class HistoryPage(msgspec.Struct, frozen=True, kw_only=True):
     """The ``cursor`` of the next page; null where there is none."""
 
 
-async def list_history(asked: Asked[HistoryQuery, Nothing]) -> HistoryPage:
+async def list_history(request: ApiRequest[HistoryQuery, Nothing]) -> HistoryPage:
     """List what happened, the newest first."""
-    query = asked.query
+    query = request.query
     try:
         chosen = HistoryFilter(
             since=since(query.since),
@@ -158,29 +158,29 @@ async def list_history(asked: Asked[HistoryQuery, Nothing]) -> HistoryPage:
             deliveries=frozenset(query.delivery),
             deploys=frozenset(query.deploy),
         )
-        ledger, limit, cursor = asked.context.ledger, query.limit, query.cursor
+        ledger, limit, cursor = request.context.ledger, query.limit, query.cursor
         page = await ledger.read(lambda reader: read_history(reader, chosen, limit, cursor))
     except ValueError as error:
         raise Refused(f"parameters: {error}") from None
     return HistoryPage(items=page.rows, next=page.next or None)
 
 
-async def list_deliveries(asked: Asked[DeliveryQuery, Nothing]) -> Page:
+async def list_deliveries(request: ApiRequest[DeliveryQuery, Nothing]) -> Page:
     """List deliveries, the newest first."""
-    query = asked.query
+    query = request.query
     return await _page(
-        asked.context,
+        request.context,
         "delivery",
         query,
         Filter(statuses=frozenset(query.status), verdicts=frozenset(query.verdict)),
     )
 
 
-async def list_deploys(asked: Asked[DeployQuery, Nothing]) -> Page:
+async def list_deploys(request: ApiRequest[DeployQuery, Nothing]) -> Page:
     """List deploys, the newest first."""
-    query = asked.query
+    query = request.query
     return await _page(
-        asked.context,
+        request.context,
         "deploy",
         query,
         Filter(
@@ -192,19 +192,19 @@ async def list_deploys(asked: Asked[DeployQuery, Nothing]) -> Page:
     )
 
 
-async def show_delivery(asked: Asked[Nothing, Nothing]) -> Details:
+async def show_delivery(request: ApiRequest[Nothing, Nothing]) -> Details:
     """Tell all that is known of a delivery."""
-    return await details_of(asked.context, "delivery", asked.name)
+    return await details_of(request.context, "delivery", request.name)
 
 
-async def show_payload(asked: Asked[Nothing, Nothing]) -> Payload:
+async def show_payload(request: ApiRequest[Nothing, Nothing]) -> Payload:
     """Give the payload of a delivery, secrets redacted; 404 says why it is not kept."""
-    return Payload(payload=msgspec.Raw(await payload_of(asked.context, asked.name)))
+    return Payload(payload=msgspec.Raw(await payload_of(request.context, request.name)))
 
 
-async def show_deploy(asked: Asked[Nothing, Nothing]) -> Details:
+async def show_deploy(request: ApiRequest[Nothing, Nothing]) -> Details:
     """Tell all that is known of a deploy."""
-    return await details_of(asked.context, "deploy", asked.name)
+    return await details_of(request.context, "deploy", request.name)
 
 
 async def details_of(context: Context, kind: RecordKind, id_: str) -> Details:

@@ -1,9 +1,9 @@
-"""What the processes of a machine have counted, in files under ``<RELAY_DATA_DIR>/metrics``.
+"""The metrics of all processes of a machine, in files under ``<RELAY_DATA_DIR>/metrics``.
 
-Each process saves its own numbers as one JSON file, which it locks through another one for as long
-as it lives. Whoever finds a lock that nobody holds adds the numbers of that process to those of the
-past and removes its files, so that a total never falls and files do not pile up. Locks, and not
-process ids, tell who lives: containers that share the folder all have a process 1.
+Each process saves its numbers as one JSON file and holds a lock file for as long as it lives. A
+process that finds a free lock adds the numbers of its dead owner to ``past.json`` and removes its
+files, so that a total never falls and files do not pile up. Locks show which processes live, not
+process ids: containers that share the folder all have a process 1.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from relay.metrics import Key, Numbers, add
 _PAST = "past.json"
 _LOCK = ".lock"
 _MOST_BYTES = 32 * 1024 * 1024
-"""A larger file is not one of ours."""
+"""Bytes of a file at most; a larger one is not of deploy-relay."""
 
 
-class Tallies:
+class MetricFiles:
     """The folder, as one process sees it. Every method may block, and raises OSError."""
 
     def __init__(self, folder: Path) -> None:
@@ -36,25 +36,25 @@ class Tallies:
         self._serves: int | None = None
 
     def open(self) -> None:
-        """Be counted among those that live."""
+        """Take the lock of this process."""
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         with self._alone():
             self._held = _lock(self._file(_LOCK))
             self._fold()
 
     def close(self) -> None:
-        """Leave what was saved to whoever looks next."""
+        """Release the locks. The next process that looks adds the saved numbers to the past."""
         for number in (self._held, self._serves):
             if number is not None:
                 os.close(number)
         self._held = self._serves = None
 
     def save(self, encoded: bytes) -> None:
-        """Keep this process's numbers, as ``encode`` writes them."""
+        """Write this process's numbers, as ``encode`` returns them."""
         _write(self._file(".json"), encoded)
 
     def total(self) -> Numbers:
-        """What all processes have counted, those that have ended too."""
+        """Return the sums over all processes, ended ones included."""
         if not self._folder.is_dir():
             return {}
         total: Numbers = {}
@@ -65,17 +65,17 @@ class Tallies:
         return total
 
     def serves(self) -> bool:
-        """Whether this is the one process of the folder that answers scrapes."""
+        """Return whether this is the one process of the folder that answers scrapes."""
         if self._serves is None:
             self._serves = _lock(self._folder / "serving")
         return self._serves is not None
 
     def _fold(self) -> None:
         past = self._folder / _PAST
-        known = _read(past)
-        # Named in the past, they were added to it and only not yet removed.
-        added = [str(name) for name in known.get("added", ())]
-        total = _numbers(known)
+        saved = _read(past)
+        # These were added to the past; a process was killed before it removed their files.
+        added = [str(name) for name in saved.get("added", ())]
+        total = _numbers(saved)
         dead: list[tuple[str, int]] = []
         for path in self._folder.glob(f"*{_LOCK}"):
             number = None if path.stem == self._name else _lock(path)
@@ -109,26 +109,26 @@ class Tallies:
 
 
 def encode(numbers: Numbers, **more: Any) -> bytes:
-    """Numbers as a file has them."""
+    """Return numbers as a file has them."""
     return orjson.dumps({"numbers": [[*key, row] for key, row in numbers.items()], **more})
 
 
-def _numbers(known: dict[str, Any]) -> dict[Key, list[float]]:
+def _numbers(saved: dict[str, Any]) -> dict[Key, list[float]]:
     try:
         return {
             tuple(str(part) for part in key): [float(number) for number in row]
-            for *key, row in known.get("numbers", ())
+            for *key, row in saved.get("numbers", ())
         }
     except (TypeError, ValueError):
         return {}
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """What a file says; nothing where it is missing or damaged, as after a power cut."""
+    """Return the content of a file; empty where it is missing or damaged, as after a power cut."""
     with suppress(FileNotFoundError, orjson.JSONDecodeError):
         if path.stat().st_size <= _MOST_BYTES:
-            known = orjson.loads(path.read_bytes())
-            return known if isinstance(known, dict) else {}
+            saved = orjson.loads(path.read_bytes())
+            return saved if isinstance(saved, dict) else {}
     return {}
 
 
@@ -139,7 +139,7 @@ def _write(path: Path, data: bytes) -> None:
 
 
 def _lock(path: Path) -> int | None:
-    """A locked file, for as long as it is open; None if another process has it."""
+    """Return the number of a file that is locked while open; None if another process has it."""
     number = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from relay.batching import GroupCommit
+from relay.group_commit import GroupCommit
 
 
 class Ledger:

@@ -1,10 +1,10 @@
-"""What pages say before and after an action."""
+"""The texts of pages before and after an action."""
 
 from __future__ import annotations
 
 from typing import Literal
 
-from relay.console.acting import Result
+from relay.console.actions import Result
 from relay.console.words import Action
 from relay.ledger.actions import Refusal
 from relay.ledger.records import RecordKind
@@ -13,16 +13,19 @@ Switch = Literal["pause", "resume"]
 
 CONSEQUENCES: dict[tuple[RecordKind, Action], str] = {
     ("deploy", "replay"): (
-        "Its call is made again, by the current settings of its target, as a deploy of its own "
+        "Its call is made again, by the current settings of its target, as a new deploy "
         "behind all others of its branch."
     ),
     ("deploy", "cancel"): "It waits; it will not be called.",
-    ("deploy", "approve"): "It is called at once, unless something else holds its target back.",
+    (
+        "deploy",
+        "approve",
+    ): "It is called at once, unless its target has to wait for another reason.",
     ("deploy", "dismiss"): (
         "Nothing is called. It leaves the list of what needs attention; your reason is kept."
     ),
     ("delivery", "replay"): (
-        "It is routed again, by the current routes. All its deploys are made, those too that "
+        "It is routed again, by the current routes. All its deploys are made, also those that "
         "succeeded the first time."
     ),
     ("delivery", "cancel"): "It waits; it will not be routed, and nothing is deployed.",
@@ -45,15 +48,15 @@ DONE = {
     "resume": "resumed",
 }
 
-TOLD = {
-    "replay": "This is the replay; it was queued just now.",
+MESSAGES = {
+    "replay": "This is the replay. It is queued now.",
     "cancel": "It was cancelled.",
     "approve": "It was approved and goes on.",
     "dismiss": "It was dismissed.",
     "pause": "The target is paused.",
     "resume": "The target was resumed.",
 }
-"""What a page says first after an action."""
+"""The message at the top of the page that follows an action."""
 
 
 def warning(result: Result) -> str:

@@ -13,8 +13,8 @@ from multidict import CIMultiDict
 
 from relay.errors import Malformed
 from relay.events.event import Ignored
-from relay.providers import DIALECTS
-from relay.providers.recognise import event_header
+from relay.providers import PROVIDERS
+from relay.providers.detect import event_header
 from relay.samples import sample
 
 HEADERS = {
@@ -24,7 +24,7 @@ HEADERS = {
     "forgejo": "X-Forgejo-Event",
     "gogs": "X-Gogs-Event",
 }
-every_provider = pytest.mark.parametrize("provider", DIALECTS)
+every_provider = pytest.mark.parametrize("provider", PROVIDERS)
 
 
 @every_provider
@@ -37,7 +37,7 @@ def test_an_event_that_is_given_is_kept(provider: str) -> None:
 def test_samples_are_recognised_as_what_they_are(provider: str, kind: str) -> None:
     body = msgspec.json.encode(sample(provider, kind))
     headers = CIMultiDict(event_header(provider, body, None))
-    event = DIALECTS[provider](["secret"]).parse(headers, body)
+    event = PROVIDERS[provider](["secret"]).parse(headers, body)
     assert not isinstance(event, Ignored)
     assert event.kind == kind
 

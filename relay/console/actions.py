@@ -1,4 +1,4 @@
-"""What the API does to deliveries, deploys and targets. Each action is a line of the audit."""
+"""The actions of the API on deliveries, deploys and targets. Each is a line of the audit."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from relay import audit
 from relay.audit_fields import action_fields
 from relay.console.access import Caller
 from relay.console.context import Context
-from relay.console.endpoints import Asked, Nothing
+from relay.console.endpoints import ApiRequest, Nothing
 from relay.errors import NoSuchThing
 from relay.events.ids import row_number
 from relay.ledger.actions import MOST_NOTE, Consequence, Done, Wish
@@ -31,7 +31,7 @@ MOST = 1_000
 """Deliveries or deploys of one request."""
 
 AT_ONCE = 25
-"""Of them in one transaction: webhooks wait for as long as it takes."""
+"""Actions in one transaction. Webhooks wait for it, so it is short."""
 
 Verb = Literal["replay", "cancel", "approve", "dismiss"]
 
@@ -42,15 +42,15 @@ Ids = Annotated[
 
 
 class Deed(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What is done, to which."""
+    """An action and its deliveries or deploys."""
 
     ids: Ids
     dry_run: bool = False
-    """Only say what would be done."""
+    """Return what would be done, and do nothing."""
 
 
 class Replay(Deed, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What is done again."""
+    """What is replayed."""
 
     force: bool = False
     """Also what has not failed, or what would replace something newer."""
@@ -81,7 +81,7 @@ class LiveNow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of it with one of them."""
+    """The result of an action on one delivery or deploy."""
 
     id: str
     done: bool
@@ -89,8 +89,8 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     new: str = ""
     """The id of the replay."""
     refusal: str = ""
-    """Why not, in a word, and ``message`` in a sentence. ``overtaken``: it would replace something
-    newer, and needs ``force``."""
+    """The reason of a refusal in a word; ``message`` has it in a sentence. ``overtaken``: the
+    action would replace something newer and needs ``force``."""
     message: str = ""
     live: LiveNow | None = None
     """Of a replay or an approval: what is live there now; null where nothing is."""
@@ -101,58 +101,58 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Results(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of it, in the order of the ids."""
+    """The results, in the order of the ids."""
 
     results: Sequence[Result]
 
 
 class TargetChanged(msgspec.Struct, frozen=True, kw_only=True):
-    """How a target stands now."""
+    """The state of a target after the action."""
 
     name: str
     paused: bool
     changed: bool
-    """False if that was so before."""
+    """False if the target was in this state already."""
 
 
-async def replay_deliveries(asked: Asked[Nothing, Replay]) -> Results:
+async def replay_deliveries(request: ApiRequest[Nothing, Replay]) -> Results:
     """Route deliveries again, by the current routes."""
-    return await _asked(asked, "delivery", "replay", forced=asked.body.force)
+    return await _act_on(request, "delivery", "replay", forced=request.body.force)
 
 
-async def cancel_deliveries(asked: Asked[Nothing, Deed]) -> Results:
+async def cancel_deliveries(request: ApiRequest[Nothing, Deed]) -> Results:
     """Cancel deliveries that wait to be routed."""
-    return await _asked(asked, "delivery", "cancel")
+    return await _act_on(request, "delivery", "cancel")
 
 
-async def replay_deploys(asked: Asked[Nothing, Replay]) -> Results:
-    """Make deploys again."""
-    return await _asked(asked, "deploy", "replay", forced=asked.body.force)
+async def replay_deploys(request: ApiRequest[Nothing, Replay]) -> Results:
+    """Replay deploys."""
+    return await _act_on(request, "deploy", "replay", forced=request.body.force)
 
 
-async def cancel_deploys(asked: Asked[Nothing, Deed]) -> Results:
+async def cancel_deploys(request: ApiRequest[Nothing, Deed]) -> Results:
     """Cancel deploys that wait."""
-    return await _asked(asked, "deploy", "cancel")
+    return await _act_on(request, "deploy", "cancel")
 
 
-async def approve_deploys(asked: Asked[Nothing, Approval]) -> Results:
+async def approve_deploys(request: ApiRequest[Nothing, Approval]) -> Results:
     """Approve deploys that wait for it."""
-    return await _asked(asked, "deploy", "approve", forced=asked.body.force)
+    return await _act_on(request, "deploy", "approve", forced=request.body.force)
 
 
-async def dismiss_deploys(asked: Asked[Nothing, Dismissal]) -> Results:
+async def dismiss_deploys(request: ApiRequest[Nothing, Dismissal]) -> Results:
     """Dismiss deploys that failed or are uncertain, with a reason."""
-    return await _asked(asked, "deploy", "dismiss", reason=asked.body.reason)
+    return await _act_on(request, "deploy", "dismiss", reason=request.body.reason)
 
 
-async def pause_target(asked: Asked[Nothing, Nothing]) -> TargetChanged:
-    """Have no call to a target begin."""
-    return await switch(asked.context, asked.caller, asked.name, pause=True)
+async def pause_target(request: ApiRequest[Nothing, Nothing]) -> TargetChanged:
+    """Pause a target: no call to it begins."""
+    return await switch(request.context, request.caller, request.name, pause=True)
 
 
-async def resume_target(asked: Asked[Nothing, Nothing]) -> TargetChanged:
-    """Let calls to a target begin again."""
-    return await switch(asked.context, asked.caller, asked.name, pause=False)
+async def resume_target(request: ApiRequest[Nothing, Nothing]) -> TargetChanged:
+    """Resume a target: its calls begin again."""
+    return await switch(request.context, request.caller, request.name, pause=False)
 
 
 async def switch(context: Context, caller: Caller, name: str, *, pause: bool) -> TargetChanged:
@@ -179,15 +179,15 @@ async def act(
     dry: bool = False,
     reason: str = "",
 ) -> Sequence[Result]:
-    """Do it to each of them, and return what became of it. Raises LedgerUnavailable and
-    AuditUnavailable; to repeat it does no harm."""
+    """Apply an action to each id and return the results. Raises LedgerUnavailable and
+    AuditUnavailable; it is safe to repeat."""
     wish = Wish(by=caller.name, forced=forced, dry=dry)
     action = _action(kind, verb, wish, context.plan().config.targets, reason)
-    wanted = list(dict.fromkeys(ids))
+    unique_ids = list(dict.fromkeys(ids))
     results: list[Result] = []
-    for start in range(0, len(wanted), AT_ONCE):
+    for start in range(0, len(unique_ids), AT_ONCE):
         work = functools.partial(
-            _all, kind=kind, ids=wanted[start : start + AT_ONCE], action=action
+            _all, kind=kind, ids=unique_ids[start : start + AT_ONCE], action=action
         )
         done = await context.ledger.commit(work)
         if not dry:
@@ -242,24 +242,24 @@ def _result(kind: RecordKind, done: Done) -> Result:
 def _consequence(consequence: Consequence | None) -> dict[str, Any]:
     if consequence is None:
         return {}
-    told = consequence.as_json()
-    live = LiveNow(**told["live"]) if told["live"] else None
-    return {"live": live, "replaces": told["replaces"], "states_back": told["states_back"]}
+    fields = consequence.as_json()
+    live = LiveNow(**fields["live"]) if fields["live"] else None
+    return {"live": live, "replaces": fields["replaces"], "states_back": fields["states_back"]}
 
 
-async def _asked(
-    asked: Asked[Nothing, Any],
+async def _act_on(
+    request: ApiRequest[Nothing, Any],
     kind: RecordKind,
     verb: Verb,
     *,
     forced: bool = False,
     reason: str = "",
 ) -> Results:
-    body = asked.body
+    body = request.body
     return Results(
         results=await act(
-            asked.context,
-            asked.caller,
+            request.context,
+            request.caller,
             kind,
             verb,
             body.ids,
