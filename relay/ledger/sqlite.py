@@ -43,6 +43,9 @@ writes."""
 OPEN_SECONDS = 10.0
 """Seconds that opening the file waits for another process that opens it."""
 
+MOST_LOG_BYTES = 16_000_000
+"""Size to which SQLite's log shrinks again."""
+
 _PRAGMAS = (
     "PRAGMA foreign_keys = ON",
     "PRAGMA secure_delete = OFF",
@@ -50,6 +53,9 @@ _PRAGMAS = (
     "PRAGMA cache_size = -16000",
     # At 8,000 pages the slowest commit in a thousand took 167 ms instead of 58.
     "PRAGMA wal_autocheckpoint = 1000",
+    # The log grows as long as somebody reads, a backup or a person with sqlite3. Without a limit
+    # it would keep that size on the disk when they have ended.
+    f"PRAGMA journal_size_limit = {MOST_LOG_BYTES}",
 )
 
 _UNAVAILABLE: Mapping[int, str] = {

@@ -15,7 +15,7 @@ import pytest
 
 from relay.errors import LedgerUnavailable, LedgerUnusable
 from relay.ledger.ledger import Ledger, prepare
-from relay.ledger.sqlite import FILE, connect
+from relay.ledger.sqlite import FILE, MOST_LOG_BYTES, connect
 from relay.ledger.transaction import Reader, Transaction
 from tests.faults.small_disk import on_small_disk
 
@@ -140,3 +140,25 @@ async def test_a_transaction_that_cannot_be_rolled_back_does_not_stay(folder: Pa
     assert await ledger.read(look) is not None
     await ledger.close()
     shutil.rmtree(folder)
+
+
+async def test_the_log_shrinks_again_when_a_long_reader_has_ended(folder: Path) -> None:
+    ledger, log = Ledger(folder, full_sync=False), folder / f"{FILE}-wal"
+
+    async def write(number: int) -> None:
+        fact = {"name": str(number), "value": "x" * 1_000_000}
+        await ledger.commit(lambda tx: tx.run("write_ledger_fact", fact))
+
+    reader = sqlite3.connect(folder / FILE)
+    reader.execute("BEGIN")
+    reader.execute("SELECT * FROM target").fetchall()
+    for number in range(24):
+        await write(number)
+    assert log.stat().st_size > 20_000_000
+    reader.close()
+    # The first copies the log to the file, the second begins it anew.
+    await write(24)
+    await write(25)
+
+    assert log.stat().st_size <= MOST_LOG_BYTES
+    await ledger.close()
