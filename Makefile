@@ -29,6 +29,7 @@ torture: $(VENV)/.installed
 	$(BIN)/python -m tests.relay.ledger.torture
 	$(BIN)/python -m tests.faults.fuzz
 	$(BIN)/python -m tests.faults.campaign
+	$(BIN)/python -m tests.faults.order
 	$(BIN)/python -m tests.faults.freeze
 	$(BIN)/python -m tests.faults.outage
 	$(BIN)/python -m tests.faults.clocks

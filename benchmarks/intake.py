@@ -8,12 +8,16 @@ from typing import Any, NamedTuple
 
 from benchmarks import receivers
 from benchmarks.lab import Lab, Load, Requests
+from benchmarks.payloads import BRANCHES
 from benchmarks.processes import BenchmarkFailed, Clock
 from benchmarks.receivers import ANSWERS, Receiver, Start, start_of
 from benchmarks.tables import Table, disturbance, spread, times, with_spread
 
 WARM = 1_000
 """Answers before the clock starts; after them each branch is known."""
+
+BRANCHES_EACH = 16
+"""Branches for each connection at least."""
 
 FASTEST = {8: 17_000, 80: 7_500}
 """Requests a second that no receiver which remembers deliveries is expected to exceed; the number
@@ -110,6 +114,13 @@ def _check(receiver: Receiver, name: str, load: Load) -> None:
         raise BenchmarkFailed(f"{name} accepted {load.answered}, but {waiting} wait for a worker")
 
 
+def prepare(lab: Lab, case: Case, plan: Plan) -> Requests:
+    """Requests for a case. Two of one branch are never under way at once: the older one would come
+    late."""
+    branches = max(BRANCHES, BRANCHES_EACH * case.connections)
+    return lab.prepare(case.size, plan.requests(case.size), branches=branches)
+
+
 def compare(
     lab: Lab,
     case: Case,
@@ -122,7 +133,7 @@ def compare(
     starts = {name: start_of(name) for name in names}
     if processes > 1:
         starts[f"ours x{processes}"] = receivers.relay(processes=processes)
-    played = requests or lab.prepare(case.size, plan.requests(case.size))
+    played = requests or prepare(lab, case, plan)
     return [
         {name: measure(lab, start, name, case, plan, played) for name, start in starts.items()}
         for _ in range(plan.rounds)
@@ -136,11 +147,10 @@ def run(
     absent = {name: why for name, why in receivers.missing().items() if name in names}
     present = [name for name in names if name not in absent]
     results = []
-    for size in sorted({case.size for case in cases}):
-        requests = lab.prepare(size, plan.requests(size))
-        for case in (case for case in cases if case.size == size):
-            rounds = compare(lab, case, plan, present, processes, requests)
-            results.append(_report(case, rounds, absent))
+    for case in cases:
+        requests = prepare(lab, case, plan)
+        rounds = compare(lab, case, plan, present, processes, requests)
+        results.append(_report(case, rounds, absent))
         requests.remove()
     return results
 

@@ -114,7 +114,7 @@ def _secrets_in_json(value: Any) -> Any:
 JsonBody = Annotated[Any, Field(alias="json"), BeforeValidator(_secrets_in_json)]
 
 OnUncertain = Literal["retry", "hold"]
-"""What follows a call of which nobody knows whether the platform took it."""
+"""What follows an uncertain call."""
 
 Text = SecretRef | str
 """A value of a deploy call: a template, or a secret taken as it is."""
@@ -249,14 +249,14 @@ class Route(Strict):
 
 
 NoticeKind = Literal["failure", "recovery", "held", "approval"]
-"""A deploy failed for good; the first success after that; a call that nobody knows the outcome of;
-a deploy that waits for a person to approve it."""
+"""A deploy failed; the first success after a failure; a deploy is uncertain; a deploy waits for
+approval."""
 
 NOTICE_KINDS: tuple[NoticeKind, ...] = get_args(NoticeKind)
 
 
 class Notifier(Strict):
-    """Who is told of deploys, of which, and how."""
+    """Where notices are sent, which and how."""
 
     name: Annotated[str, Field(min_length=1, max_length=100)]
     on: Annotated[
@@ -285,9 +285,9 @@ class Notifier(Strict):
     headers: dict[str, Text] | None = None
     """Of preset http."""
     json_body: JsonBody = None
-    """Of preset http: a template, in place of all that is known."""
+    """Of preset http: the template of the body, in place of the default one."""
     rate: CountedRate = RateLimit(10, 60)
-    """Messages at most, over all workers. What is over it is summed up in one."""
+    """Messages at most, over all workers. Further notices are summed up in one message."""
 
     @model_validator(mode="after")
     def _slack_has_its_own(self) -> Notifier:

@@ -50,7 +50,7 @@ class Breaker(Strict):
     """When a target that fails is left alone for a while."""
 
     failures: Annotated[int, Field(ge=1, le=1_000_000)] = 5
-    """Calls that fail in a row until it opens. What counts is no answer, 408, 425 and 5xx."""
+    """Failed calls in a row until it opens. No answer, 408, 425 and 5xx count."""
     pause: Annotated[Duration, Field(gt=0)] = 60
     """Seconds that it stays open; twice as long each time that the probe after it fails."""
     cap: Annotated[Duration, Field(gt=0)] = 1_800
@@ -67,7 +67,7 @@ class Debounce(Strict):
     quiet: Annotated[Duration, Field(gt=0)]
     """Seconds without a newer deploy of it."""
     cap: Annotated[Duration, Field(gt=0)] = 300
-    """Seconds after the first of those that wait, when the newest goes all the same."""
+    """Seconds after the first waiting deploy, when the newest is called in any case."""
 
 
 def _required_alone(value: Any) -> Any:
@@ -77,10 +77,10 @@ def _required_alone(value: Any) -> Any:
 
 
 class ApprovalPolicy(Strict):
-    """That a person must say yes to each deploy."""
+    """Whether a person must approve each deploy, and for how long it waits."""
 
     expires: Annotated[Duration, Field(gt=0)] = 604_800
-    """Seconds since it was first asked for after which a deploy fails that nobody has approved."""
+    """Seconds after which a deploy that nobody has approved fails."""
 
 
 MOST_CALLS = 100_000

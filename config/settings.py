@@ -81,8 +81,7 @@ class Settings(BaseSettings):
     """redis://, rediss://, unix:// or redis+sentinel:// URL; left out: the server that `up` runs in
     data_dir."""
     data_dir: Path = Path("relay-data")
-    """Where the ledger is, the embedded server's socket, and what the processes have counted; on a
-    local disk."""
+    """Folder of the ledger, of the embedded server's socket and of the metrics; on a local disk."""
     ledger_fsync: Literal["full", "normal"] = "full"
     """When the receiver's commits are on the disk: full, before the sender is answered; normal,
     with the next commit of a worker or the system's next sync, so that a power cut can cost
@@ -115,13 +114,13 @@ class Settings(BaseSettings):
     reload_interval: Annotated[float, BeforeValidator(parse_duration), Field(ge=0, le=LONGEST)] = 2
     """Seconds between two looks at relay.yaml and its secrets; 0: only SIGHUP reads them again."""
     metrics_host: str = "127.0.0.1"
-    """Address on which metrics are handed out; 0.0.0.0 for all."""
+    """Address on which metrics are served; 0.0.0.0 for all."""
     metrics_port: Annotated[int, Field(ge=0, le=65_535)] | None = None
-    """Port of it, 0 for any free one; left out: the console's port only."""
+    """Port of the metrics, 0 for any free one; left out: only the console serves them."""
     otel: bool = False
     """Send traces, as OpenTelemetry's variables OTEL_* say. Setting its endpoint is enough, too."""
     otel_traceparent: bool = False
-    """Tell targets, too, which trace a call belongs to."""
+    """Send the header traceparent with calls of targets."""
     audit_file: Annotated[Path, AfterValidator(_names_a_file)] | None = None
     """File that the audit is written to as well, as a chain; processes of one machine share it."""
     audit_max_bytes: Annotated[int, Field(gt=0)] = 256 * _MEBIBYTE
@@ -129,8 +128,8 @@ class Settings(BaseSettings):
     audit_keep: Annotated[float, BeforeValidator(parse_duration), Field(ge=0, le=LONGEST)] = 0
     """Seconds for which finished audit files are kept; 0: for ever."""
     audit_fsync: Literal["never", "interval", "always"] = "interval"
-    """When the audit file is synced to the disk: by the system's own will, once a second, or before
-    what its lines announce."""
+    """When the audit file is synced to the disk: never by the relay, once a second, or before each
+    action that its lines announce."""
     audit_key: SecretStr | None = None
     """Signs the end of the audit file, so that nobody without it can cut lines off unnoticed."""
     log_format: Literal["json", "console"] = "json"
@@ -146,9 +145,9 @@ class Settings(BaseSettings):
     keep_exchanges: Lifetime = 2_592_000
     """Seconds for which requests and answers of calls are kept, secrets redacted."""
     keep_actions: Lifetime = 34_560_000
-    """Seconds for which what people did is kept."""
+    """Seconds for which actions of people are kept."""
     keep_notices: Lifetime = 2_592_000
-    """Seconds for which notices are kept after they were told."""
+    """Seconds for which notices are kept after they were sent."""
     keep_refusals: Lifetime = 7_776_000
     """Seconds for which the sums of refused requests are kept."""
     ledger_max_bytes: Annotated[int, Field(ge=0)] = 5_000_000_000
@@ -163,7 +162,7 @@ class Settings(BaseSettings):
 
     @property
     def whose_redis(self) -> str:
-        """What belongs to a message that Redis is not there; empty where redis_url says where."""
+        """Return the end of a message that Redis is away; empty where redis_url is set."""
         if self.redis_url is not None:
             return ""
         return (
@@ -173,13 +172,14 @@ class Settings(BaseSettings):
         )
 
     def secret_values(self) -> frozenset[str]:
-        """What must not be written anywhere: passwords to Redis, as they are and as sent."""
+        """Return the secrets of the settings, which must not be written anywhere: the audit key,
+        and the passwords of Redis, as they are and as they are sent."""
         key = self.audit_key.get_secret_value() if self.audit_key else ""
         return passwords(self.redis_address()) | ({key} if key else set())
 
     @property
     def metrics_folder(self) -> Path:
-        """Where the processes of this machine keep what they have counted."""
+        """Folder of the metrics of this machine's processes."""
         return self.data_dir.absolute() / "metrics"
 
     @property

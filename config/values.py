@@ -1,4 +1,4 @@
-"""What the texts of relay.yaml mean that are more than text: durations, rates, patterns, names."""
+"""The types of texts in relay.yaml: durations, rates, patterns, names."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ TextPatterns = Annotated[
     WithJsonSchema(LIST_SCHEMA),
 ]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9]+(?:(?:_+|-)[A-Za-z0-9]+)*$", max_length=64)]
-"""A name that can stand in a URL, in a Redis key and in front of ``--`` in a job id."""
+"""A name that can be part of a URL."""
 
 
 class Strict(BaseModel):

@@ -1,4 +1,4 @@
-"""The command line: the roof of the house. Nothing imports it."""
+"""The command line. No other module imports it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from relay import __version__
 from relay.commands.audit import audit, tail
 from relay.commands.check_explain_send import check, explain, schema, send
 from relay.commands.console import console
-from relay.commands.deliveries_deploys import operating
+from relay.commands.deliveries_deploys import record_group
 from relay.commands.demo import demonstrate
 from relay.commands.drain import drain
 from relay.commands.exits import exits
@@ -31,9 +31,9 @@ def main() -> None:
     To run it all:       deploy-relay up
     To run it in parts:  deploy-relay serve   and   deploy-relay worker
     To watch it:         deploy-relay top
-    To look after it:    deploy-relay deliveries list   and   deploy-relay deploys list
+    To list and replay:  deploy-relay deliveries list   and   deploy-relay deploys list
 
-    Settings are environment variables RELAY_*; relay.yaml says what is deployed where.
+    Settings are environment variables RELAY_*. relay.yaml has sources, targets and routes.
     """
 
 
@@ -44,7 +44,7 @@ for _command in (
 ):
     main.add_command(_command)
 
-for _group in (operating("delivery"), operating("deploy")):
+for _group in (record_group("delivery"), record_group("deploy")):
     for _command in _group.commands.values():
         if _command.callback is not None:
             _command.callback = exits(_command.callback)

@@ -157,6 +157,13 @@ class NoSuchThing(Refused):
     code = "not_found"
 
 
+class NoSuchRecord(NoSuchThing):
+    """The ledger has no delivery or deploy with an id."""
+
+    def __init__(self, kind: str, id_: str) -> None:
+        super().__init__(f"no {kind} has the id {id_}; retention may have deleted it")
+
+
 class TooManyLogins(Refused):
     """Too many logins were tried from this address."""
 

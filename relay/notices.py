@@ -1,4 +1,4 @@
-"""Notices: what people are told of a deploy, by which notifier, and with which call. Pure."""
+"""Notices about deploys: their text, their notifiers and the calls that send them. Pure."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MOST_REASON = 300
 _SENTENCES: Mapping[NoticeKind, str] = {
     "failure": "Deploy failed",
     "recovery": "Deploy succeeded again after a failure",
-    "held": "Deploy is held, a person has to decide",
+    "held": "Deploy is uncertain, a person has to decide",
     "approval": "Deploy waits for approval",
 }
 
@@ -47,7 +47,7 @@ _HTTP_BODY = {
 
 
 class Notice(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What happened to a deploy, as it waits in Redis to be told. It holds no secret."""
+    """What happened to a deploy, as it waits in the ledger to be sent. It holds no secret."""
 
     kind: NoticeKind
     deploy: str
@@ -60,7 +60,7 @@ class Notice(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Messenger:
-    """A notifier, ready to tell."""
+    """A notifier of relay.yaml, compiled."""
 
     def __init__(self, notifier: Notifier) -> None:
         """Raises PlanError where a template is not well formed."""
@@ -80,11 +80,11 @@ class Messenger:
         self._recipe = Recipe(notifier.name, target, presets()["http"])
 
     def listens(self, target: str, repo: str) -> bool:
-        """Whether it is told of deploys of this repository to this target."""
+        """Return whether it gets notices of this repository and target."""
         return (self._targets is None or target in self._targets) and self._repos.matches(repo)
 
     def wants(self, kind: NoticeKind, target: str, repo: str) -> bool:
-        """Whether it is told of this."""
+        """Return whether it gets this notice."""
         return kind in self.kinds and self.listens(target, repo)
 
     def call(
@@ -96,9 +96,9 @@ class Messenger:
         more: Mapping[str, int] | None = None,
         told: bool = False,
     ) -> Call:
-        """The call that tells a notice, and how many ``more`` of which kind there were. ``console``
-        is the base of the link to the deploy's page. ``told``: it has been told, only the others
-        have not. Raises PlanError."""
+        """Return the call that sends a notice, and the numbers of ``more`` notices by kind.
+        ``console`` is the base of the link to the deploy's page. ``told``: the notice was sent
+        before, and only the others were not. Raises PlanError."""
         link = f"{console.rstrip('/')}/deploys/{quote(notice.deploy, safe='')}" if console else ""
         more = {kind: number for kind, number in (more or {}).items() if number > 0}
         lines = [] if told else [self._sentence(notice, link)]
@@ -135,7 +135,7 @@ class Messenger:
         return f"{text} <{_escaped(link)}|open>" if self._is_slack else f"{text} {link}"
 
     def _name(self, text: str) -> str:
-        """A name that whoever may push has chosen: as code, it is no mention, link or emphasis."""
+        """Return a name as code: people who may push chose it, so it must be no mention or link."""
         text = self._plain(text, MOST_NAME)
         return "`" + text.replace("`", "'") + "`" if self._is_slack else text
 
@@ -146,7 +146,7 @@ class Messenger:
 
 
 def messengers(loaded: Loaded) -> tuple[Messenger, ...]:
-    """All of a relay.yaml. Raises PlanError."""
+    """Return the notifiers of a relay.yaml. Raises PlanError."""
     return tuple(Messenger(notifier) for notifier in loaded.config.notify)
 
 

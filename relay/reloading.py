@@ -1,9 +1,8 @@
-"""relay.yaml and the files of its secrets, read again while the process runs.
+"""Reads relay.yaml and the files of its secrets again while the process runs.
 
-What a process has made of relay.yaml is exchanged as a whole, or not at all: a file with mistakes
-is refused and the former one stays. Files are compared by what stat(2) says of them, which sees a
-file that was written over as well as one that was put in its place and a link that was turned, as
-editors and Kubernetes do.
+A file with mistakes is refused as a whole, and the former one stays. Files are compared by stat(2),
+which notices a file that was overwritten or replaced and a link that was changed, as editors and
+Kubernetes do.
 """
 
 from __future__ import annotations
@@ -48,8 +47,8 @@ class _Read(NamedTuple, Generic[T]):
 
 
 class Reloading(Generic[T]):
-    """What a process has made of relay.yaml: ``current``. Whoever works with it takes it once for
-    each request or job, which then ends with what it began with."""
+    """Keeps ``current``, which a process makes from relay.yaml, up to date. A request or job takes
+    it once, and ends with the version that it began with."""
 
     def __init__(
         self,
@@ -67,12 +66,12 @@ class Reloading(Generic[T]):
         self._settings = settings
         self._version = origin.version
         self._used = origin.stamps
-        self._seen = origin.stamps
+        self._stamps = origin.stamps
         self._process = process
         self._secrets_of = secrets_of
         self._make = make
         self._changing: Stamps | None = None
-        self._told = False
+        self._has_said_so = False
         self._up_to_date = time.time()
         self._hurry = asyncio.Event()
         self._one_at_a_time = asyncio.Lock()
@@ -85,13 +84,13 @@ class Reloading(Generic[T]):
                 await self._look(hurried=hurried)
 
     def hurry(self) -> None:
-        """Have relay.yaml read now, whether it looks changed or not."""
+        """Read relay.yaml soon, whether it has changed or not."""
         self._hurry.set()
 
     async def catch_up(self, version: str, at: float) -> T:
-        """``current``, after reading relay.yaml if need be in the version that another process had
-        at a time. Without it, what a receiver accepted for the sake of a new route could reach a
-        worker that has not seen that route yet."""
+        """Return ``current``, after reading relay.yaml again if another process had ``version``
+        when this one did not. Otherwise a webhook that a receiver accepted for a new route
+        could reach a worker without this route."""
         if self._lacks(version, at):
             async with self._one_at_a_time:
                 if self._lacks(version, at):
@@ -99,10 +98,10 @@ class Reloading(Generic[T]):
         return self.current
 
     async def is_current(self) -> bool:
-        """Return whether ``current`` is what the files say now: they have not changed since they
-        were read, nor were they refused."""
+        """Return whether ``current`` is made from the files as they are now: they have not changed
+        since they were read, and were not refused."""
         async with self._one_at_a_time:
-            return self._used == self._seen == await asyncio.to_thread(_stamps, self._seen)
+            return self._used == self._stamps == await asyncio.to_thread(_stamps, self._stamps)
 
     def _lacks(self, version: str, at: float) -> bool:
         return version not in ("", self._version) and self._up_to_date < at
@@ -118,10 +117,10 @@ class Reloading(Generic[T]):
 
     async def _look(self, *, hurried: bool = False, version: str = "") -> None:
         looked = time.time()
-        now = await asyncio.to_thread(_stamps, self._seen)
+        now = await asyncio.to_thread(_stamps, self._stamps)
         if hurried:
             await self._read()
-        elif now == self._seen:
+        elif now == self._stamps:
             self._changing = None
             self._up_to_date = looked
         elif version:
@@ -130,15 +129,15 @@ class Reloading(Generic[T]):
             await self._read()
         else:
             # Half a file may well be valid. It is read when it has stayed the same for a while.
-            if self._changing is not None and not self._told:
-                self._told = True
+            if self._changing is not None and not self._has_said_so:
+                self._has_said_so = True
                 self._refuse(
-                    [self._problem("it keeps changing, and is read when it has stopped to")]
+                    [self._problem("it keeps changing: it is read when it stays the same")]
                 )
             self._changing = now
 
     async def _read(self, version: str = "") -> None:
-        """Exchange ``current`` for what the files say now; with ``version`` only if that is it."""
+        """Make ``current`` from the current files; with ``version`` only if they have it."""
         stamps: Stamps = {}
         began = time.time()
         try:
@@ -155,7 +154,7 @@ class Reloading(Generic[T]):
         if version and read.version != version:
             self._up_to_date = began
             return
-        changed = [path for path, found in stamps.items() if self._used.get(path) != found]
+        changed = [path for path, state in stamps.items() if self._used.get(path) != state]
         self._settle(stamps, began)
         self._used, self._version = stamps, read.version
         audit.exchange_secrets(read.secrets | self._settings.secret_values())
@@ -171,7 +170,7 @@ class Reloading(Generic[T]):
         )
 
     def _settle(self, stamps: Stamps, at: float) -> None:
-        self._seen, self._changing, self._told = stamps, None, False
+        self._stamps, self._changing, self._has_said_so = stamps, None, False
         self._up_to_date = at
 
     def _read_all(self, stamps: Stamps) -> _Read[T]:

@@ -1,4 +1,4 @@
-"""Which routes an event takes, and why it does not take the others. Pure.
+"""Matches events against routes, with the reason of each decision. Pure.
 
 Routes are indexed by repository, so that an event costs no more for the routes of other
 repositories. One function judges a route, for routing and for explaining alike.
@@ -27,7 +27,7 @@ SKIP_MARK = "[skip deploy]"
 
 @dataclass(frozen=True, slots=True)
 class RouteDecision:
-    """What one route says to one event."""
+    """The decision of one route on one event."""
 
     route: Route
     matched: bool
@@ -52,19 +52,19 @@ class Router:
                 self._by_pattern.append(compiled)
 
         # The same few thousand repositories push over and over.
-        self._found: dict[str, tuple[_Compiled, ...]] = {}
+        self._by_name: dict[str, tuple[_Compiled, ...]] = {}
 
     def __len__(self) -> int:
         return len(self._routes)
 
     def _about(self, repo: str) -> tuple[_Compiled, ...]:
         """The routes of a repository, in the order of the file."""
-        found = self._found.get(repo)
-        if found is None:
-            if len(self._found) >= REPOSITORIES_REMEMBERED:
-                self._found.clear()
-            found = self._found[repo] = self._find(repo)
-        return found
+        routes = self._by_name.get(repo)
+        if routes is None:
+            if len(self._by_name) >= REPOSITORIES_REMEMBERED:
+                self._by_name.clear()
+            routes = self._by_name[repo] = self._find(repo)
+        return routes
 
     def _find(self, repo: str) -> tuple[_Compiled, ...]:
         named = self._by_repo.get(repo.lower(), ())
@@ -73,15 +73,15 @@ class Router:
         return tuple(sorted((*named, *other), key=lambda route: route.position))
 
     def candidates(self, event: Event, source: str) -> list[RouteDecision]:
-        """What the routes of the event's repository say, in the order of the file."""
+        """Return the decisions of the routes of the event's repository, in file order."""
         return [route.decide(event, source) for route in self._about(event.repo)]
 
     def wants(self, event: Event, source: str) -> bool:
-        """Whether any route takes the event: what ``candidates`` would say, without its reasons."""
+        """Return whether any route matches the event: as ``candidates``, without reasons."""
         return any(route.takes(event, source) for route in self._about(event.repo))
 
     def reads_files(self, repo: str) -> bool:
-        """Whether a route of this repository has a path filter."""
+        """Return whether a route of this repository has a path filter."""
         return any(route.paths is not None for route in self._about(repo))
 
     def conditions(self, event: Event, source: str) -> dict[str, bool]:
@@ -102,7 +102,7 @@ class Router:
         return holds
 
     def decide(self, event: Event, source: str) -> list[RouteDecision]:
-        """What every route of the file says, for an explanation."""
+        """Return the decisions of all routes of the file, for an explanation."""
         return [
             route.decide(event, source)
             if route.is_about(event.repo)
@@ -267,7 +267,8 @@ def _texts(patterns: tuple[str, ...] | None) -> PatternSet | None:
 
 
 def _any(patterns: PatternSet, values: Sequence[str]) -> bool:
-    """Whether one value is wanted and none excluded; without a value, whether nothing is wanted."""
+    """Return whether a value matches and none is excluded; without values, whether the patterns
+    include nothing."""
     if any(patterns.excludes(value) for value in values):
         return False
     return not patterns.includes_anything or any(map(patterns.matches, values))

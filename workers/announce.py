@@ -1,4 +1,4 @@
-"""Who is told what of a deploy: notices are queued in the transaction of what they tell of."""
+"""Queues notices about a deploy, in the transaction of the change that they are about."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ async def announce_decision(tx: Transaction, project: Project, asked: Asked) -> 
 async def announce_outcome(
     tx: Transaction, project: Project, asked: Asked, outcome: Outcome, settled: Settled
 ) -> list[int]:
-    """Queue the notices about what became of a call, and return their numbers."""
+    """Queue the notices about the outcome of a call, and return their numbers."""
     if not project.messengers or not settled.is_owner:
         return []
     if outcome.status == "uncertain":

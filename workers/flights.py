@@ -1,4 +1,4 @@
-"""What a worker runs at one moment: many deploys, deliveries and notices on one event loop."""
+"""The current runs of a worker: many deploys, deliveries and notices on one event loop."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Flights:
     def __init__(self, most: int, wakeups: Wakeups, marks: JobMarks) -> None:
         """``most`` is how many may run at a time."""
         self.is_open = True
-        """False: nothing begins but what has been claimed."""
+        """False: only claimed deploys begin."""
         self.changed = asyncio.Event()
         """Set whenever a run has ended."""
         self._most = most
@@ -84,12 +84,12 @@ class Flights:
 
     def cut_off(self, fate: Fate, deploy: int | None = None) -> bool:
         """End the call of a deploy, or all calls. Return whether there was one."""
-        meant = [
+        chosen = [
             flight
             for wakeup, flight in self._running.items()
             if deploy is None or (wakeup.kind, wakeup.first) == ("deploy", deploy)
         ]
-        ended = [flight.cut_off(fate) for flight in meant]
+        ended = [flight.cut_off(fate) for flight in chosen]
         return any(ended)
 
     async def land(self) -> None:
@@ -121,9 +121,9 @@ class Flights:
         seconds = at - time.time()
         if seconds > TIMERS or len(self._timers) >= MOST_TIMERS:
             return
-        known = self._timers.pop(deploy, None)
-        if known is not None:
-            known.cancel()
+        earlier = self._timers.pop(deploy, None)
+        if earlier is not None:
+            earlier.cancel()
         loop = asyncio.get_running_loop()
         # A little later than never too early: the ledger counts in microseconds.
         self._timers[deploy] = loop.call_later(max(0, seconds) + 0.001, self._ring, deploy)

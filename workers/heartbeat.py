@@ -1,4 +1,4 @@
-"""Keeps a worker known to RQ: `rq info` shows it, with its state. Nothing depends on it."""
+"""Registers a worker with RQ, so that `rq info` shows it and its state. Nothing depends on it."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Heartbeat:
         self._redis = redis
         self._state = state
         self._every = every
-        self._told: WorkerStatus | None = None
+        self._reported: WorkerStatus | None = None
         self._is_well = True
 
     async def run(self) -> None:
@@ -45,10 +45,10 @@ class Heartbeat:
         beat_at = 0.0
         while True:
             state = self._state()
-            if loop.time() >= beat_at or state != self._told:
+            if loop.time() >= beat_at or state != self._reported:
                 try:
                     await self._beat(state)
-                    self._told, self._is_well = state, True
+                    self._reported, self._is_well = state, True
                 except (RedisError, OSError) as error:
                     if self._is_well:
                         _logger.warning("heartbeats wait for Redis (%s)", type(error).__name__)

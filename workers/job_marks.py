@@ -1,4 +1,4 @@
-"""What RQ shows of the jobs that this worker runs: who makes a call, so that it can be stopped.
+"""Marks in Redis which worker makes a call, so that RQ shows it and can stop it.
 
 `rq` stops a job by its hash, which names the worker. Most calls are over before a person could want
 that, so only those that last get one. Nothing waits for what is written here.

@@ -19,12 +19,12 @@ async def deliver(first: int, last: int) -> None:
 
 
 async def deploy(number: int) -> None:
-    """Call the target of a deploy, if its time has come."""
+    """Call the target of a deploy that is due."""
     async with runtime() as rt:
         await run_deploy(rt, number)
 
 
 async def notify(number: int) -> None:
-    """Tell a notice, if its time has come."""
+    """Send a notice that is due."""
     async with runtime() as rt:
         await run_notice(rt, number)

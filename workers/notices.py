@@ -1,5 +1,5 @@
-"""Tells a notice to its notifier. It never holds up a deploy, and may be told twice where an answer
-got lost."""
+"""Sends a notice to its notifier. No deploy waits for it. It may be sent twice where an answer was
+lost."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ TOTAL, CONNECT = 15, 5
 
 
 async def run_notice(rt: Runtime, number: int) -> None:
-    """Tell a notice, if its time has come. Raises LedgerUnavailable."""
+    """Send a notice that is due. Raises LedgerUnavailable."""
     if not await _is_known(rt, number):
         return
     project, name = rt.project, new_claim()
@@ -109,8 +109,8 @@ async def _tell(
 async def _call(
     rt: Runtime, project: Project, messenger: Messenger, asked: AskedNotice, notice: Notice
 ) -> tuple[str, bool, int | None, float | None]:
-    """Make the call. Return why it did not succeed, whether another try may help, the status, and
-    the seconds that the notifier wants to be left alone."""
+    """Make the call. Return the reason of a failure, whether another try may help, the status, and
+    the seconds of Retry-After."""
     try:
         call = messenger.call(
             notice,
@@ -127,8 +127,8 @@ async def _call(
     except RelayError as failure:
         return str(failure), False, None, None
     reason, helps = _judge(answer)
-    wanted = retry_after(answer.headers.get("Retry-After"), time.time())
-    return reason, helps, answer.status, wanted
+    pause = retry_after(answer.headers.get("Retry-After"), time.time())
+    return reason, helps, answer.status, pause
 
 
 def _judge(answer: Answer) -> tuple[str, bool]:

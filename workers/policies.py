@@ -1,4 +1,4 @@
-"""What relay.yaml says of targets, as claims ask it."""
+"""The policies of relay.yaml about targets, for claims."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class TargetPolicies:
         return self._targets.get(name)
 
     def on_uncertain(self, name: str, *, is_newest: bool) -> OnUncertain:
-        """Return what follows a call to this target of which nobody knows whether it was taken."""
+        """Return what follows an uncertain call to this target."""
         recipe = self._recipes.get(name)
         if recipe is None:
             return "hold"

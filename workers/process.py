@@ -1,4 +1,4 @@
-"""How the worker process starts. It does not need Redis for that."""
+"""Starts the worker process, also while Redis is away."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ async def _work(settings: Settings) -> None:
 
 
 async def _look_at_redis(settings: Settings, worker: str) -> None:
-    """Say so where Redis does not answer yet; the worker takes what is due from the ledger then.
+    """Write an audit line where Redis does not answer yet; the worker then reads the ledger.
 
     Raises StoreUnavailable for what waiting does not change.
     """
@@ -100,23 +100,23 @@ async def _look_at_redis(settings: Settings, worker: str) -> None:
         reason = _lasting(cause)
         if reason:
             raise StoreUnavailable(reason) from None
-        told = unavailable(cause)
-        whose = settings.whose_redis if isinstance(told, NoConnection) else ""
-        log.warning("worker.waiting", worker=worker, reason=f"{told}{whose}")
+        problem = unavailable(cause)
+        whose = settings.whose_redis if isinstance(problem, NoConnection) else ""
+        log.warning("worker.waiting", worker=worker, reason=f"{problem}{whose}")
     finally:
         await redis.aclose()
 
 
 def _cause(error: Exception) -> Exception:
-    """What went wrong. redis-py calls a broken connection what TLS objects to, and on a Unix socket
-    also what the server says to the user, the password and the database."""
+    """Return the cause of an error. redis-py reports errors of TLS as a broken connection, and on a
+    Unix socket also the server's errors about the user, the password and the database."""
     while isinstance(error.__context__, RedisError | ssl.SSLError):
         error = error.__context__
     return error
 
 
 def _lasting(cause: Exception) -> str:
-    """Why it would be no use to ask Redis again, or an empty string. No text of the server's."""
+    """Return why another try would not help; empty where it may. It quotes no server."""
     if isinstance(cause, AuthenticationError | AuthorizationError):
         return "Redis refuses the user or the password in RELAY_REDIS_URL"
     if isinstance(cause, InvalidResponse):

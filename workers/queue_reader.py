@@ -1,4 +1,4 @@
-"""Takes the ids of jobs from RQ's queue. What gets lost on the way is made again by the sweep."""
+"""Takes the ids of jobs from RQ's queue. The sweep makes lost jobs again."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ class QueueReader:
         ids: list[bytes] = popped or []
         if self._was_suspended:
             if ids:
-                put_back: Any = self._redis.lpush(self._key, *reversed(ids))
-                await put_back
+                pushed: Any = self._redis.lpush(self._key, *reversed(ids))
+                await pushed
             raise Suspended
         jobs = [read_job_id(one.decode(errors="replace")) for one in ids]
         return [job for job in jobs if job is not None]

@@ -26,7 +26,7 @@ _logger = logging.getLogger("workers")
 
 
 class Commands:
-    """Carries out what `rq` and its functions ask one worker to do."""
+    """Carries out the commands of `rq` for one worker."""
 
     def __init__(
         self,
@@ -49,12 +49,12 @@ class Commands:
             try:
                 async with self._redis.pubsub() as channel:
                     await channel.subscribe(self._channel)
-                    asked = False
+                    has_pinged = False
                     while True:
                         message = await channel.get_message(timeout=QUIET)
-                        if message is None and asked:
+                        if message is None and has_pinged:
                             raise RedisConnectionError("no answer to a ping")
-                        asked = message is None
+                        has_pinged = message is None
                         if message is None:
                             await channel.ping()
                         elif message["type"] == "subscribe":

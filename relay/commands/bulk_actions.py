@@ -1,4 +1,4 @@
-"""How commands act on deliveries and deploys: on which, in batches, and what they say of it."""
+"""Bulk actions of commands on deliveries and deploys: choosing, batches, output."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from config.errors import RelayError
 from config.settings import load_settings
 from relay import audit
 from relay.audit_fields import action_fields
-from relay.commands.filters import filtered
+from relay.commands.filters import is_filtered
 from relay.commands.ledger_access import open_ledger
 from relay.commands.setup import audit_to_stderr
 from relay.commands.terminal import terminal
@@ -35,10 +35,10 @@ from relay.ledger.transaction import Reader, Transaction
 from relay.tables import brief
 
 BATCH = 50
-"""Actions of one transaction. Ctrl-C is listened to between two."""
+"""Actions of one batch. Ctrl-C takes effect between two batches."""
 
 MANY = 2 * BATCH
-"""Actions from which on a bar shows how far it is."""
+"""Actions from which on a progress bar is shown."""
 
 INTERRUPTED = 130
 """The exit code after Ctrl-C."""
@@ -46,11 +46,11 @@ INTERRUPTED = 130
 Act = Callable[[Transaction, int, Wish], Awaitable[Done]]
 
 Choose = Callable[[Reader, int], Awaitable[list[int]]]
-"""Returns the numbers that a filter finds, the newest first, so many at most."""
+"""Returns the numbers that match a filter, the newest first; the last argument bounds them."""
 
 
 class Verb(NamedTuple):
-    """What a command does."""
+    """An action of a command."""
 
     name: str
     past: str
@@ -58,8 +58,8 @@ class Verb(NamedTuple):
     act: Act
 
 
-class Manner(NamedTuple):
-    """How the person wants it done."""
+class ActOptions(NamedTuple):
+    """The options of an action."""
 
     dry_run: bool = False
     yes: bool = False
@@ -68,7 +68,7 @@ class Manner(NamedTuple):
 
 
 def chosen_by(kind: RecordKind, chosen: Filter) -> Choose:
-    """Return what finds the numbers that a filter is about."""
+    """Return a function that reads the numbers that match a filter."""
 
     async def choose(reader: Reader, limit: int) -> list[int]:
         return await list_numbers(reader, kind, chosen, limit)
@@ -77,22 +77,29 @@ def chosen_by(kind: RecordKind, chosen: Filter) -> Choose:
 
 
 def act_on(
-    kind: RecordKind, verb: Verb, ids: Sequence[str], choose: Choose, limit: int, manner: Manner
+    kind: RecordKind,
+    verb: Verb,
+    ids: Sequence[str],
+    choose: Choose,
+    limit: int,
+    options: ActOptions,
 ) -> None:
-    """Do it to the ids, or to what the filter finds once a person has said yes."""
-    is_filtered = filtered()
-    if bool(ids) == is_filtered:
+    """Apply an action to the ids, or to all that match the filter after a person has confirmed."""
+    has_filter = is_filtered()
+    if bool(ids) == has_filter:
         raise click.UsageError("give either IDs or a filter such as --status, --repo or --since")
-    asyncio.run(_Acting(kind, verb, manner, is_filtered=is_filtered).run(ids, choose, limit))
+    asyncio.run(_Acting(kind, verb, options, is_filtered=has_filter).run(ids, choose, limit))
 
 
 class _Acting:
     """One command that acts."""
 
-    def __init__(self, kind: RecordKind, verb: Verb, manner: Manner, *, is_filtered: bool) -> None:
+    def __init__(
+        self, kind: RecordKind, verb: Verb, options: ActOptions, *, is_filtered: bool
+    ) -> None:
         self._kind = kind
         self._verb = verb
-        self._manner = manner
+        self._options = options
         self._is_filtered = is_filtered
         self._by = user_name()
         self._refused = 0
@@ -100,20 +107,20 @@ class _Acting:
     async def run(self, ids: Sequence[str], choose: Choose, limit: int) -> None:
         async with open_ledger(load_settings()) as ledger:
             numbers = await self._numbers(ledger, ids, choose, limit)
-            told = await self._act(ledger, numbers, dry=True)
+            results = await self._act(ledger, numbers, dry=True)
             possible = [
-                number for number, done in zip(numbers, told, strict=True) if not done.refusal
+                number for number, done in zip(numbers, results, strict=True) if not done.refusal
             ]
-            self._refuse(told)
-            if self._is_filtered and not told and not self._refused:
-                click.echo(f"the filter finds nothing to {self._verb.name}", err=True)
-            if self._manner.dry_run or (self._is_filtered and not self._manner.yes):
+            self._refuse(results)
+            if self._is_filtered and not results and not self._refused:
+                click.echo(f"nothing to {self._verb.name} matches the filter", err=True)
+            if self._options.dry_run or (self._is_filtered and not self._options.yes):
                 records = await ledger.read(partial(_read, kind=self._kind, numbers=possible))
                 for record in records:
                     click.echo(
-                        f"would {self._verb.name}  {brief(record)}", err=self._manner.as_json
+                        f"would {self._verb.name}  {brief(record)}", err=self._options.as_json
                     )
-            if possible and not self._manner.dry_run:
+            if possible and not self._options.dry_run:
                 self._ask(len(possible))
                 await self._do(ledger, possible)
         if self._refused and not self._is_filtered:
@@ -126,7 +133,7 @@ class _Acting:
             newest = await ledger.read(lambda reader: choose(reader, limit + 1))
             if len(newest) > limit:
                 click.echo(f"there are more than these {limit}: raise --limit", err=True)
-            # The oldest first, so that the newest is the newest afterwards too.
+            # The oldest first, so that replays keep the order.
             return newest[:limit][::-1]
         numbers = []
         for id_ in dict.fromkeys(ids):
@@ -137,19 +144,19 @@ class _Acting:
                 numbers.append(number)
         return numbers
 
-    def _refuse(self, told: Sequence[Done]) -> None:
-        for done in told:
+    def _refuse(self, results: Sequence[Done]) -> None:
+        for done in results:
             if done.refusal:
                 self._refused += 1
                 self._tell(done)
 
     def _ask(self, number: int) -> None:
-        if self._is_filtered and not self._manner.yes:
+        if self._is_filtered and not self._options.yes:
             what = self._kind if number == 1 else PLURALS[self._kind]
             click.confirm(f"{self._verb.name} {number} {what}?", abort=True)
 
     async def _act(self, ledger: Ledger, numbers: Sequence[int], *, dry: bool) -> list[Done]:
-        wish = Wish(by=self._by, forced=self._manner.force, dry=dry)
+        wish = Wish(by=self._by, forced=self._options.force, dry=dry)
         done: list[Done] = []
         for start in range(0, len(numbers), BATCH):
             batch = numbers[start : start + BATCH]
@@ -164,8 +171,7 @@ class _Acting:
         return work
 
     async def _do(self, ledger: Ledger, numbers: Sequence[int]) -> None:
-        """Do it in batches. Ctrl-C ends it after the batch that is under way, so that all that was
-        done has been said."""
+        """Act in batches. Ctrl-C ends it after the current batch and its results."""
         count, is_complete = 0, False
         try:
             with _bar(self._verb.name, len(numbers)) as bar, interruption() as interrupted:
@@ -191,12 +197,12 @@ class _Acting:
             sys.exit(INTERRUPTED)
 
     def _tell(self, done: Done) -> None:
-        """Write the audit lines, and say what was done."""
+        """Write the audit lines and print the result."""
         for line in done.lines:
             audit.log.info(line.event, **action_fields(line))
         if done.lines:
             audit.flush()
-        if self._manner.as_json:
+        if self._options.as_json:
             click.echo(msgspec.json.encode(_as_json(done, self._kind)))
         elif done.refusal:
             click.echo(f"{done.id}: {done.message(self._kind)}", err=True)
@@ -212,16 +218,16 @@ async def _read(reader: Reader, kind: RecordKind, numbers: Sequence[int]) -> lis
 
 
 def _as_json(done: Done, kind: RecordKind) -> dict[str, Any]:
-    """Return what became of one: what is live, what would replace it, and how far back that is."""
-    told: dict[str, Any] = {"id": done.id, "new": done.new, "refusal": done.message(kind)}
+    """Return the result for one: what is live, what would replace it, and how far back that is."""
+    fields: dict[str, Any] = {"id": done.id, "new": done.new, "refusal": done.message(kind)}
     if done.consequence is not None:
-        told |= done.consequence.as_json()
-    return told
+        fields |= done.consequence.as_json()
+    return fields
 
 
 @contextmanager
 def interruption() -> Iterator[asyncio.Event]:
-    """An event that Ctrl-C sets, instead of interrupting what is under way."""
+    """Yield an event that Ctrl-C sets, instead of interrupting the current work."""
     loop, interrupted = asyncio.get_running_loop(), asyncio.Event()
     loop.add_signal_handler(signal.SIGINT, interrupted.set)
     try:
@@ -232,7 +238,7 @@ def interruption() -> Iterator[asyncio.Event]:
 
 @contextmanager
 def _bar(verb: str, total: int) -> Iterator[Progress | None]:
-    """A bar on standard error, if that is a terminal and the work is long."""
+    """Yield a progress bar on standard error, if that is a terminal and the work is long."""
     console = terminal(error=True)
     if console is None or total < MANY:
         yield None
@@ -248,11 +254,11 @@ def _bar(verb: str, total: int) -> Iterator[Progress | None]:
 
 
 def _say_how_far(count: int, of: int) -> None:
-    click.echo(f"stopped after {count} of {of}; to ask for all again does no harm", err=True)
+    click.echo(f"stopped after {count} of {of}; it is safe to run the command again", err=True)
 
 
 class _AboveBar(io.RawIOBase):
-    """Standard error while a bar stands there: rich, who has replaced it, prints above the bar."""
+    """Standard error while a progress bar is shown: rich prints the lines above it."""
 
     def write(self, data: Any, /) -> int:
         sys.stderr.write(bytes(data).decode())

@@ -1,4 +1,4 @@
-"""The commands that try relay.yaml out: check, explain, send, schema."""
+"""The commands that test a relay.yaml: check, explain, send, schema."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from workers.platform.allowed_addresses import literal_refusal
 
 @click.command()
 @CONFIG
-@click.option("--no-secrets", is_flag=True, help="Do not look secrets up, as in a CI job.")
+@click.option("--no-secrets", is_flag=True, help="Do not read secrets, as in a CI job.")
 @exits
 def check(config: Path | None, no_secrets: bool) -> None:
     """Validate relay.yaml; exit 1 and list every mistake with file:line:column."""
@@ -71,7 +71,7 @@ def check(config: Path | None, no_secrets: bool) -> None:
 def explain(
     config: Path | None, source: str | None, event: str | None, as_json: bool, payload: Any
 ) -> None:
-    """Say what a webhook PAYLOAD would cause: every route and why, and the exact calls.
+    """Print what a webhook PAYLOAD would cause: every route with its reason, and the exact calls.
 
     Nothing is sent and no secret is needed or shown. PAYLOAD is a file with the body, or - for
     standard input.
@@ -90,10 +90,10 @@ def explain(
         hint="name its event header with --event",
     )
     if isinstance(parsed, Ignored):
-        told = {"ignored": parsed.reason}
-        click.echo(orjson.dumps(told) if as_json else f"ignored: {parsed.reason}")
+        fields = {"ignored": parsed.reason}
+        click.echo(orjson.dumps(fields) if as_json else f"ignored: {parsed.reason}")
         return
-    told_all = explanation(
+    explained = explanation(
         Router(loaded.config.routes),
         recipes(loaded),
         parsed,
@@ -101,7 +101,9 @@ def explain(
         messengers(loaded),
         provider=provider,
     )
-    click.echo(orjson.dumps(told_all, option=orjson.OPT_INDENT_2) if as_json else as_text(told_all))
+    click.echo(
+        orjson.dumps(explained, option=orjson.OPT_INDENT_2) if as_json else as_text(explained)
+    )
 
 
 @click.command()
@@ -110,8 +112,8 @@ def explain(
 @click.option("--kind", type=click.Choice(["push", "tag", "pull_request"]), default="push")
 @click.option("--repo", default="acme/web", show_default=True, help="For a sample payload.")
 @click.option("--branch", default="main", show_default=True, help="For a sample payload.")
-@click.option("--sha", default="", help="For a sample payload; made up if left out.")
-@click.option("--delivery", default="", help="Delivery id; made up if left out.")
+@click.option("--sha", default="", help="For a sample payload; generated if left out.")
+@click.option("--delivery", default="", help="Delivery id; generated if left out.")
 @click.argument("source")
 @click.argument("payload", type=click.File("rb"), required=False)
 @exits
@@ -162,11 +164,11 @@ def _counted(things: Sized, name: str) -> str:
 
 
 def _source(loaded: Loaded, name: str | None) -> str:
-    known = list(loaded.config.sources)
-    if name is None and len(known) == 1:
-        return known[0]
+    names = list(loaded.config.sources)
+    if name is None and len(names) == 1:
+        return names[0]
     if name is None:
-        raise click.UsageError(f"say which source it comes from: --source {' | '.join(known)}")
-    if name not in known:
-        raise click.UsageError(f"no source {name!r} in relay.yaml; there are {', '.join(known)}")
+        raise click.UsageError(f"several sources are configured: add --source {' | '.join(names)}")
+    if name not in names:
+        raise click.UsageError(f"no source {name!r} in relay.yaml; there are {', '.join(names)}")
     return name

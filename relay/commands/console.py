@@ -23,7 +23,7 @@ from relay.console.app import serve
 def console(config: Path | None, host: str | None, port: int | None) -> None:
     """Serve the console: pages for people, and the JSON API under /api/v1.
 
-    Who uses it needs a token: deploy-relay token create NAME --role viewer|operator. It needs no
+    Users need a token: deploy-relay token create NAME --role viewer|operator. The console needs no
     secret of relay.yaml.
     """
     settings = load_settings(config=config, console_host=host, console_port=port)

@@ -13,7 +13,7 @@ import msgspec
 
 from config.loading import load
 from config.settings import load_settings
-from relay.commands.bulk_actions import Choose, Manner, Verb, act_on, chosen_by
+from relay.commands.bulk_actions import ActOptions, Choose, Verb, act_on, chosen_by
 from relay.commands.filters import filters
 from relay.commands.ledger_access import open_ledger
 from relay.commands.options import CONFIG, JSON
@@ -37,13 +37,15 @@ from relay.tables import coloured_table, sheet, table
 _DRY_RUN = click.option("--dry-run", is_flag=True, help="Only print what would be done.")
 _YES = click.option("--yes", "-y", is_flag=True, help="Do not ask before acting on a filter.")
 _FORCE = click.option(
-    "--force", is_flag=True, help="Also where something newer is live, or nothing has failed."
+    "--force",
+    is_flag=True,
+    help="Also where something newer is live, or the deploy has not failed.",
 )
 
 _NOTHING = Filter()
 
 
-def operating(kind: RecordKind) -> click.Group:
+def record_group(kind: RecordKind) -> click.Group:
     """Return the group of commands for one kind."""
     verbs = "list, show, replay, cancel, approve and dismiss"
     if kind == "delivery":
@@ -89,7 +91,7 @@ def _show(kind: RecordKind) -> click.Command:
     @click.argument("id_", metavar="ID")
     @JSON
     def run(id_: str, as_json: bool, payload: bool = False) -> None:
-        """Print all that is known of one. It holds no secret and no URL."""
+        """Print everything about one, without secrets and URLs."""
         if payload:
             click.echo(whole(asyncio.run(_payload(id_))))
             return
@@ -105,7 +107,7 @@ def _show(kind: RecordKind) -> click.Command:
 
     if kind == "delivery":
         return click.option(
-            "--payload", is_flag=True, help="Print what the webhook said, its secrets redacted."
+            "--payload", is_flag=True, help="Print the payload of the webhook, secrets redacted."
         )(run)
     return run
 
@@ -122,7 +124,7 @@ async def _payload(id_: str) -> bytes:
 
 
 def unknown(kind: RecordKind, id_: str) -> str:
-    """Return what is said of an id that the ledger does not have."""
+    """Return the message for an id that the ledger does not have."""
     text = f"no {kind} has the id {id_}"
     if row_number(kind, id_) is None:
         return f"{text}: the ids of {PLURALS[kind]} look like {kind}-12"
@@ -130,10 +132,10 @@ def unknown(kind: RecordKind, id_: str) -> str:
 
 
 def as_builtins(details: Details) -> dict[str, Any]:
-    """Return details as JSON has them: the fields of the record, and what belongs to it."""
-    told: dict[str, Any] = msgspec.to_builtins(details)
-    record, calls, live = told.pop("record"), told.pop("attempts"), told.pop("live")
-    return {**record, **told, "calls": calls, "now_live": live}
+    """Return details as JSON has them: the fields of the record, then its attempts and the rest."""
+    fields: dict[str, Any] = msgspec.to_builtins(details)
+    record, calls, live = fields.pop("record"), fields.pop("attempts"), fields.pop("live")
+    return {**record, **fields, "calls": calls, "now_live": live}
 
 
 def _replay(kind: RecordKind) -> click.Command:
@@ -155,35 +157,35 @@ def _replay(kind: RecordKind) -> click.Command:
         yes: bool,
         as_json: bool,
     ) -> None:
-        """Call again what failed, is uncertain or was cancelled: the IDs, or what a filter finds.
+        """Call again what failed, is uncertain or was cancelled: IDs, or all that match a filter.
 
         A replay is a deploy of its own, linked to the old one. Where something newer is live it
-        says what would be undone, and does it with --force only.
+        says what would be undone, and needs --force.
         """
-        manner = Manner(dry_run, yes, force, as_json)
+        options = ActOptions(dry_run, yes, force, as_json)
         if kind == "delivery":
             verb = Verb("replay", "replayed", replay_delivery)
-            act_on(kind, verb, ids, _failed_deliveries(chosen), limit, manner)
+            act_on(kind, verb, ids, _failed_deliveries(chosen), limit, options)
             return
         targets = load(load_settings(config=config).config, secrets_of=()).config.targets
         if not chosen.statuses:
             chosen = msgspec.structs.replace(chosen, statuses=frozenset(REPLAYABLE))
         verb = Verb("replay", "replayed", partial(replay_deploy, targets=targets))
-        act_on(kind, verb, ids, chosen_by(kind, chosen), limit, manner)
+        act_on(kind, verb, ids, chosen_by(kind, chosen), limit, options)
 
     if kind == "delivery":
         run.help = (
             "Route again, by the current routes, deliveries with a deploy that failed, is "
-            "uncertain or was cancelled: the IDs, or what a filter finds.\n\n"
+            "uncertain or was cancelled: the IDs, or all that match a filter.\n\n"
             "A replay is a delivery of its own, linked to the old one. Where something newer is "
-            "live it says what would be undone, and does it with --force only."
+            "live it says what would be undone, and needs --force."
         )
     return run
 
 
 def _failed_deliveries(chosen: Filter) -> Choose:
-    """Return what finds deliveries to replay: without a status those with a deploy that may be
-    replayed."""
+    """Return a function that reads deliveries to replay: without a status those with a deploy that
+    may be replayed."""
     if chosen.statuses:
         return chosen_by("delivery", chosen)
     of_deploys = msgspec.structs.replace(chosen, statuses=frozenset(REPLAYABLE))
@@ -213,7 +215,7 @@ def _cancel(kind: RecordKind) -> click.Command:
     @_DRY_RUN
     @_YES
     def run(ids: tuple[str, ...], chosen: Filter, limit: int, dry_run: bool, yes: bool) -> None:
-        """Cancel what waits: the IDs, or what a filter finds.
+        """Cancel what waits: the IDs, or all that match a filter.
 
         The audit lines are written to standard error.
         """
@@ -222,7 +224,7 @@ def _cancel(kind: RecordKind) -> click.Command:
             chosen = msgspec.structs.replace(chosen, statuses=frozenset({waiting}))
         act = cancel_delivery if kind == "delivery" else cancel_deploy
         verb = Verb("cancel", "cancelled", act)
-        act_on(kind, verb, ids, chosen_by(kind, chosen), limit, Manner(dry_run, yes))
+        act_on(kind, verb, ids, chosen_by(kind, chosen), limit, ActOptions(dry_run, yes))
 
     return run
 
@@ -239,13 +241,12 @@ def _approve() -> click.Command:
     ) -> None:
         """Approve deploys whose target has `approval: required`, so that they are called.
 
-        Where a newer one went out since, it says what would be undone, and does it with --force
-        only.
+        Where a newer one was called since, it says what would be undone, and needs --force.
         """
         targets = load(load_settings(config=config).config, secrets_of=()).config.targets
         verb = Verb("approve", "approved", partial(approve_deploy, targets=targets))
-        manner = Manner(dry_run, yes=True, force=force, as_json=as_json)
-        act_on("deploy", verb, ids, chosen_by("deploy", _NOTHING), 0, manner)
+        options = ActOptions(dry_run, yes=True, force=force, as_json=as_json)
+        act_on("deploy", verb, ids, chosen_by("deploy", _NOTHING), 0, options)
 
     return run
 
@@ -258,7 +259,7 @@ def _dismiss() -> click.Command:
     def run(ids: tuple[str, ...], reason: str, dry_run: bool) -> None:
         """Dismiss failed and uncertain deploys that a person has looked into."""
         verb = Verb("dismiss", "dismissed", partial(dismiss_deploy, reason=reason))
-        manner = Manner(dry_run, yes=True)
-        act_on("deploy", verb, ids, chosen_by("deploy", _NOTHING), 0, manner)
+        options = ActOptions(dry_run, yes=True)
+        act_on("deploy", verb, ids, chosen_by("deploy", _NOTHING), 0, options)
 
     return run

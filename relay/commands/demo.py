@@ -1,4 +1,4 @@
-"""The command `demo`: runs the whole relay and tells what becomes of two webhooks."""
+"""The command `demo`: runs the whole relay and shows how two webhooks become deploys."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ def demonstrate(once: bool, port: int | None) -> None:
     with tempfile.TemporaryDirectory(prefix="deploy-relay-") as folder:
         confirmed = asyncio.run(_demonstrate(Path(folder), once, port))
     if not confirmed:
-        click.echo("the deploys were not confirmed", err=True)
+        click.echo("the demonstration failed: the deploys were not confirmed in time", err=True)
         sys.exit(1)
 
 
 async def _demonstrate(folder: Path, once: bool, port: int | None) -> bool:
-    # The demonstration shows the embedded default, whatever else this machine is set up for.
+    # The demonstration runs the embedded server, whatever Redis the environment names.
     os.environ.pop("RELAY_REDIS_URL", None)
-    # Its ledger is a new one, which would be behind an audit file of another.
+    # Its new ledger would be behind the audit file of another one.
     os.environ.pop("RELAY_AUDIT_FILE", None)
     platform = demo.Platform()
     environ = demo.write_project(folder, await platform.start())

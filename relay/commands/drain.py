@@ -25,7 +25,7 @@ LOOK = 0.5
 """Seconds between two looks."""
 
 LINE = 5.0
-"""Seconds between two lines, where no terminal is."""
+"""Seconds between two lines where standard error is no terminal."""
 
 
 def _seconds(_: click.Context, __: click.Parameter, text: str | None) -> float | None:
@@ -37,14 +37,19 @@ def _seconds(_: click.Context, __: click.Parameter, text: str | None) -> float |
 
 @click.command()
 @click.option("--timeout", callback=_seconds, help="30s, 10m, 2h; waits for ever if left out.")
-@click.option("--all", "everything", is_flag=True, help="Wait for what waits for its time, too.")
+@click.option(
+    "--all",
+    "everything",
+    is_flag=True,
+    help="Also wait for deploys that wait for a time or a person.",
+)
 @exits
 def drain(timeout: float | None, everything: bool) -> None:
     """Wait until nothing is queued and nothing is being called, as before a maintenance.
 
-    What waits for a time or a person (hours, an approval, a paused target, another attempt) is told
-    at the end and not waited for. Nothing is held back: what comes in meanwhile is waited for, too.
-    Exit 0 once it is so, 1 after the timeout.
+    Deploys that wait for a time or a person (hours, an approval, a paused target, a retry) are
+    counted at the end, not waited for. Webhooks are still accepted, and waited for too. Exit 0 when
+    drained, 1 after the timeout.
     """
     left, is_interrupted = asyncio.run(_drain(timeout, everything))
     is_done = not _number(left, everything)
@@ -60,7 +65,7 @@ def drain(timeout: float | None, everything: bool) -> None:
 
 
 async def _drain(patience: float | None, everything: bool) -> tuple[Remaining, bool]:
-    """Return what is left in the end, and whether Ctrl-C was the end."""
+    """Return what is left, and whether Ctrl-C ended the wait."""
     until = math.inf if patience is None else time.monotonic() + patience
     async with open_ledger(load_settings()) as ledger:
         with interruption() as interrupted, _progress(everything) as tell:
@@ -77,7 +82,7 @@ async def _drain(patience: float | None, everything: bool) -> tuple[Remaining, b
 
 @contextmanager
 def _progress(everything: bool) -> Iterator[Callable[[Remaining], None]]:
-    """Tells on standard error how far it is: a bar on a terminal, a line now and then elsewhere."""
+    """Yield a function that shows the progress: a bar on a terminal, elsewhere lines."""
     console = terminal(error=True)
     if console is None:
         yield _lines(everything)

@@ -1,4 +1,4 @@
-"""How a command ends that cannot do what it was asked."""
+"""Turns errors of commands into messages and exit codes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ R = TypeVar("R")
 
 
 def exits(command: Callable[P, R]) -> Callable[P, R]:
-    """The one place where an error becomes an exit code."""
+    """Decorate a command: an error becomes its message on standard error and exit code 1."""
 
     @wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:

@@ -21,8 +21,8 @@ Option = Callable[[Callable[..., Any]], Callable[..., Any]]
 _FILTERED = "relay.filtered"
 
 
-def filtered() -> bool:
-    """Whether the command that runs was given a filter."""
+def is_filtered() -> bool:
+    """Return whether the current command was given a filter."""
     return bool(click.get_current_context().meta.get(_FILTERED))
 
 
@@ -78,7 +78,7 @@ def _patterns(repos: tuple[str, ...]) -> PatternSet | None:
 
 
 def moment(text: str, option: str) -> float:
-    """Seconds since the Unix epoch of what an option says; 0 of nothing."""
+    """Return an option's time in seconds since the Unix epoch; 0 of an empty one."""
     try:
         return since(text)
     except ValueError as error:

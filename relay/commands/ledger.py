@@ -29,7 +29,7 @@ from relay.ledger.sqlite import FILE
 from relay.ledger_marks import check_marks
 
 MOST_LINES = 100
-"""Rows of each kind that are printed; of others only the number. --json has all."""
+"""Rows of each kind that are printed; --json has all."""
 
 
 @click.group()
@@ -42,14 +42,14 @@ def ledger() -> None:
 @JSON
 @exits
 def check(quick: bool, as_json: bool) -> None:
-    """Find out whether the ledger's file is whole; exit 1 if it is not.
+    """Check the ledger's file for damage; exit 1 if there is some.
 
     Processes may run meanwhile.
     """
     report = sqlite_file.check_file(load_settings().data_dir / FILE, is_quick=quick)
     if as_json:
-        told = {**msgspec.structs.asdict(report), "sound": report.is_sound}
-        click.echo(orjson.dumps(told).decode())
+        fields = {**msgspec.structs.asdict(report), "sound": report.is_sound}
+        click.echo(orjson.dumps(fields).decode())
     else:
         counts = ", ".join(f"{number} {name}" for name, number in report.counts.items())
         click.echo(f"{report.file}: {report.bytes} bytes, schema {report.schema}, {counts}")
@@ -67,7 +67,7 @@ def check(quick: bool, as_json: bool) -> None:
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
 @exits
 def backup(file: Path) -> None:
-    """Copy the ledger to FILE as it is at one moment. Processes may run meanwhile.
+    """Copy a snapshot of the ledger to FILE. Processes may run meanwhile.
 
     FILE must not exist. Only this user may read it: it has payloads and the hashes of tokens.
     """
@@ -79,10 +79,10 @@ def backup(file: Path) -> None:
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
 @exits
 def restore(file: Path) -> None:
-    """Put the backup FILE in the place of the ledger. No process of deploy-relay may run.
+    """Replace the ledger by the backup FILE. No process of deploy-relay may run.
 
-    FILE is checked first, and the ledger that was there is kept aside. The restored one is older:
-    webhooks are accepted, and no call is made until you run deploy-relay ledger accept.
+    FILE is checked first, and the old ledger is renamed. The restored ledger is older: webhooks are
+    accepted, but no call is made until you run deploy-relay ledger accept.
     """
     settings = audit_to_stderr()
     aside = sqlite_file.restore(settings.data_dir, file)
@@ -97,10 +97,10 @@ def restore(file: Path) -> None:
 @JSON
 @exits
 def accept(dry_run: bool, as_json: bool) -> None:
-    """List what the audit file has and a restored ledger lacks, and have calls made again.
+    """List what the audit file has and a restored ledger lacks, and let calls begin again.
 
-    Nothing of what is listed is run. A deploy that waits in the ledger goes on only if the audit
-    file shows that nothing happened to it since; others are uncertain, for a person to decide on.
+    What is listed is not run. A deploy that waits in the ledger goes on only if the audit file
+    shows that nothing happened to it since. Other deploys become uncertain and wait for a person.
     """
     settings = audit_to_stderr()
     facts, accepted = asyncio.run(_accept(settings, dry_run=dry_run))

@@ -1,4 +1,4 @@
-"""The commands `targets`: look at targets, pause them, let them go on."""
+"""The commands `targets`: list targets, pause and resume them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from relay.tables import coloured_targets
 
 @click.group()
 def targets() -> None:
-    """Look at targets, pause them, let them go on."""
+    """List targets, pause and resume them."""
 
 
 @targets.command(name="list")
@@ -36,7 +36,7 @@ def targets() -> None:
 @JSON
 @exits
 def list_targets(config: Path | None, as_json: bool) -> None:
-    """Say how each target stands, and how many deploys are called and wait there."""
+    """Print the state of each target, and how many of its deploys are called and wait."""
     settings = load_settings(config=config)
     named = load(settings.config, secrets_of=()).config.targets
 
@@ -63,9 +63,9 @@ def list_targets(config: Path | None, as_json: bool) -> None:
 @click.argument("name")
 @exits
 def pause(config: Path | None, name: str) -> None:
-    """Have no call to target NAME begin; its deploys wait until it is resumed.
+    """Pause target NAME: no call to it begins, and its deploys wait until it is resumed.
 
-    Calls under way are not stopped. Of deploys that supersede each other the newest is kept.
+    Calls under way are not stopped. A waiting deploy may still be superseded by a newer one.
     """
     _act(config, name, pause_target, f"{name} is paused already")
 
@@ -75,7 +75,7 @@ def pause(config: Path | None, name: str) -> None:
 @click.argument("name")
 @exits
 def resume(config: Path | None, name: str) -> None:
-    """Let calls to target NAME begin again, first of all those that waited for it."""
+    """Resume target NAME: its calls begin again, first those that waited for it."""
     _act(config, name, resume_target, f"{name} is not paused")
 
 
@@ -85,7 +85,7 @@ def _act(
     act: Callable[[Transaction, str, Wish], Awaitable[Done]],
     otherwise: str,
 ) -> None:
-    """An operator's decision is a line of the audit; that it changed nothing is none."""
+    """Act on a target. Only a change is a line of the audit."""
     settings = _settings(config, name)
 
     async def work(tx: Transaction) -> Done:

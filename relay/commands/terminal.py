@@ -1,4 +1,4 @@
-"""Whether people look: on a terminal output is coloured and fits, elsewhere it is plain text."""
+"""Terminals: there output is coloured and fits the width, elsewhere it is plain text."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ _ANY_WIDTH = 10_000
 
 
 def terminal(*, error: bool = False) -> Console | None:
-    """The terminal that standard output, or standard error, is; None where it is none, or one that
-    can but print (TERM=dumb). Without colours where NO_COLOR is set."""
+    """Return the terminal of standard output, or of standard error; None where there is none, or a
+    dumb one (TERM=dumb). It has no colours where NO_COLOR is set."""
     stream = sys.stderr if error else sys.stdout
     if not stream.isatty():
         return None
@@ -22,7 +22,7 @@ def terminal(*, error: bool = False) -> Console | None:
 
 
 def print_plainly(what: RenderableType) -> None:
-    """As text without an escape, of whatever width it has."""
+    """Print as text without escapes, in its full width."""
     console = Console(file=StringIO(), width=_ANY_WIDTH, color_system=None, highlight=False)
     with console.capture() as captured:
         console.print(what)

@@ -1,4 +1,4 @@
-"""The commands `token`: who may use the console."""
+"""The commands `token`: create, list and revoke the tokens of the console."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 @click.group()
 def token() -> None:
-    """Make, list and revoke the tokens with which people and programs use the console."""
+    """Create, list and revoke the tokens of the console."""
 
 
 @token.command(name="create")
@@ -30,10 +30,10 @@ def token() -> None:
 @click.option("--role", type=click.Choice(["viewer", "operator"]), required=True)
 @exits
 def create_token(name: str, role: Role) -> None:
-    """Make a token for NAME and print it. It is shown this once.
+    """Create a token for NAME and print it. It is shown only once.
 
-    A viewer looks, an operator also replays, cancels, approves and pauses. NAME is what the audit
-    says of who did it. The audit's line is written to standard error.
+    A viewer reads. An operator also replays, cancels, approves and pauses. The audit names actions
+    by NAME. The audit line is written to standard error.
     """
     made = asyncio.run(_commit(audit_to_stderr(), lambda tx: create(tx, name, role)))
     audit.log.info("token.created", token=made.token.id, name=name, role=role)
@@ -44,7 +44,7 @@ def create_token(name: str, role: Role) -> None:
 @token.command(name="list")
 @exits
 def list_tokens() -> None:
-    """Print id, role, day of making and name of each token."""
+    """Print id, role, time of creation and name of each token."""
 
     async def read() -> Sequence[Token]:
         async with open_ledger(load_settings()) as ledger:
@@ -58,7 +58,7 @@ def list_tokens() -> None:
 @click.argument("id_", metavar="ID")
 @exits
 def revoke_token(id_: str) -> None:
-    """Take the token with this ID away. Its sessions end with it."""
+    """Revoke the token with this ID. Its sessions end."""
     gone = asyncio.run(_commit(audit_to_stderr(), lambda tx: revoke(tx, id_, user_name())))
     audit.log.info("token.revoked", token=gone.id, name=gone.name, role=gone.role)
     audit.flush()

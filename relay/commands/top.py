@@ -1,4 +1,4 @@
-"""The command `top`: the whole relay at a glance, read again each second."""
+"""The command `top`: an overview of the relay, read again each second."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Read = Callable[[], Awaitable[Overview]]
 
 @click.command()
 @CONFIG
-@click.option("--once", is_flag=True, help="Print one frame, as is done where no terminal is.")
+@click.option("--once", is_flag=True, help="Print one frame, as without a terminal.")
 @click.option("--json", "as_json", is_flag=True, help="Print one frame as JSON.")
 @click.option(
     "--interval",
@@ -45,20 +45,20 @@ Read = Callable[[], Awaitable[Overview]]
 )
 @exits
 def top(config: Path | None, once: bool, as_json: bool, interval: float) -> None:
-    """Show how much happens, what waits, who works and what needs a person. q quits.
+    """Show rates, the queue, workers, targets and what needs a person. q quits.
 
-    It reads a few numbers each second, however much waits, and changes nothing.
+    It reads a few numbers each second and changes nothing.
     """
     settings = load_settings(config=config)
     console = terminal()
     if as_json or once or console is None:
-        seen = asyncio.run(_once(settings))
+        overview = asyncio.run(_once(settings))
         if as_json:
-            click.echo(msgspec.json.encode(seen))
+            click.echo(msgspec.json.encode(overview))
         elif console is None:
-            print_plainly(frame(seen, width=1_000, height=None))
+            print_plainly(frame(overview, width=1_000, height=None))
         else:
-            console.print(frame(seen, width=console.width, height=None))
+            console.print(frame(overview, width=console.width, height=None))
     else:
         asyncio.run(_watch(settings, console, interval))
 
@@ -80,17 +80,18 @@ async def _watch(settings: Settings, console: Console, interval: float) -> None:
         wake.set()
 
     async with _reader(settings) as read:
-        seen, note = await read(), ""
+        overview, note = await read(), ""
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             loop.add_signal_handler(number, end)
         loop.add_signal_handler(signal.SIGWINCH, wake.set)
         due = loop.time() + interval
         with _keys(loop, end), Live(console=console, screen=True, auto_refresh=False) as live:
             while not ended:
-                told = note or f"every {interval:g} s, q quits"
+                shown_note = note or f"every {interval:g} s, q quits"
                 size = console.size
                 live.update(
-                    frame(seen, width=size.width, height=size.height, note=told), refresh=True
+                    frame(overview, width=size.width, height=size.height, note=shown_note),
+                    refresh=True,
                 )
                 wake.clear()
                 try:
@@ -101,7 +102,7 @@ async def _watch(settings: Settings, console: Console, interval: float) -> None:
                 except TimeoutError:
                     due = loop.time() + interval
                 try:
-                    seen, note = await read(), ""
+                    overview, note = await read(), ""
                 except LedgerUnavailable as error:
                     note = str(error)
 

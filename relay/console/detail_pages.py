@@ -21,7 +21,7 @@ from relay.console.delivery_timeline import (
 )
 from relay.console.read import details_of
 from relay.console.rendering import message_of, page
-from relay.errors import NoSuchThing
+from relay.errors import NoSuchRecord
 from relay.events.event import Event
 from relay.events.ids import row_number
 from relay.ledger.details import Details, read_attempts, read_details
@@ -86,7 +86,7 @@ async def read_stored(reader: Reader, id_: str) -> RoutedEvent:
     number = row_number("delivery", id_)
     row = await reader.row("delivery", {"delivery": number}) if number else None
     if row is None:
-        raise NoSuchThing(f"no delivery has the id {id_}; retention may have deleted it")
+        raise NoSuchRecord("delivery", id_)
     return RoutedEvent(row["source"], decode_event(row["event"]), row["config"])
 
 
@@ -96,7 +96,7 @@ async def _read(
     stored = await read_stored(reader, id_)
     details = await read_details(reader, "delivery", id_)
     if details is None:
-        raise NoSuchThing(f"no delivery has the id {id_}")
+        raise NoSuchRecord("delivery", id_)
     calls = {}
     for record in details.deploys:
         number = row_number("deploy", record.id)

@@ -6,7 +6,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, Generic, Literal, NamedTuple, TypeVar, get_origin
+from typing import (
+    Annotated,
+    Any,
+    Generic,
+    Literal,
+    NamedTuple,
+    TypeVar,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 import msgspec
 from aiohttp import web
@@ -49,14 +59,29 @@ class Endpoint(Generic[Q, B]):
     answer: type[msgspec.Struct]
     query: type[Q]
     body: type[B]
-    role: Role = "viewer"
-    large: bool = False
+    role: Role
+    large: bool
     """Whether its body may be as large as a webhook."""
 
     @property
     def takes_body(self) -> bool:
         """Whether a body is expected."""
         return self.body is not Nothing
+
+
+def endpoint(
+    method: Literal["GET", "POST"],
+    path: str,
+    run: Callable[[ApiRequest[Q, B]], Awaitable[msgspec.Struct]],
+    *,
+    role: Role = "viewer",
+    large: bool = False,
+) -> Endpoint[Q, B]:
+    """Return an entry of the table. The annotations of ``run`` name the types of its query, body
+    and answer."""
+    hints = get_type_hints(run)
+    query, body = get_args(hints["request"])
+    return Endpoint(method, path, run, hints["return"], query, body, role, large)
 
 
 def add(app: web.Application, endpoint: Endpoint[Any, Any]) -> None:

@@ -17,7 +17,7 @@ from relay.console.live import LIVE, Live, Watcher
 from relay.console.overview import Overviews
 from relay.console.rendering import STATIC, message_of, page
 from relay.console.search import STATUSES_OF, Search, filter_of, is_in_list, read_search
-from relay.errors import NoSuchThing, Refused, StoreUnavailable
+from relay.errors import NoSuchRecord, NoSuchThing, Refused, StoreUnavailable
 from relay.events.ids import row_number
 from relay.ledger.filters import Filter
 from relay.ledger.lists import Listed, count, list_records
@@ -283,7 +283,7 @@ async def _record(request: web.Request, kind: RecordKind, id_: str) -> Record:
     ledger = request.app[CONTEXT].ledger
     records = await ledger.read(lambda reader: read_records(reader, kind, numbers))
     if not records:
-        raise NoSuchThing(f"no {kind} has the id {id_}; retention may have deleted it")
+        raise NoSuchRecord(kind, id_)
     return records[0]
 
 

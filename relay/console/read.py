@@ -12,7 +12,7 @@ from config.patterns import PatternSet
 from relay.console.context import Context
 from relay.console.endpoints import ApiRequest, Nothing
 from relay.console.payloads import payload_of
-from relay.errors import NoSuchThing, Refused
+from relay.errors import NoSuchRecord, Refused
 from relay.events.deploy_life import Status
 from relay.ledger.details import Details, read_details
 from relay.ledger.filters import Filter, since
@@ -211,7 +211,7 @@ async def details_of(context: Context, kind: RecordKind, id_: str) -> Details:
     """Return all that is known of one. Raises NoSuchThing and LedgerUnavailable."""
     details = await context.ledger.read(lambda reader: read_details(reader, kind, id_))
     if details is None:
-        raise NoSuchThing(f"no {kind} has the id {id_}; retention may have deleted it")
+        raise NoSuchRecord(kind, id_)
     return details
 
 

@@ -169,18 +169,3 @@ class Ignored(msgspec.Struct, frozen=True):
     """A verified webhook that can never cause a deploy, and why."""
 
     reason: str
-
-
-class Delivery(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One accepted webhook, as it waits in Redis."""
-
-    id: str
-    """Also the id of its RQ job."""
-    source: str
-    received_at: float
-    """Seconds since the Unix epoch."""
-    event: Event
-    config: str = ""
-    """Version of the relay.yaml that the receiver had."""
-    trace: str = ""
-    """The traceparent of its intake; empty where nothing is traced."""

@@ -42,7 +42,6 @@ class TargetState(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     paused_at: float = 0
-    paused_by: str = ""
     limited_until: float = 0
     """When the platform wants to be called again, after 429 or Retry-After."""
     failures: int = 0

@@ -37,13 +37,13 @@ Handle = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 
 class Answering(Protocol):
-    """What answers whoever sends no request."""
+    """Answers clients that send no valid request."""
 
     def not_http(self, request: web.BaseRequest, status: int) -> web.Response:
         """Answer what aiohttp could not read."""
 
     def turn_away(self, remote: str, status: int, reason: str) -> bytes:
-        """The whole answer to somebody whose request was never read."""
+        """Return the whole answer to a client whose request was never read."""
 
 
 class Server(web.Server):
@@ -73,18 +73,18 @@ class Server(web.Server):
         (``Connection.patience``). If all have something to do, that is the newest."""
         if len(self.open) <= self.bounds.most:
             return
-        found, least = newest, _BUSY
+        victim, least = newest, _BUSY
         for connection in self.open:
             patience = connection.patience()
             if connection is not newest and patience < least:
-                found, least = connection, patience
+                victim, least = connection, patience
                 if patience == _NEVER_SPOKE:
                     break
-        del self.open[found]
-        if found is newest:
-            found.turn_away(503, f"all {self.bounds.most} connections are busy")
+        del self.open[victim]
+        if victim is newest:
+            victim.turn_away(503, f"all {self.bounds.most} connections are busy")
         else:
-            found.make_way()
+            victim.make_way()
 
 
 _NEVER_SPOKE, _IDLE, _READS_BODY, _BUSY = range(4)
@@ -141,7 +141,7 @@ class Connection(web.RequestHandler):
         await super().shutdown(timeout)
 
     def patience(self) -> int:
-        """What this connection is about, in the order in which it can be spared."""
+        """Return what the connection is doing; the lowest number is closed first."""
         if not self._request_count:
             return _NEVER_SPOKE
         if self._is_idle():
@@ -150,7 +150,7 @@ class Connection(web.RequestHandler):
         return _BUSY if request is None or request.content.is_eof() else _READS_BODY
 
     def make_way(self) -> None:
-        """Close at once. Who reads a body from it is told why, rather than that the body ended."""
+        """Close at once. A reader of its body gets the reason, not the end of the body."""
         if self.patience() == _READS_BODY and self._current_request is not None:
             self._current_request.content.set_exception(
                 Overloaded("the body was cut off to make room for another connection")
@@ -195,12 +195,12 @@ class Connection(web.RequestHandler):
             self.turn_away(408, f"no complete headers after {timeout:g} s")
 
 
-def most_connections(wanted: int) -> int:
-    """``wanted``, or as many as the system lets this process have (setrlimit(2))."""
+def most_connections(asked_for: int) -> int:
+    """Return ``asked_for``, or the most that the system allows (setrlimit(2))."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    files = wanted + OTHER_FILES
+    files = asked_for + OTHER_FILES
     if soft == resource.RLIM_INFINITY or soft >= files:
-        return wanted
+        return asked_for
     if hard != resource.RLIM_INFINITY:
         files = min(files, hard)
     if files > soft:

@@ -41,8 +41,13 @@ async def supersede(
 
 
 async def supersede_older(tx: Transaction, deploy: int, reason: str) -> list[DeployLine]:
-    """End each deploy of the same target and ref that waits and is older than this one."""
+    """End each deploy of the same target and ref that waits and is older than this one. It inherits
+    the place in the line of those that were never called: else a busy branch would wait for ever.
+    """
     rows = await tx.rows("older_waiting", {"deploy": deploy})
+    uncalled = [row["line_at"] for row in rows if not row["attempt"]]
+    if uncalled:
+        await tx.run("inherit_place", {"deploy": deploy, "line_at": min(uncalled)})
     return await supersede(tx, [int(row["id"]) for row in rows], by=deploy, reason=reason)
 
 

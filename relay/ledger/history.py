@@ -211,7 +211,8 @@ async def _ends(reader: Reader, chosen: HistoryFilter, start: _Key) -> _Stream:
     if looked_for != Filter():
         numbers = await list_numbers(reader, "deploy", looked_for, FEW + 1)
         if len(numbers) <= FEW:
-            _, _, ends, _ = await _events_of(reader, [], numbers, with_actions=False)
+            rows = [await reader.row("deploy", {"deploy": number}) for number in numbers]
+            ends = [_end_event(row) for row in rows if row is not None and row["ended_at"]]
             return _kept(ends, start)
     return _walk_ends(reader, chosen, statuses, start)
 
@@ -233,7 +234,7 @@ async def _walk_ends(
                 and (chosen.repos is None or chosen.repos.matches(row["repo"]))
             )
             whole = await reader.row("deploy", {"deploy": key.id}) if may_fit else None
-            yield _Event(key, key.at, end_row(whole, key.at) if whole is not None else None)
+            yield _end_event(whole) if whole is not None else _Event(key, key.at, None)
         chunk = min(2 * chunk, LARGEST_CHUNK)
 
 
@@ -267,7 +268,7 @@ def _numbers(chosen: HistoryFilter) -> tuple[list[int], list[int]]:
 
 
 async def _events_of(
-    reader: Reader, deliveries: Sequence[int], deploys: Sequence[int], *, with_actions: bool = True
+    reader: Reader, deliveries: Sequence[int], deploys: Sequence[int]
 ) -> list[list[_Event]]:
     """Return the events of each stream that are about these."""
     received: list[_Event] = []
@@ -288,15 +289,13 @@ async def _events_of(
             continue
         queued.append(_queued_event(row))
         if row["ended_at"] is not None:
-            at = row["ended_at"]
-            ends.append(_Event(_Key(at, number), at, end_row(row, at)))
-        if with_actions:
-            actions += await _actions_on(reader, public_id("deploy", number))
+            ends.append(_end_event(row))
+        actions += await _actions_on(reader, public_id("deploy", number))
     return [received, queued, ends, actions]
 
 
 async def _actions_on(reader: Reader, subject: str) -> list[_Event]:
-    rows = await reader.rows("history_actions_on", {"subject": subject})
+    rows = await reader.rows("actions_on_subject", {"subject": subject})
     return [await _action_event(reader, row) for row in rows]
 
 
@@ -306,6 +305,10 @@ def _delivery_event(row: Row) -> _Event:
 
 def _queued_event(row: Row) -> _Event:
     return _Event(_Key(_LAST, row["id"]), row["created_at"], queued_row(row))
+
+
+def _end_event(row: Row) -> _Event:
+    return _Event(_Key(row["ended_at"], row["id"]), row["ended_at"], end_row(row))
 
 
 async def _action_event(reader: Reader, row: Row) -> _Event:

@@ -138,7 +138,7 @@ def queued_row(row: Row) -> HistoryRow:
     return HistoryRow(at=iso(row["created_at"]), event="deploy.queued", **_of_deploy(row))
 
 
-def end_row(row: Row, at: int) -> HistoryRow | None:
+def end_row(row: Row) -> HistoryRow | None:
     """Return a row of ``deploy``, as it ended; None of a cancelled one: its action tells of it."""
     if row["cancelled_by"]:
         return None
@@ -146,7 +146,7 @@ def end_row(row: Row, at: int) -> HistoryRow | None:
     if status == "dismissed":
         status = "uncertain" if row["last_outcome"] == "uncertain" else "failed"
     return HistoryRow(
-        at=iso(at),
+        at=iso(row["ended_at"]),
         event=f"deploy.{status}",
         by=public_id("deploy", row["superseded_by"]) if row["superseded_by"] else "",
         reason=row["reason"],

@@ -68,7 +68,7 @@ class QueryCursor:
         place = {**self._params, "before": self._before, "most": self._chunk}
         rows = await self._reader.rows(self._query, place)
         self._is_complete = len(rows) < self._chunk
-        self._read = [row[0] for row in reversed(rows)]
+        self._read = [row["id"] for row in reversed(rows)]
         if self._read:
             self._before = self._read[0]
         self._chunk = min(2 * self._chunk, LARGEST_CHUNK)

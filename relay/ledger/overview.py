@@ -13,7 +13,7 @@ from relay.ledger.filters import Filter
 from relay.ledger.lists import list_records
 from relay.ledger.pace import Minute, Pace
 from relay.ledger.records import Record, read_records
-from relay.ledger.remaining import read_remaining, read_waits
+from relay.ledger.remaining import read_remaining
 from relay.ledger.rows import seconds, target_state
 from relay.ledger.transaction import Reader
 
@@ -141,7 +141,6 @@ async def read_overview(
 async def read_load(reader: Reader) -> Load:
     """Return how much waits, is being called, and needs a person."""
     left = await read_remaining(reader)
-    waits = await read_waits(reader)
     trouble = {row["status"]: int(row["number"]) for row in await reader.rows("count_attention")}
     oldest = await reader.row("oldest_that_waits")
     return Load(
@@ -149,7 +148,7 @@ async def read_load(reader: Reader) -> Load:
         limited=left.limited,
         scheduled=sum(left.later.values()),
         running=left.running,
-        waits=waits,
+        waits=left.waits,
         oldest_at=seconds(oldest["at"]) if oldest is not None and oldest["at"] else None,
         attention=trouble,
     )

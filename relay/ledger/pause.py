@@ -9,13 +9,13 @@ from relay.ledger.transaction import Transaction
 
 async def pause_target(tx: Transaction, name: str, wish: Wish) -> Done:
     """Have no call to a target begin from the commit on."""
-    row = await tx.row("target_of_action", {"name": name})
+    row = await tx.row("target_by_name", {"name": name})
     if row is not None and row["paused_at"] is not None:
         return Done(id=name, refusal="paused")
     if wish.dry:
         return Done(id=name)
     target = await target_number(tx, name)
-    await tx.run("pause_target", {"target": target, "by": wish.by, "now": tx.now})
+    await tx.run("pause_target", {"target": target, "now": tx.now})
     await note_action(tx, "pause", name, wish.by, "")
     fields = {"target": name, "by": wish.by}
     return Done(id=name, lines=[ActionLine(event="target.paused", subject=None, fields=fields)])
@@ -23,7 +23,7 @@ async def pause_target(tx: Transaction, name: str, wish: Wish) -> Done:
 
 async def resume_target(tx: Transaction, name: str, wish: Wish) -> Done:
     """Let calls to a target begin again, and make due all that waited for this."""
-    row = await tx.row("target_of_action", {"name": name})
+    row = await tx.row("target_by_name", {"name": name})
     if row is None or row["paused_at"] is None:
         return Done(id=name, refusal="unpaused")
     if wish.dry:

@@ -23,6 +23,8 @@ class Remaining(NamedTuple):
     next_at: float
     """When the first of ``later`` is looked at again, in seconds since the Unix epoch; 0 without
     any."""
+    waits: Mapping[str, int]
+    """How many deploys wait for what, due or not; empty: a worker."""
 
     @property
     def active(self) -> int:
@@ -35,18 +37,15 @@ async def read_remaining(reader: Reader) -> Remaining:
     now = {"now": reader.now}
     counts = await reader.row("count_remaining", now)
     queued, running = (counts["queued"], counts["running"]) if counts is not None else (0, 0)
-    waits = await read_waits(reader)
-    queued += waits.pop("", 0)
+    waits = {row["waits"]: int(row["number"]) for row in await reader.rows("waits")}
+    rest = dict(waits)
+    queued += rest.pop("", 0)
     # What is due keeps what it waited for.
     for row in await reader.rows("count_due", now):
         queued += row["number"]
-        waits[row["waits"]] -= row["number"]
-    limited = waits.pop("slot", 0)
-    later = {reason: number for reason, number in waits.items() if number}
+        rest[row["waits"]] -= row["number"]
+    limited = rest.pop("slot", 0)
+    later = {reason: number for reason, number in rest.items() if number}
     first = await reader.row("next_later", now)
-    return Remaining(queued, limited, running, later, seconds(first["next_at"]) if first else 0)
-
-
-async def read_waits(reader: Reader) -> dict[str, int]:
-    """Return how many deploys wait for what; empty: a worker."""
-    return {row["waits"]: int(row["number"]) for row in await reader.rows("waits")}
+    next_at = seconds(first["next_at"]) if first else 0
+    return Remaining(queued, limited, running, later, next_at, waits)

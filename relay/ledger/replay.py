@@ -6,10 +6,11 @@ It stands behind all deploys of its target and ref, and passes every guard that 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 from config.model import Target
 from relay.events.deploy_life import ENDED, LIFE
+from relay.events.gate import REPLACED
 from relay.events.ids import public_id
 from relay.ledger.actions import (
     ActionLine,
@@ -21,7 +22,7 @@ from relay.ledger.actions import (
     note_action,
     superseded_line,
 )
-from relay.ledger.routing import replace_older
+from relay.ledger.endings import supersede_older
 from relay.ledger.rows import deploy_line
 from relay.ledger.transaction import Row, Transaction
 
@@ -106,23 +107,30 @@ async def queue_again(
     tx: Transaction, row: Row, wish: Wish, *, newest_only: bool, is_approved: bool = False
 ) -> NewDeploy:
     """Insert a deploy that makes the call of ``row`` again, behind all of its target and ref."""
-    made = await tx.row(
-        "insert_replay_of_deploy",
-        {
-            "deploy": row["id"],
-            "by": wish.by,
-            "approved_by": wish.by if is_approved else "",
-            "forced": int(wish.forced),
-            "now": tx.now,
-        },
-    )
+    last = await tx.row("next_replay", _call(row))
+    assert last is not None  # noqa: S101 - an aggregate always has a row
+    again = {
+        **_call(row),
+        "delivery": row["delivery"],
+        "route": row["route"],
+        "trace": row["trace"],
+        "pos": last["pos"],
+        "replay": last["replay"],
+        "now": tx.now,
+        "line_at": tx.now,
+        "replay_of": row["id"],
+        "requested_by": wish.by,
+        "approved_by": wish.by if is_approved else "",
+        "is_forced": int(wish.forced),
+    }
+    made = await tx.row("insert_deploy", again)
     if made is None:
-        raise RuntimeError("an insert returned no row")
+        raise RuntimeError("a replay met a deploy with its number")
     number = int(made["id"])
     await tx.run("link_replay", {"deploy": row["id"], "new": number})
     superseded = []
     if newest_only:
-        superseded = await replace_older(tx, number)
+        superseded = await supersede_older(tx, number, REPLACED)
     new = await tx.row("deploy", {"deploy": number})
     assert new is not None  # noqa: S101 - it was inserted above
     lines = [ActionLine(event="deploy.queued", subject=deploy_line(new))]
@@ -152,18 +160,25 @@ async def replay_delivery(tx: Transaction, number: int, wish: Wish) -> Done:
             return refused_as_overtaken(name, consequence)
     if wish.dry:
         return Done(id=name, consequence=consequence)
-    made = await tx.row(
-        "insert_replay_of_delivery", {"delivery": number, "by": wish.by, "now": tx.now}
-    )
-    if made is None:
-        raise RuntimeError("an insert returned no row")
+    again = {
+        **cast(Mapping[str, Any], row),
+        "guid": "",
+        "received_at": tx.now,
+        "status": "queued",
+        "reason": "",
+        "replay_of": number,
+        "requested_by": wish.by,
+        "next_at": tx.now,
+    }
+    # Its payload stays with the first one.
+    new = await tx.insert("insert_delivery", again)
     if row["message"]:
-        text = {"delivery": made["id"], "message": row["message"]}
+        text = {"delivery": new, "message": row["message"]}
         await tx.run("insert_delivery_text", text)
     await note_action(tx, "replay", name, wish.by, FORCED if wish.forced else "")
-    return Done(id=name, new=public_id("delivery", made["id"]), consequence=consequence)
+    return Done(id=name, new=public_id("delivery", new), consequence=consequence)
 
 
 async def _has_replayable(tx: Transaction, number: int) -> bool:
-    rows = await tx.rows("replayable_deploys_of_delivery", {"delivery": number})
+    rows = await tx.rows("deploy_ends_of_delivery", {"delivery": number})
     return any(LIFE[row["status"]].is_replayable and row["replayed_by"] is None for row in rows)

@@ -9,7 +9,7 @@ import msgspec
 
 from relay.events.event import Event
 from relay.events.gate import REPLACED
-from relay.ledger.endings import supersede
+from relay.ledger.endings import supersede_older
 from relay.ledger.intake import DeliveryStatus, RouteReason
 from relay.ledger.rows import DeployLine, decode_event, microseconds, seconds
 from relay.ledger.targets import target_number
@@ -148,6 +148,7 @@ async def _queue(tx: Transaction, row: Row, wanted: WantedDeploy, trace: str) ->
         "line_at": tx.now,
         "replay_of": None,
         "requested_by": row["requested_by"],
+        "approved_by": "",
         "is_forced": int(is_replay),
         "trace": trace,
     }
@@ -157,7 +158,7 @@ async def _queue(tx: Transaction, row: Row, wanted: WantedDeploy, trace: str) ->
         last = cast(Row, await tx.row("next_replay", place))
         # A person asked for it: it stands behind all that is there.
         place["replay"] = last["replay"]
-        place["pos"] = max(row["pos"], row["ended_pos"], last["last_pos"] or 0)
+        place["pos"] = max(row["pos"], last["pos"])
     made = None if existing else await tx.row("insert_deploy", place)
     if made is None:
         same = existing or await tx.row("same_deploy", place)
@@ -167,7 +168,7 @@ async def _queue(tx: Transaction, row: Row, wanted: WantedDeploy, trace: str) ->
     number = int(made["id"])
     superseded: list[DeployLine] = []
     if wanted.newest_only:
-        superseded = await replace_older(tx, number)
+        superseded = await supersede_older(tx, number, REPLACED)
     return RoutedDeploy(
         id=number,
         target=wanted.target,
@@ -175,14 +176,3 @@ async def _queue(tx: Transaction, row: Row, wanted: WantedDeploy, trace: str) ->
         is_new=True,
         superseded=superseded,
     )
-
-
-async def replace_older(tx: Transaction, deploy: int) -> list[DeployLine]:
-    """End the deploys of the same target and ref that wait and are older than this one. It inherits
-    the place in the line of those that were never called: else a busy branch would wait for ever.
-    """
-    rows = await tx.rows("older_waiting", {"deploy": deploy})
-    uncalled = [row["line_at"] for row in rows if not row["attempt"]]
-    if uncalled:
-        await tx.run("inherit_place", {"deploy": deploy, "line_at": min(uncalled)})
-    return await supersede(tx, [int(row["id"]) for row in rows], by=deploy, reason=REPLACED)

@@ -126,7 +126,6 @@ def target_state(row: Row) -> TargetState:
     return TargetState(
         name=row["target_name"],
         paused_at=seconds(row["paused_at"]),
-        paused_by=row["paused_by"],
         limited_until=seconds(row["limited_until"]),
         failures=row["failures"],
         opened=row["opened"],

@@ -32,7 +32,9 @@ Clock = Callable[[], int]
 """Microseconds since the Unix epoch."""
 
 NARROW = 4
-"""Columns up to which sqlite3.Row finds one by its name fast enough."""
+"""Columns up to which sqlite3.Row finds one by its name fast enough. It looks at one column after
+the other for each name, which for fifty columns costs more than the query, so wider rows become
+dicts."""
 
 BUSY_PAUSE = 0.02
 """Seconds between two tries where a program that does not know the lock, such as sqlite3,
@@ -86,19 +88,6 @@ def is_database_error(error: BaseException) -> TypeGuard[sqlite3.Error]:
     return isinstance(error, sqlite3.Error) and _code(error) in _UNAVAILABLE
 
 
-class WideRow(dict[str | int, Any]):
-    """A row of many columns, by name or by place.
-
-    sqlite3.Row looks at one column after the other for each name, which for fifty columns costs
-    more than the query.
-    """
-
-    def __missing__(self, place: str | int) -> Any:
-        if isinstance(place, int):
-            return list(self.values())[place]
-        raise KeyError(place)
-
-
 _known_names: dict[str, tuple[str, ...]] = {}
 
 
@@ -124,14 +113,14 @@ class SQLiteReader:
         if not rows or len(rows[0]) <= NARROW:
             return rows
         names = _names(query, rows[0])
-        return [WideRow(zip(names, row, strict=True)) for row in rows]
+        return [dict(zip(names, row, strict=True)) for row in rows]
 
     async def row(self, query: str, params: Params = NO_PARAMS) -> Row | None:
         """Return the first row of a named query, if any."""
         row = self._execute(query, params).fetchone()
         if row is None or len(row) <= NARROW:
             return cast(Row | None, row)
-        return WideRow(zip(_names(query, row), row, strict=True))
+        return dict(zip(_names(query, row), row, strict=True))
 
     def _execute(self, query: str, params: Params) -> sqlite3.Cursor:
         statement = self._statements[query]

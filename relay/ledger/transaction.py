@@ -14,9 +14,9 @@ NO_PARAMS: Params = {}
 
 
 class Row(Protocol):
-    """One row of a result; columns by name or by place."""
+    """One row of a result; columns by their names."""
 
-    def __getitem__(self, key: str | int, /) -> Any: ...
+    def __getitem__(self, key: str, /) -> Any: ...
 
 
 class Reader(Protocol):

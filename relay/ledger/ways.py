@@ -107,7 +107,7 @@ class Ways:
             # There may be hundreds of thousands, so each costs one call.
             search = compile_pattern(pattern, "path").search
             rows = await self._reader.rows("names_of_branches", _range(pattern))
-            names.update(row[0] for row in rows if search(row[0]))
+            names.update(row["name"] for row in rows if search(row["name"]))
         fitting = [name for name in names if not patterns.excludes(name)]
         if len(fitting) > self._bounds.names:
             return None

@@ -40,8 +40,11 @@ from relay.tasks import end_tasks
 
 DUTY = "sweep"
 
-PERIOD = 1.0
+PERIOD = 0.8
 """Seconds between two sweeps."""
+
+FRESH = 0.2
+"""Seconds that a row has to be due: the job of what came just now is on its way."""
 
 LEASE = 5.0
 """Seconds after which another process sweeps, if the one that did is not heard of."""
@@ -86,6 +89,7 @@ class Sweep:
         running: Callable[[], Collection[Wakeup]] = tuple,
         is_behind: Callable[[Redis], Awaitable[bool]] | None = None,
         period: float = PERIOD,
+        fresh: float = FRESH,
         lease: float = LEASE,
     ) -> None:
         """``url`` is Redis's, ``queue`` the name of the RQ queue, ``timeout`` the seconds of one
@@ -99,6 +103,7 @@ class Sweep:
         self._running = running
         self._ask_behind = is_behind
         self._period = period
+        self._fresh = fresh
         self._lease = lease
         self._owner = uuid4().hex
         self._mark = ""
@@ -176,7 +181,7 @@ class Sweep:
     async def _sweep(self) -> None:
         if self._ask_behind is not None and await self._ask_behind(self._redis):
             return
-        rows = await self._ledger.glance(due)
+        rows = await self._ledger.glance(lambda reader: due(reader, late=self._fresh))
         was_emptied = await self._is_emptied()
         if was_emptied:
             self._made.clear()

@@ -22,11 +22,11 @@ MOST_ID = 128
 """Characters of a sender's id of a delivery; longer ones are hashed."""
 
 MOST_REASONS = 100
-"""Routes of which the ledger keeps why they do not take a delivery."""
+"""Routes whose reason for ignoring a delivery is stored."""
 
 
 class Webhook(NamedTuple):
-    """What is known of a verified webhook besides its event."""
+    """A verified webhook, without its event."""
 
     source: ReadySource
     remote: str
@@ -39,7 +39,7 @@ class Webhook(NamedTuple):
     """Seconds since the Unix epoch."""
 
     def fields(self) -> dict[str, Any]:
-        """Return what the audit says of it where its event is not understood."""
+        """Return the audit fields of a webhook whose event cannot be parsed."""
         return {
             "delivery": "",
             "source": self.source.name,
@@ -50,7 +50,7 @@ class Webhook(NamedTuple):
 
 
 def guid(sent_id: str) -> str:
-    """Return a sender's id as it is kept: hashed where it is long or not plain text."""
+    """Return a sender's id as it is stored: hashed where it is long or not plain text."""
     if len(sent_id) <= MOST_ID and sent_id.isascii() and sent_id.isprintable():
         return sent_id
     digest = hashlib.blake2b(sent_id.encode(errors="surrogatepass"), digest_size=16)
@@ -58,7 +58,7 @@ def guid(sent_id: str) -> str:
 
 
 def audit_fields(webhook: Webhook, event: Event) -> dict[str, Any]:
-    """Return what each line says of a delivery that has no row yet."""
+    """Return the audit fields of a delivery that has no row yet."""
     fields = delivery_line(
         0, webhook.source.name, event, remote=webhook.remote, config=webhook.config
     )
@@ -69,10 +69,12 @@ def audit_fields(webhook: Webhook, event: Event) -> dict[str, Any]:
 def new_delivery(
     webhook: Webhook, event: Event, router: Router, payload: Payload, trace: str
 ) -> NewDelivery:
-    """Return what the ledger is to keep. Raises Malformed for an absurd event."""
+    """Return the delivery for the ledger. Raises Malformed where its event is too large."""
     encoded = encode_event(event)
     if len(encoded) > MAX_EVENT:
-        raise Malformed(f"an event of {len(encoded)} bytes after all that can be was cut")
+        raise Malformed(
+            f"the event has {len(encoded)} bytes even without its long texts, more than {MAX_EVENT}"
+        )
     source = webhook.source
     is_wanted = router.wants(event, source.name)
     reasons = () if is_wanted else _reasons(event, router, source.name)

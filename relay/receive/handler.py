@@ -1,4 +1,4 @@
-"""The HTTP side: reads a webhook, has its provider verify and parse it, and answers the sender.
+"""The HTTP handler: reads a webhook, has its provider verify and parse it, answers the sender.
 
 ``POST /hooks/{source}``, ``GET /healthz``, ``GET /readyz``. Every answer is a small JSON object;
 errors become answers in one place, ``Receiver.handle``.
@@ -66,7 +66,7 @@ _diagnostics = logging.getLogger("relay.receive")
 
 @dataclass(frozen=True, slots=True)
 class Receiver:
-    """What answers requests, and what it works with.
+    """Answers requests.
 
     ``handle`` is meant for aiohttp's low-level server: with a handful of paths, an application's
     router, middlewares and match info would cost more than reading a small webhook does.
@@ -87,8 +87,8 @@ class Receiver:
     log: FilteringBoundLogger = field(default_factory=audit.bound)
 
     def server(self, current: Callable[[], Receiver] | None = None) -> web.Server:
-        """An aiohttp server of it, for a runner. ``current`` says who answers a request instead,
-        where relay.yaml has been read again."""
+        """Return an aiohttp server for a runner. ``current`` returns the receiver that answers a
+        request; it changes when relay.yaml is read again."""
         # A connection keeps the function it began with; a request keeps the receiver.
         handle = self.handle if current is None else lambda request: current().handle(request)
         return Server(self, self.bounds, handle)
@@ -133,7 +133,7 @@ class Receiver:
         raise NotFound(f"no path {_unverified(path)}")
 
     async def receive(self, request: web.BaseRequest, name: str) -> web.Response:
-        """Return the answer to one webhook, once all that it announces is kept."""
+        """Return the answer to one webhook, once it is stored."""
         source = self.sources.get(name)
         if source is None:
             raise UnknownSource("no source of this name in relay.yaml")
@@ -159,7 +159,7 @@ class Receiver:
                 _keep_rate(source.rate)
             event = source.provider.parse(headers, body, self.router.reads_files)
             if isinstance(event, Ignored):
-                # It may quote a header, which no signature covers and which need not be UTF-8.
+                # It may quote a header, which is not signed and may not be UTF-8.
                 reason = event.reason.encode(errors="replace").decode()
                 return self._ignore(reason, webhook.fields())
             fields = audit_fields(webhook, event)
@@ -182,14 +182,14 @@ class Receiver:
         return answer_stored(stored)
 
     def not_http(self, request: web.BaseRequest, status: int) -> web.Response:
-        """Answer what aiohttp could not read, and quote nothing of it."""
+        """Answer a request that aiohttp could not read, without quoting it."""
         self._audit_rejection(request, "", status, "not an HTTP request that can be read")
         response = _answer(status, status="rejected", error="not an HTTP request")
         response.force_close()
         return response
 
     def turn_away(self, remote: str, status: int, reason: str) -> bytes:
-        """Answer somebody whose request was never read."""
+        """Return the answer to a client whose request was never read."""
         self.refusals.add("", status, reason, remote, time.time())
         self.log.warning(
             "delivery.rejected",
@@ -206,13 +206,13 @@ class Receiver:
         return final_answer(status, status="rejected", error="headers too slow")
 
     def _ignore(self, reason: str, fields: Mapping[str, Any]) -> web.Response:
-        """Answer what leaves nothing but a line of the audit, which is written before."""
+        """Answer an ignored webhook. Its only trace is an audit line, which is written first."""
         self.log.info("delivery.ignored", reason=reason, **fields)
         audit.flush()
         return answer_ignored(reason)
 
     async def readyz(self) -> web.Response:
-        """Return whether a delivery could be stored now, and what is in the way if not."""
+        """Return whether a delivery could be stored now, and the reasons if not."""
         code, fields = await self.readiness.report(has_routes=len(self.router) > 0)
         return _answer(code, **fields)
 
@@ -230,7 +230,7 @@ class Receiver:
         reason: str,
         about: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
-        """Say who was refused and why. What has not been verified is cut short."""
+        """Write the audit line of a refused request. Unverified texts are cut short."""
         remote = self._client(request).text
         self.refusals.add(
             source if source in self.sources else "", status, reason, remote, time.time()
@@ -253,7 +253,7 @@ def _check_network(client: Client, source: ReadySource) -> None:
 
 
 def _keep_rate(rate: TokenBucket) -> None:
-    """Only what was verified counts, or anybody could use up what a source may send."""
+    """Count a verified webhook against the rate of its source. Others could use the rate up."""
     seconds = math.ceil(rate.take(time.monotonic()))
     if seconds:
         raise TooManyRequests("the source sends more than its rate", seconds)

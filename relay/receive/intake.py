@@ -38,7 +38,7 @@ class _Item(NamedTuple):
 
 
 class Intake:
-    """The way of deliveries into the ledger. One instance a process."""
+    """Stores deliveries in the ledger. One instance a process."""
 
     def __init__(self, ledger: Ledger, waker: DeliveryWaker) -> None:
         self._ledger = ledger
@@ -48,16 +48,16 @@ class Intake:
             self._commit, most=MOST_OF_A_RECEIVER
         )
         self.failure: LedgerUnavailable | None = None
-        """Why the last deliveries were not stored; None after some that were."""
+        """Why the last batch was not stored; None after one that was."""
         self._failed_at = -1.0
         self._log = audit.bound()
 
     async def store(self, new: NewDelivery, size: int, fields: Mapping[str, Any]) -> StoredDelivery:
-        """Return what became of a delivery, once that is on the disk and in the audit.
+        """Return the stored delivery, once it is on the disk and in the audit.
 
-        ``size`` is the bytes of its body, ``fields`` what each line of the audit says of it but its
-        id. Raises LedgerUnavailable where it may not have been kept; a sender that tries again is
-        told if it was. Raises AuditUnavailable.
+        ``size`` is the bytes of its body, ``fields`` those of its audit lines except its id. Raises
+        LedgerUnavailable where it may not have been stored; if it was, the sender's retry is
+        answered as a duplicate. Raises AuditUnavailable.
         """
         result = await self._group.submit(_Item(time.monotonic(), new, size, fields))
         if isinstance(result, Exception):
@@ -70,10 +70,10 @@ class Intake:
 
     async def _commit(self, batch: Sequence[_Item]) -> Sequence[StoredDelivery | Exception]:
         if self.failure is not None and batch[0].since <= self._failed_at:
-            # It waited while the ledger refused. If each batch that did tried again, the last
+            # It waited while the ledger refused. If each waiting batch tried again, the last
             # sender would wait for many timeouts.
             raise self.failure
-        # What the audit does not take is not begun.
+        # Nothing is stored that the audit cannot take.
         audit.flush()
         try:
             stored = await self._store(batch)
@@ -100,7 +100,7 @@ class Intake:
         except Exception as error:
             if len(batch) == 1:
                 return [error]
-        # One of them cannot be stored. Nothing was kept, so each is stored for itself.
+        # One of them cannot be stored and nothing was committed, so each is stored alone.
         return [one for item in batch for one in await self._store([item])]
 
     def _wake(self, stored: Sequence[StoredDelivery | Exception]) -> None:

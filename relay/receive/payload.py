@@ -1,4 +1,4 @@
-"""A body as the ledger keeps it for people: secrets redacted, compressed, a large one as a file."""
+"""Packs a body for the ledger: secrets redacted, compressed, a large one as a file."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ from relay.providers.payloads import unwrap
 from relay.receive.redact_payload import PayloadRedactor
 
 LARGE = 262_144
-"""Bytes of a body from which it is redacted in a thread, so that others need not wait for it."""
+"""Bytes from which a body is redacted in a thread, so that other requests do not wait for it."""
 
 MOST_IN_ROW = 1_048_576
-"""Bytes of a compressed payload in the database; a larger one holds the ledger's lock for long."""
+"""Bytes of a compressed payload in the database at most; a larger one would hold the ledger's lock
+too long."""
 
 PATIENCE = 2.0
-"""Seconds that a large body may take; then the delivery is kept without it."""
+"""Seconds that a large body may take; after them the delivery is stored without its payload."""
 
 LEVEL = 1
 """zstd's. At 3 a push of 8 KB is 2 % smaller and takes a third longer."""
@@ -40,7 +41,7 @@ class PayloadPacker:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="payload")
 
     async def pack(self, content_type: str, body: bytes) -> Payload:
-        """Return what is kept of a verified body. Of one that cannot be kept it is the reason."""
+        """Return the payload of a verified body; where it cannot be stored, the reason."""
         if len(body) < LARGE:
             return self._pack(content_type, body)
         loop = asyncio.get_running_loop()

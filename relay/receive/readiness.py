@@ -1,4 +1,4 @@
-"""What /readyz answers: whether webhooks are accepted now, and what is in the way of the rest."""
+"""The answer of /readyz: whether webhooks are accepted now, and what else does not work."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import NamedTuple
 from relay import audit
 from relay.audit_fields import holder_in_words
 from relay.errors import AuditUnavailable, LedgerUnavailable
+from relay.ledger.acceptance import in_words
 from relay.ledger.due import read_rebuilt
 from relay.ledger.ledger import Ledger
 from relay.ledger.records import iso
@@ -17,12 +18,10 @@ from relay.ledger.transaction import Reader, Transaction
 from relay.receive.intake import Intake
 
 PAUSE = 1.0
-"""Seconds between two looks: anybody may ask, and a look costs a commit."""
+"""Seconds between two checks: anybody may ask, and a check costs a commit."""
 
 LARGE_PROBE = 262_144
-"""Bytes that are written to find out whether deliveries can be stored again."""
-
-BEHIND = "it went back in time, so nothing is called: run deploy-relay ledger accept"
+"""Bytes that a check writes after a failed commit, about as many as a delivery needs."""
 
 
 class ReadinessReport(NamedTuple):
@@ -54,8 +53,9 @@ class Readiness:
             self._looking = asyncio.get_running_loop().create_task(self._look())
         if self._looking is not None:
             await asyncio.shield(self._looking)
+        behind = self._ledger.behind
         fields = {
-            "ledger": self._refusal or (BEHIND if self._ledger.is_behind else "ok"),
+            "ledger": self._refusal or (in_words(behind) if behind is not None else "ok"),
             "queue": self._queue,
             "routes": "ok" if has_routes else "relay.yaml has no routes",
             "audit": _ask_audit(),
@@ -84,7 +84,7 @@ class Readiness:
         return ""
 
     async def _write_probe(self, tx: Transaction) -> None:
-        # On a disk that is nearly full a few bytes find room where a delivery does not.
+        # A nearly full disk may take a few bytes where it does not take a delivery.
         padding = "." * (LARGE_PROBE if self._intake.failure else 0)
         await tx.run("write_ledger_fact", {"name": "probe", "value": f"{tx.now}{padding}"})
 
@@ -101,6 +101,6 @@ def _ask_audit() -> str:
     try:
         audit.flush()
     except AuditUnavailable:
-        # Where the file is, is nobody's business who may ask here.
+        # Anybody may ask here, so the path of the file is not told.
         return "it takes no lines"
     return "ok"

@@ -1,7 +1,7 @@
-"""Payloads without secrets: of the relay, of the sender, and of those whose commits they tell of.
+"""Redacts payloads: secrets of the relay, of the sender, and of the authors of commits.
 
-Nearly no payload holds a secret. A first pass over the text, which costs a hundredth of parsing,
-says that for certain of most; only the others are parsed and written again.
+Few payloads hold a secret. A first pass over the text, at a hundredth of the cost of parsing,
+proves that most have none; only the others are parsed and written again.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _SECRETIVE = re.compile(
     r"|(?:private|api|access|signing)[_-]?key|\bjwt\b",
     re.IGNORECASE,
 )
-"""What the name of a key has in it below which no text is shown, or of a parameter of a URL."""
+"""Parts of the names of JSON keys and URL parameters whose values are redacted."""
 
 _USERINFO = re.compile(r"(?<=://)(?!git@)[^\s/?#]+@")
 """Who logs in, in a URL (RFC 3986, section 3.2.1). A token may be the name; ``git`` is none."""
@@ -75,7 +75,7 @@ class PayloadRedactor:
         return body if self.is_clean(body) else redact_parsed(body, self._redact)
 
     def is_clean(self, body: bytes) -> bool:
-        """Return whether it is certain that ``redact_parsed`` would find nothing in a body."""
+        """Return True if ``redact_parsed`` would certainly find nothing in a body."""
         if self._redact.forms is not self._forms:
             self._learn()
         try:
@@ -90,7 +90,7 @@ class PayloadRedactor:
         return not self._anything.isinstance_python(text)
 
     def _learn(self) -> None:
-        """Have the first pass look for the secrets that the redactor has now."""
+        """Make the first pass look for the current secrets of the redactor."""
         self._forms = forms = self._redact.forms
         written = {_encode(form).decode()[1:-1] for form in forms}
         patterns = [_USER, _ESCAPES, _LETTERS_ELSEWHERE, *map(re.escape, sorted(forms | written))]

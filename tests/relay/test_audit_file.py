@@ -399,7 +399,8 @@ def command(path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result
 def test_verify_says_whether_the_chain_is_whole(
     path: Path, command: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert command("audit", "verify", code=1).output == f"there is no {path}\n"
+    missing = f"{path} does not exist: check RELAY_AUDIT_FILE, or name FILE\n"
+    assert command("audit", "verify", code=1).output == missing
     written(path, range(5))
 
     told = command("audit", "verify").stdout

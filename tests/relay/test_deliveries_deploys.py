@@ -255,7 +255,7 @@ def test_a_filter_that_finds_nothing_says_so(yard: Yard, verb: str) -> None:
 
     result = yard.run("deploys", verb, "--target", "production")
 
-    assert (result.stdout, result.stderr) == ("", f"the filter finds nothing to {verb}\n")
+    assert (result.stdout, result.stderr) == ("", f"nothing to {verb} matches the filter\n")
 
 
 def test_ids_and_filters_exclude_each_other(yard: Yard) -> None:

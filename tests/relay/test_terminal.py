@@ -221,7 +221,7 @@ def test_ctrl_c_ends_after_what_is_told_and_asking_again_does_the_rest(yard: Yar
 
     done = screen.text.count("is cancelled")
     assert 0 < done < number
-    assert f"stopped after {done} of {number}; to ask for all again does no harm" in screen.text
+    assert f"stopped after {done} of {number}; it is safe to run the command again" in screen.text
     assert unwrapped(screen).count('"delivery.cancelled"') == done
     left = yard.listed("deliveries", "list", "--status", "queued", "--limit", "9999")
     assert len(left) == number - done

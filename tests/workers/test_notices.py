@@ -150,7 +150,7 @@ async def test_what_is_held_for_a_person_is_told(desk: Desk, chat: Chat) -> None
     [sent] = await desk.told("notice.sent")
 
     assert sent["about"] == "held"
-    assert "Deploy is held, a person has to decide: `api`" in chat.texts[0]
+    assert "Deploy is uncertain, a person has to decide: `api`" in chat.texts[0]
     assert "no answer in time" in chat.texts[0]
 
 

@@ -1,4 +1,4 @@
-"""The call of a deploy: what was asked and answered, and what is kept of it for people."""
+"""The call of a deploy: request, answer, and the record that is stored for people."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ STOPPED = "attempt {} was stopped by RQ's command before its answer came"
 
 @dataclass(frozen=True, slots=True)
 class CallResult:
-    """What became of a call."""
+    """The result of a call."""
 
     verdict: Verdict
     status: int | None = None
@@ -39,11 +39,11 @@ class CallResult:
     ms: float = 0
     """Milliseconds until the answer, or until it was given up."""
     asked_seconds: float | None = None
-    """Seconds that the platform wants to be left alone, if it said so."""
+    """Seconds of the answer's Retry-After; None without one."""
     exchange: bytes | None = None
     """Request and answer for people, secrets redacted."""
     was_refused_here: bool = False
-    """The relay did not send it: it tells nothing of the target."""
+    """The relay did not send it, so it says nothing about the target."""
     was_stopped: bool = False
     """A person stopped it."""
 
@@ -115,7 +115,7 @@ def _kept(
     result: CallResult,
     began: float,
 ) -> bytes | None:
-    """Return what is kept for people; None where that fails, which must not change the outcome."""
+    """Return the record for people; None where that fails, which must not change the outcome."""
     line = asked.deploy.line
     try:
         shown = project.recipes[line.target].show(

@@ -1,4 +1,4 @@
-"""What follows from a call: its outcome for the ledger. Pure."""
+"""Judges the result of a call: its outcome for the ledger. Pure."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from workers.deploy.call import CallResult
 from workers.platform.backoff import pause
 
 TOO_MANY_REQUESTS = 429
-"""The platform is well, but does not want to be called so often."""
+"""The platform works, but limits its calls."""
 
 UNAVAILABLE = 503
-"""With a Retry-After the platform says, as with 429, that nobody shall call it before."""
+"""With a Retry-After the platform limits its calls, as with 429."""
 
 NO_DECISION = "the platform may have deployed, so it is not called again without a human decision"
 
 
 class JudgedCall(NamedTuple):
-    """An outcome, and what the audit says of it."""
+    """An outcome, and the fields of its audit line."""
 
     outcome: Outcome
     on_uncertain: OnUncertain | None = None
-    """What follows, where nobody knows whether the platform took the call."""
+    """What follows an uncertain call; None after other calls."""
     seconds: float = 0
     """Until the next call, where there is one."""
 

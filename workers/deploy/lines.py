@@ -1,4 +1,4 @@
-"""What the audit says of a deploy: one line for each step, after the commit that it tells of."""
+"""Writes the audit lines of a deploy: one for each step, after the commit of the step."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from workers.deploy.judge import JudgedCall
 
 
 def tell_decision(asked: Asked) -> None:
-    """Say what became of a deploy that asked to be called, but for the call itself."""
+    """Write the lines about the decision on a deploy that was due."""
     deploy = asked.deploy
     fields = deploy_fields(deploy.line)
     if asked.claim and asked.attempt == 1:
@@ -44,7 +44,7 @@ def tell_decision(asked: Asked) -> None:
 
 def _tell_wait(wait: Wait, fields: dict[str, Any]) -> None:
     if wait.reason == "slot":
-        # It is short, and comes and goes with each call of a busy target.
+        # Waits for a slot are short and frequent at a busy target.
         return
     behind = {"behind": public_id("deploy", wait.behind)} if wait.behind else {}
     until = None if wait.until is None else moment(wait.until)
@@ -52,13 +52,13 @@ def _tell_wait(wait: Wait, fields: dict[str, Any]) -> None:
 
 
 def tell_superseded(line: DeployLine, by: int, reason: str) -> None:
-    """Say that a deploy ended because of a newer one, ``by``, or because its ref ended."""
+    """Write that a deploy ended because of a newer one, ``by``, or because its ref ended."""
     newer = public_id("deploy", by) if by else ""
     log.info("deploy.superseded", by=newer, reason=reason, **deploy_fields(line))
 
 
 def tell_outcome(asked: Asked, result: CallResult, judged: JudgedCall, settled: Settled) -> None:
-    """Say what became of a call."""
+    """Write the lines about the outcome of a call."""
     outcome = judged.outcome
     fields = {**deploy_fields(asked.deploy.line), "status": result.status, "ms": result.ms}
     if not settled.is_owner:
@@ -90,18 +90,18 @@ def tell_outcome(asked: Asked, result: CallResult, judged: JudgedCall, settled: 
 
 
 def tell_overtaken(lines: Sequence[DeployLine], by: int) -> None:
-    """Say which older deploys ended, because a newer one went live."""
+    """Write which older deploys ended, because a newer one went live."""
     for line in lines:
         tell_superseded(line, by, "a newer state of its ref is live there")
 
 
 def tell_failure(asked: Asked, reason: str) -> None:
-    """Say that no call could be made."""
+    """Write that no call could be made."""
     log.error("deploy.failed", reason=reason, **deploy_fields(asked.deploy.line))
 
 
 def tell_uncalled(asked: Asked, reason: str, seconds: float) -> None:
-    """Say that the call was not made after all and is to be made in so many seconds."""
+    """Write that the call was not made and will be made in ``seconds``."""
     fields = deploy_fields(asked.deploy.line)
     log.warning(
         "deploy.retry_scheduled", reason=reason, seconds=seconds, retry_after=False, **fields

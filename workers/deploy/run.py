@@ -1,8 +1,8 @@
 """One run of a deploy: claim, call, judge, settle. The one place that leads to a call.
 
-The claim and the note of its call are one commit before the call; the outcome is written by the
-claim's owner. Where this process cannot tell what became of a call, it says so, or whoever finds
-the claim run out does.
+The claim and the note of its call are one commit before the call; only the claim's owner writes the
+outcome. A call without an outcome becomes uncertain: this process writes that, or the process that
+finds the expired claim.
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ class _Run:
         self.was_called = False
 
     async def call(self) -> None:
-        """Make the call and write what became of it."""
+        """Make the call and write its outcome."""
         asked = self.asked
         try:
             call = plan(self.project, asked)
@@ -160,9 +160,9 @@ class _Run:
         await self._finish(result)
 
     async def give_up(self, reason: str) -> None:
-        """Write what is known where the run met an error of ours."""
+        """Write the outcome of a run that met an internal error."""
         if self.was_called:
-            # Whoever finds the claim run out judges the call.
+            # The call becomes uncertain when its claim expires.
             return
         await self._leave(reason, CRASH_PAUSE)
 
@@ -193,8 +193,8 @@ class _Run:
                 is_newest = bool(row and row["is_newest"])
             judged = judge(on_uncertain=on_uncertain(is_newest=is_newest))
             settled = await settle(tx, judged.outcome)
-            told = await announce_outcome(tx, self.project, asked, judged.outcome, settled)
-            return judged, settled, told
+            announced = await announce_outcome(tx, self.project, asked, judged.outcome, settled)
+            return judged, settled, announced
 
         judged, settled, notices = await self._commit(work)
         tell_outcome(asked, result, judged, settled)
@@ -202,7 +202,7 @@ class _Run:
         self._wake(judged.outcome, settled)
 
     async def _leave(self, reason: str, seconds: float) -> None:
-        """Have the call made later that was not made."""
+        """Release the claim of a call that was not made; it is made later."""
         outcome = uncalled(self.asked, reason, time.time() + seconds)
         settled = await self._settle(outcome)
         if settled.is_owner:
@@ -212,8 +212,8 @@ class _Run:
 
         async def work(tx: Transaction) -> tuple[Settled, Sequence[int]]:
             settled = await settle(tx, outcome)
-            told = await announce_outcome(tx, self.project, self.asked, outcome, settled)
-            return settled, told
+            announced = await announce_outcome(tx, self.project, self.asked, outcome, settled)
+            return settled, announced
 
         settled, notices = await self._commit(work)
         self.rt.starter.wake_notices(notices)
@@ -227,7 +227,7 @@ class _Run:
             starter.wake_deploy_at(outcome.deploy, outcome.again_at)
 
     async def _commit(self, work: Work[T]) -> T:
-        """Commit an outcome. It is all that is known of a call, so it is tried until it is kept."""
+        """Commit an outcome. It is the only trace of a call, so it is tried until it succeeds."""
         pause = 0.05
         line, done = self.asked.deploy.line, list[T]()
 

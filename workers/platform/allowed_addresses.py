@@ -1,7 +1,7 @@
 """Which addresses a deploy call may go to. Pure.
 
-Whoever writes relay.yaml, or answers a name's lookup, could otherwise have the worker call what
-only this machine or its network can reach: a database, a router, a cloud's metadata service.
+Otherwise the author of relay.yaml, or a DNS server, could make the worker call what only this
+machine or its network can reach: a database, a router, a cloud's metadata service.
 """
 
 from __future__ import annotations

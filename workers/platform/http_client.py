@@ -29,8 +29,8 @@ MAX_ANSWER = 65_536
 MAX_REDIRECTS = 3
 
 KEEP_ALIVE = 4
-"""Seconds that an idle connection is kept. Servers close theirs after 5 and more; a request that
-meets the end of its connection is one of which nobody knows whether it arrived."""
+"""Seconds that an idle connection is kept. Servers close theirs after 5 or more; a request on a
+connection that closes meanwhile would be uncertain."""
 
 _SAFE_METHODS = frozenset({"GET", "HEAD"})
 
@@ -108,7 +108,7 @@ class PlatformClient:
 async def open_client(
     allowed: Sequence[IPv4Network | IPv6Network] = (),
 ) -> AsyncIterator[PlatformClient]:
-    """A client for as long as the block lasts. Whoever uses it bounds the calls at one time.
+    """Yield a client. The caller bounds the number of calls at one time.
 
     ``allowed`` are networks that are called though they are not public.
     """
@@ -119,8 +119,8 @@ async def open_client(
         cookie_jar=aiohttp.DummyCookieJar(),
         auto_decompress=False,
     ) as session:
-        # aiohttp would send a GET again whose connection broke before the answer. The platform may
-        # have taken the first one, and a GET deploy hook is no less a deploy for being a GET.
+        # aiohttp would repeat a GET whose connection broke before the answer. The platform may have
+        # taken the first one, and a GET of a deploy hook deploys.
         # https://github.com/aio-libs/aiohttp/blob/v3.14.0/aiohttp/client.py
         session._retry_connection = False
         yield PlatformClient(session)
@@ -140,9 +140,8 @@ def _only_to(
 ) -> Callable[[AddrInfoType], socket.socket]:
     """Makes the sockets of a connector, unless the address is not allowed.
 
-    This is the one place that sees every address which is really connected to: after the lookup,
-    so that a name cannot say something else the second time, and where the URL has an address in
-    place of a name. aiohttp asks a resolver for names only.
+    The IP address that is actually connected to is checked, so DNS rebinding does not help, and
+    neither does a URL with an address in place of a name: aiohttp resolves names only.
     """
 
     def open_socket(info: AddrInfoType) -> socket.socket:
@@ -175,7 +174,7 @@ def _url(text: str) -> URL:
 
 
 def _redirect(method: str, url: URL, response: aiohttp.ClientResponse) -> URL | None:
-    """Where to go instead, if that is the same server and the request stays the same request."""
+    """Return the URL of a redirect to the same server that keeps the request; else None."""
     keeps_request = response.status in (307, 308) or (
         response.status in (301, 302, 303) and method in _SAFE_METHODS
     )
@@ -199,7 +198,7 @@ async def _read(stream: aiohttp.StreamReader) -> bytes:
 
 
 def _reason(error: Exception) -> str:
-    """A sentence that says what happened and repeats nothing of the URL."""
+    """Return what happened, without quoting the URL."""
     if isinstance(error, aiohttp.ConnectionTimeoutError):
         return "connection timed out"
     if isinstance(error, TimeoutError):

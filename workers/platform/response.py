@@ -15,7 +15,7 @@ RETRYABLE = frozenset({408, 425, 429, *range(500, 600)})
 """Statuses that may be different next time. All other failures are final."""
 
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
-"""Answers that the client hands on only where it does not follow them."""
+"""Redirects; the client returns those that it does not follow."""
 
 _MISSING = object()
 
@@ -24,7 +24,7 @@ _INDEX = re.compile(r"[0-9]{1,9}")
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came back, as far as it was read."""
+    """The answer of a platform, as far as it was read."""
 
     status: int
     headers: Mapping[str, str]
@@ -33,8 +33,8 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """``retry`` means that trying again may help, ``failed`` that it will not, ``uncertain`` that
-    nobody knows whether the platform took it."""
+    """``retry``: trying again may help; ``failed``: it will not; ``uncertain``: the platform may
+    have taken the call."""
 
     outcome: Literal["succeeded", "retry", "failed", "uncertain"]
     reason: str = ""
@@ -60,13 +60,13 @@ def judge(answer: Answer, success: Success, deployment_id: str | None) -> Verdic
             return Verdict("failed", f"HTTP {answer.status}, but the answer is not JSON")
         return Verdict("succeeded")
     for path, accepted in success.body.items():
-        found = pick(document, path)
-        wanted = accepted if isinstance(accepted, tuple) else (accepted,)
-        if not any(_same(found, value) for value in wanted):
-            return Verdict("failed", f"HTTP {answer.status}, but {path} is {_shown(found)}")
-    found = pick(document, deployment_id) if deployment_id else _MISSING
-    known = isinstance(found, str | int) and not isinstance(found, bool)
-    return Verdict("succeeded", deployment_id=str(found)[:200] if known else "")
+        value = pick(document, path)
+        allowed = accepted if isinstance(accepted, tuple) else (accepted,)
+        if not any(_same(value, one) for one in allowed):
+            return Verdict("failed", f"HTTP {answer.status}, but {path} is {_shown(value)}")
+    id_ = pick(document, deployment_id) if deployment_id else _MISSING
+    is_id = isinstance(id_, str | int) and not isinstance(id_, bool)
+    return Verdict("succeeded", deployment_id=str(id_)[:200] if is_id else "")
 
 
 def pick(document: Any, path: str) -> Any:
@@ -81,14 +81,14 @@ def pick(document: Any, path: str) -> Any:
     return document
 
 
-def _same(found: Any, wanted: Any) -> bool:
+def _same(value: Any, other: Any) -> bool:
     # True == 1 in Python, but not in JSON.
-    return isinstance(found, bool) == isinstance(wanted, bool) and bool(found == wanted)
+    return isinstance(value, bool) == isinstance(other, bool) and bool(value == other)
 
 
-def _shown(found: Any) -> str:
-    if found is _MISSING:
+def _shown(value: Any) -> str:
+    if value is _MISSING:
         return "missing"
-    if isinstance(found, bool) or found is None:
-        return {True: "true", False: "false", None: "null"}[found]
+    if isinstance(value, bool) or value is None:
+        return {True: "true", False: "false", None: "null"}[value]
     return "something else"

@@ -3,9 +3,6 @@
 -- name: insert_action
 INSERT INTO action (at, by, what, subject, note) VALUES (:now, :by, :what, :subject, :note)
 
--- name: target_of_action
-SELECT id, paused_at, paused_by FROM target WHERE name = :name
-
 -- name: cancel_deploy
 UPDATE deploy SET status = 'cancelled', cancelled_by = :by, waits = '', waits_until = NULL,
   next_at = NULL, ended_at = :now
@@ -30,10 +27,10 @@ UPDATE deploy SET status = 'dismissed', dismissed_by = :by
 WHERE id = :deploy AND status IN ('failed', 'uncertain', 'unknown')
 
 -- name: pause_target
-UPDATE target SET paused_at = :now, paused_by = :by WHERE id = :target AND paused_at IS NULL
+UPDATE target SET paused_at = :now WHERE id = :target AND paused_at IS NULL
 
 -- name: resume_target
-UPDATE target SET paused_at = NULL, paused_by = '' WHERE id = :target
+UPDATE target SET paused_at = NULL WHERE id = :target
 
 -- name: success_of_call
 -- A deploy that made the same call later than :deploy was queued, and succeeded.
@@ -42,43 +39,12 @@ WHERE target = :target AND ref = :ref AND state = :state AND turn = :turn AND ca
   AND id > :deploy AND status = 'succeeded'
 ORDER BY id DESC LIMIT 1
 
--- name: insert_replay_of_deploy
--- The same call once more, behind all deploys of its target and ref and behind the ref's end.
--- Deliveries that are not routed yet lead to newer deploys.
-INSERT INTO deploy (delivery, target, ref, repo, branch, state, pos, turn, call_key, replay, route,
-  status, next_at, created_at, line_at, replay_of, requested_by, approved_by, is_forced, trace)
-SELECT d.delivery, d.target, d.ref, d.repo, d.branch, d.state,
-  (SELECT max(p.pos) FROM (
-    SELECT n.pos FROM deploy n INDEXED BY deploy_ref WHERE n.ref = d.ref AND n.target = d.target
-    UNION ALL SELECT r.ended_pos FROM ref r WHERE r.id = d.ref) p),
-  d.turn, d.call_key,
-  (SELECT max(n.replay) + 1 FROM deploy n WHERE n.target = d.target AND n.ref = d.ref
-    AND n.state = d.state AND n.turn = d.turn AND n.call_key = d.call_key),
-  d.route, 'waiting', :now, :now, :now, d.id, :by, :approved_by, :forced, d.trace
-FROM deploy d WHERE d.id = :deploy
-RETURNING id
-
 -- name: link_replay
 UPDATE deploy SET replayed_by = :new WHERE id = :deploy
-
--- name: replayable_deploys_of_delivery
-SELECT id, status, replayed_by FROM deploy INDEXED BY deploy_delivery
-WHERE delivery = :delivery ORDER BY id
 
 -- name: newest_replay_of_delivery
 SELECT id, status FROM delivery INDEXED BY delivery_replay
 WHERE replay_of IS NOT NULL AND replay_of = :delivery ORDER BY id DESC LIMIT 1
-
--- name: insert_replay_of_delivery
--- The same delivery, to be routed again. Its payload stays with the first one.
-INSERT INTO delivery (source, guid, body, received_at, kind, action, repo, ref, ref_name, branch,
-  state, sha, sender, author, remote, message, event, turns, config, verdict, status, reason,
-  uncertain, trace, replay_of, requested_by, next_at)
-SELECT source, '', body, :now, kind, action, repo, ref, ref_name, branch, state, sha, sender,
-  author, remote, message, event, turns, config, verdict, 'queued', '', uncertain, trace,
-  :delivery, :by, :now
-FROM delivery WHERE id = :delivery
-RETURNING id
 
 -- name: consequence_of_deploy
 -- What is live where a deploy would be called again, and how much of it is newer.

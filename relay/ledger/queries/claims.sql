@@ -2,7 +2,7 @@
 
 -- name: claim_facts
 -- Everything that decides on a deploy that asks to be called.
-SELECT d.*, t.name AS target_name, t.paused_at, t.paused_by, t.limited_until, t.failures, t.opened,
+SELECT d.*, t.name AS target_name, t.paused_at, t.limited_until, t.failures, t.opened,
   t.open_until, r.ended_pos, r.newest_pos, v.source, v.kind, v.repo, v.ref_name, v.branch, v.action, v.sha, v.sender,
   v.author, v.remote, v.config, v.event, v.received_at, l.deploy AS live_deploy,
   l.deploy AS live_then,

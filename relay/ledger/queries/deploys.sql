@@ -11,7 +11,7 @@ WHERE d.id = :deploy
 UPDATE deploy SET next_at = :look WHERE id = :deploy AND next_at <= :now
 
 -- name: target_by_name
-SELECT id FROM target WHERE name = :name
+SELECT id, paused_at FROM target WHERE name = :name
 
 -- name: insert_target
 INSERT INTO target (name) VALUES (:name) ON CONFLICT (name) DO NOTHING
@@ -19,9 +19,11 @@ INSERT INTO target (name) VALUES (:name) ON CONFLICT (name) DO NOTHING
 -- name: insert_deploy
 -- Queue a deploy unless the same one exists: one target, state, turn and call.
 INSERT INTO deploy (delivery, target, ref, repo, branch, state, pos, turn, call_key, replay, route,
-  status, next_at, created_at, line_at, replay_of, requested_by, is_forced, trace)
+  status, next_at, created_at, line_at, replay_of, requested_by,
+  approved_by, is_forced, trace)
 SELECT v.id, :target, :ref, v.repo, v.branch, :state, :pos, :turn, :call_key, :replay, :route,
-  'waiting', :now, :now, :line_at, :replay_of, :requested_by, :is_forced, :trace
+  'waiting', :now, :now, :line_at, :replay_of, :requested_by,
+  :approved_by, :is_forced, :trace
 FROM delivery v WHERE v.id = :delivery
 ON CONFLICT DO NOTHING
 RETURNING id
@@ -33,10 +35,12 @@ WHERE target = :target AND ref = :ref AND state = :state AND turn = :turn AND ca
   AND replay = :replay
 
 -- name: next_replay
--- The number of the next replay of a call, and the place behind all deploys of its target and ref.
+-- The number of the next replay of a call, and the place behind all deploys of its target and ref
+-- and behind the ref's end. Deliveries that are not routed yet lead to newer deploys.
 SELECT coalesce(max(replay) + 1, 0) AS replay,
-  (SELECT max(n.pos) FROM deploy n INDEXED BY deploy_ref
-    WHERE n.ref = :ref AND n.target = :target) AS last_pos
+  (SELECT max(p.pos) FROM (
+    SELECT n.pos FROM deploy n INDEXED BY deploy_ref WHERE n.ref = :ref AND n.target = :target
+    UNION ALL SELECT r.ended_pos FROM ref r WHERE r.id = :ref) p) AS pos
 FROM deploy
 WHERE target = :target AND ref = :ref AND state = :state AND turn = :turn AND call_key = :call_key
 

@@ -11,6 +11,3 @@ ORDER BY d.ended_at DESC, d.id DESC LIMIT :most
 -- name: history_actions
 SELECT id, at, by, what, subject, note FROM action
 WHERE id < :before AND at < :until ORDER BY id DESC LIMIT :most
-
--- name: history_actions_on
-SELECT id, at, by, what, subject, note FROM action WHERE subject = :subject ORDER BY id DESC

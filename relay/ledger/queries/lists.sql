@@ -5,7 +5,7 @@ SELECT * FROM delivery WHERE id = :delivery
 
 -- name: deploy_ends_of_delivery
 -- How the deploys of a delivery stand, the oldest first.
-SELECT id, status, ended_at FROM deploy WHERE delivery = :delivery ORDER BY id
+SELECT id, status, ended_at, replayed_by FROM deploy WHERE delivery = :delivery ORDER BY id
 
 -- name: deploy
 -- A deploy with what lists, lines of the audit and actions name of its delivery, its target and what
@@ -32,7 +32,7 @@ SELECT number, called_at, ms, http, outcome, reason, exchange FROM attempt WHERE
 ORDER BY number
 
 -- name: actions_on_subject
-SELECT at, by, what, subject, note FROM action WHERE subject = :subject ORDER BY id
+SELECT id, at, by, what, subject, note FROM action WHERE subject = :subject ORDER BY id
 
 -- name: route_reasons
 SELECT route, reason FROM route_reason WHERE delivery = :delivery ORDER BY place

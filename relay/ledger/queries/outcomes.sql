@@ -26,7 +26,7 @@ SELECT number FROM attempt WHERE deploy = :deploy AND number = :number
 -- name: what_follows
 -- Where a deploy stands, how its target does, and whether its outcome can change anything for others.
 SELECT d.target, d.ref, d.state, d.call_key, d.pos, d.tries, t.name AS target_name, t.paused_at,
-  t.paused_by, t.limited_until, t.failures, t.opened, t.open_until,
+  t.limited_until, t.failures, t.opened, t.open_until,
   EXISTS (SELECT 1 FROM deploy o INDEXED BY deploy_open
     WHERE o.target = d.target AND o.ref = d.ref AND o.status IN ('waiting', 'calling')
       AND o.id <> d.id) AS has_others,

@@ -2,8 +2,8 @@
 
 -- name: queued_deliveries
 -- Deliveries that are due to be routed, within a range of ids.
-SELECT v.*, coalesce(s.pos, 0) AS pos, r.ended_pos
-FROM delivery v JOIN ref r ON r.id = v.ref LEFT JOIN ref_state s ON s.ref = v.ref AND s.no = v.state
+SELECT v.*, coalesce(s.pos, 0) AS pos
+FROM delivery v LEFT JOIN ref_state s ON s.ref = v.ref AND s.no = v.state
 WHERE v.id BETWEEN :first AND :last AND v.status = 'queued'
 ORDER BY v.id
 

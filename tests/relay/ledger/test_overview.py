@@ -104,7 +104,7 @@ def test_attention_is_what_no_success_overtook_and_nobody_replayed(filled: Fille
 def test_targets_say_how_they_stand(filled: FilledLedger) -> None:
     now = look(filled).at
     filled.target("production", open_until=round((now + 60) * SECOND), opened=1)
-    filled.target("api", paused_at=AT, paused_by="ada")
+    filled.target("api", paused_at=AT)
 
     [production, api] = look(filled).targets
 

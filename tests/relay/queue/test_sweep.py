@@ -69,7 +69,7 @@ class Yard:
         """A process that sweeps when it has the duty."""
         wakeups = Wakeups(self.url, "q")
         wakeups.start()
-        options = {"period": 0.05, "lease": 0.6, **options}
+        options = {"period": 0.05, "fresh": 0, "lease": 0.6, **options}
         sweep = Sweep(self.ledger, wakeups, url=self.url, queue="q", **options)
         sweep.start()
         try:
@@ -109,6 +109,19 @@ async def test_what_is_due_and_has_no_job_gets_one(yard: Yard, store: redis.Redi
         mark = store.get("relay:q:mark")
         await until(lambda: store.get("relay:q:mark") != mark)
     assert len(jobs(store)) == 2
+
+
+async def test_what_came_just_now_is_left_to_the_wake_up_that_is_under_way(
+    yard: Yard, store: redis.Redis
+) -> None:
+    await yard.wait_for_routing(1)
+    async with yard.sweeping(fresh=60):
+        await until(lambda: store.exists("relay:q:mark"))
+        mark = store.get("relay:q:mark")
+        await until(lambda: store.get("relay:q:mark") != mark)
+        assert jobs(store) == []
+    async with yard.sweeping(fresh=0.1):
+        await until(has_jobs(store, "deliveries-1-1"))
 
 
 async def test_what_this_process_runs_needs_no_job(yard: Yard, store: redis.Redis) -> None:

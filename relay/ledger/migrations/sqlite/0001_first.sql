@@ -136,7 +136,6 @@ CREATE TABLE target (
   id INTEGER PRIMARY KEY,
   name TEXT NOT NULL UNIQUE,
   paused_at INTEGER,
-  paused_by TEXT NOT NULL DEFAULT '',
   limited_until INTEGER NOT NULL DEFAULT 0,       -- its platform wants no calls before
   failures INTEGER NOT NULL DEFAULT 0,            -- calls that failed in a row
   opened INTEGER NOT NULL DEFAULT 0,              -- how often the breaker opened in a row
