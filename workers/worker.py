@@ -204,6 +204,9 @@ class RelayWorker(BaseWorker):
 
     async def _start(self, reader: QueueReader, room: int, flights: Flights) -> int:
         jobs = await reader.take(room)
+        if self._stopping.is_set():
+            # Their rows are due, so the sweep of another process has jobs made for them again.
+            return 0
         for job in jobs:
             flights.take(job)
         return len(jobs)

@@ -124,6 +124,11 @@ async def test_a_full_disk_has_webhooks_refused_and_no_half_line_in_the_chain(
     assert "Traceback" not in relay.output()
 
 
+def deploy_of(key: str) -> str:
+    """The deploy that an Idempotency-Key begins with."""
+    return "-".join(key.split("-")[:2])
+
+
 @pytest.mark.timeout(LATER + 3 * PATIENCE)
 async def test_a_full_disk_has_no_deploy_called_of_which_the_audit_does_not_tell(
     relay: Relay, target: Target
@@ -137,7 +142,7 @@ async def test_a_full_disk_has_no_deploy_called_of_which_the_audit_does_not_tell
     refused = f"{relay.folder}/audit/audit.jsonl does not take the audit (No space left on device)"
     await until(lambda: f"taking jobs waits: {refused}" in relay.output())
 
-    called = [headers["Idempotency-Key"] for _, _, _, headers, _ in target.calls]
+    called = [deploy_of(headers["Idempotency-Key"]) for _, _, _, headers, _ in target.calls]
     with at_rest(disk / "audit.jsonl"):
         written = (disk / "audit.jsonl").read_bytes()
     lines = [json.loads(line) for line in written.splitlines()]
@@ -148,6 +153,6 @@ async def test_a_full_disk_has_no_deploy_called_of_which_the_audit_does_not_tell
     (disk / "filler").unlink()
     await until(lambda: len(target.calls) >= DEPLOYS, patience=LATER)
     await until(lambda: not work_left(relay.data_dir))
-    called = [headers["Idempotency-Key"] for _, _, _, headers, _ in target.calls]
+    called = [deploy_of(headers["Idempotency-Key"]) for _, _, _, headers, _ in target.calls]
     assert len(set(called)) == len(called) == DEPLOYS
     assert worker.find("deploy.failed") == []

@@ -112,7 +112,7 @@ async def test_a_full_disk_loses_nothing_that_was_acknowledged(
     process, disk = await run(relay)
     numbers = iter(range(5_000))
     acknowledged = await fill(relay, numbers)
-    assert len(acknowledged) > 5
+    assert len(acknowledged) > 2
     [refused] = await process.wait_for("delivery.rejected")
     assert refused["reason"] == "the ledger takes nothing: the disk is full"
     assert (refused["status"], refused["sha"]) == (503, sha_of(str(len(acknowledged))))
