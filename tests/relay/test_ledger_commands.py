@@ -309,6 +309,25 @@ def test_accept_lists_what_is_missing_and_runs_none_of_it(folder: Path, tmp_path
     run("accept", code=1)
 
 
+def test_accept_does_not_list_an_action_that_the_ledger_has(folder: Path, tmp_path: Path) -> None:
+    pause = ["targets", "pause", "production", "--config", str(tmp_path / "relay.yaml")]
+    (tmp_path / "relay.yaml").write_text(
+        "sources: {github: {provider: github, secrets: [{env: A}]}}\n"
+        "targets: {production: {preset: vercel, url: {env: B}}}\n"
+        "routes: [{name: a, repo: a/b, on: push, deploy: [production]}]\n",
+        encoding="utf-8",
+    )
+    paused = CliRunner().invoke(main, pause)
+    assert paused.exit_code == 0, paused.output
+    assert [line["event"] for line in audited(folder)] == ["target.paused"]
+    run("backup", str(tmp_path / "backup.db"))
+    fill(folder, "b")
+    run("restore", str(tmp_path / "backup.db"))
+    assert "actions that the ledger lacks: 0\n" in run("accept", "--dry-run").stdout
+    say("target.paused", target="preview", by="ann")
+    assert "actions that the ledger lacks: 1\n" in run("accept").stdout
+
+
 def test_accept_without_an_audit_file_says_so(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
