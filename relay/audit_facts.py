@@ -32,6 +32,9 @@ SEARCHED = 64 * _CHUNK
 _OVERLAP = 256
 """Bytes by which chunks overlap, so that no id is cut in two."""
 
+_LINE_AFTER = 2.0
+"""Seconds within which the line of an action follows its commit."""
+
 _IDS = re.compile(rb'"(delivery|deploy|notice)":"\1-([1-9][0-9]{0,17})"')
 
 _REVOKED = b'"event":"token.revoked"'
@@ -79,8 +82,10 @@ def read_facts(path: Path, behind: Behind, kept: Kept) -> AuditFacts:
         if entry is None:
             continue
         event = str(entry.get("event", ""))
-        if event in _ACTIONS and moment_of(entry) > behind.acted_at:
-            actions.append(_action(event, entry))
+        if event in _ACTIONS and (since := moment_of(entry) - behind.acted_at) > 0:
+            action = _action(event, entry)
+            if since > _LINE_AFTER or action.subject not in kept.newest_actions:
+                actions.append(action)
         delivery, deploy = _number("delivery", entry), _number("deploy", entry)
         is_lacking = delivery > behind.before.delivery and delivery not in kept.new_deliveries
         if is_lacking or delivery in kept.queued_deliveries:

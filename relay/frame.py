@@ -126,7 +126,8 @@ def _attention(overview: Overview) -> Text:
         (overview.approval, "to be approved"),
         (broken, "open breakers" if broken != 1 else "open breaker"),
     ]
-    needs = [f"{count} {word}" for count, word in parts if count]
+    needs = ["no call is made (run deploy-relay ledger accept)"] * overview.is_behind
+    needs += [f"{count} {word}" for count, word in parts if count]
     if not needs:
         return Text("nothing needs a person", "green")
     return Text(f"needs a person: {', '.join(needs)}", "bold yellow", no_wrap=True)

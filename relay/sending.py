@@ -46,5 +46,13 @@ async def send(
     except ValueError:
         # aiohttp's word on a line break in a header, which would begin another one.
         raise NotSent("not sent: the delivery id or the token cannot stand in a header") from None
+    except aiohttp.ClientConnectorError as error:
+        # aiohttp's own text is for programmers: it names a TLS option and each address.
+        if isinstance(error.os_error, ConnectionRefusedError):
+            raise NotSent(
+                f"no answer from {url}: connection refused: start deploy-relay up or serve, or "
+                "name the receiver with --url"
+            ) from None
+        raise NotSent(f"no answer from {url}: {error.os_error.strerror or error}") from None
     except (aiohttp.ClientError, TimeoutError) as error:
         raise NotSent(f"no answer from {url}: {error or 'timed out'}") from None

@@ -170,5 +170,5 @@ def _source(loaded: Loaded, name: str | None) -> str:
     if name is None:
         raise click.UsageError(f"several sources are configured: add --source {' | '.join(names)}")
     if name not in names:
-        raise click.UsageError(f"no source {name!r} in relay.yaml; there are {', '.join(names)}")
+        raise click.UsageError(f"no source {name!r} in relay.yaml, which has {', '.join(names)}")
     return name

@@ -200,6 +200,9 @@ def _print(facts: AuditFacts | None, accepted: Accepted, *, dry_run: bool) -> No
             "actions that the ledger lacks",
             [f"{said.at}  {said.event}  {said.subject}  {said.by}" for said in facts.actions],
         )
+    if dry_run:
+        click.echo("nothing is accepted yet: leave out --dry-run")
+        return
     _print_some(
         "deploys that are uncertain now",
         [
@@ -211,10 +214,7 @@ def _print(facts: AuditFacts | None, accepted: Accepted, *, dry_run: bool) -> No
         "deliveries that are ignored now",
         [public_id("delivery", number) for number in accepted.dropped],
     )
-    if dry_run:
-        click.echo("nothing is accepted yet: leave out --dry-run")
-    else:
-        click.echo("the ledger is accepted: calls are made again")
+    click.echo("the ledger is accepted: calls are made again")
 
 
 def _print_some(title: str, lines: Sequence[str]) -> None:

@@ -109,6 +109,6 @@ def _settings(config: Path | None, name: str) -> Settings:
     loaded = load(settings.config, secrets_of=())
     names = list(loaded.config.targets)
     if name not in names:
-        raise click.UsageError(f"no target {name!r} in relay.yaml; there are {', '.join(names)}")
+        raise click.UsageError(f"no target {name!r} in relay.yaml, which has {', '.join(names)}")
     configure_audit(settings, loaded.config)
     return settings

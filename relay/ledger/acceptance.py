@@ -110,6 +110,8 @@ class Kept(NamedTuple):
     new_deliveries: frozenset[int]
     """Those that were added since the ledger was found to be behind."""
     new_deploys: frozenset[int]
+    newest_actions: frozenset[str]
+    """Subjects of the newest actions that the ledger had when it was found behind."""
 
 
 async def read_kept(reader: Reader, behind: Behind) -> Kept:
@@ -119,11 +121,15 @@ async def read_kept(reader: Reader, behind: Behind) -> Kept:
     async def numbers(query: str) -> frozenset[int]:
         return frozenset(row["id"] for row in await reader.rows(query, before))
 
+    acted = await reader.rows(
+        "subjects_of_actions_at", {"acted_at": round(behind.acted_at * 1_000_000)}
+    )
     return Kept(
         await numbers("queued_deliveries_until"),
         await numbers("open_deploys_until"),
         await numbers("deliveries_after"),
         await numbers("deploys_after"),
+        frozenset(row["subject"] for row in acted),
     )
 
 

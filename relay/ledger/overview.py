@@ -10,6 +10,7 @@ import msgspec
 from config.model import Target
 from relay.events.gate import TargetState, believable, moment, state_in_words, turn_at
 from relay.ledger.filters import Filter
+from relay.ledger.generation import read_behind
 from relay.ledger.lists import list_records
 from relay.ledger.pace import Minute, Pace
 from relay.ledger.records import Record, read_records
@@ -103,6 +104,8 @@ class Overview(msgspec.Struct, frozen=True, kw_only=True):
     """Deploys that wait for approval, the newest first."""
     newest: Sequence[Record]
     """The newest deploys."""
+    is_behind: bool = False
+    """Whether the ledger went back in time, so that no call is made until a person accepts it."""
 
 
 async def read_overview(
@@ -135,6 +138,7 @@ async def read_overview(
         troubled=troubled.records,
         asking=await read_records(reader, "deploy", [int(row["id"]) for row in asking]),
         newest=newest.records,
+        is_behind=await read_behind(reader) is not None,
     )
 
 

@@ -23,6 +23,9 @@ from relay.ledger.sqlite import FILE, connect, reason_of, schema_version
 MOST_FAULTS = 20
 """Faults of each kind that a check tells of."""
 
+_HEADER = b"SQLite format 3\0"
+"""What each SQLite database begins with: https://www.sqlite.org/fileformat.html"""
+
 _SIDE_FILES = ("", "-wal", "-shm")
 """SQLite's files of one database, by what follows its name."""
 
@@ -51,17 +54,22 @@ def check_file(file: Path, *, is_quick: bool = False) -> Report:
     indexes with their tables. Raises LedgerUnusable where it is not there or no database."""
     if not file.is_file():
         raise LedgerUnusable(f"there is no ledger {file}")
+    if not _is_database(file):
+        raise LedgerUnusable(f"{file} is no SQLite database: it is damaged, or another file")
     with closing(connect(file, mode="ro")) as connection, _told(file):
         if not _is_ledger(connection):
             raise LedgerUnusable(f"{file} is a database, but no ledger")
         faults = _faults(connection, is_quick)
         counts: dict[str, int] = {}
+        size = file.stat().st_size
         with suppress(sqlite3.Error):
+            # While processes run, most of a young ledger is in its write-ahead log.
+            size = connection.execute(named_queries()["ledger_bytes"]).fetchone()["file"]
             rows = connection.execute(named_queries()["count_rows"]).fetchall()
             counts = {row["name"]: row["number"] for row in rows}
         return Report(
             file=str(file),
-            bytes=file.stat().st_size,
+            bytes=size,
             schema=schema_version(connection),
             newest_schema=len(migrations("sqlite")),
             faults=tuple(faults),
@@ -138,6 +146,16 @@ def _copy(source: Path, goal: Path) -> None:
     except BaseException:
         goal.unlink(missing_ok=True)
         raise
+
+
+def _is_database(file: Path) -> bool:
+    """Return whether a file begins as a SQLite database does; an empty one is one, too."""
+    try:
+        with file.open("rb") as opened:
+            return opened.read(len(_HEADER)) in (_HEADER, b"")
+    except OSError:
+        # SQLite says why it cannot be read.
+        return True
 
 
 def _is_ledger(connection: sqlite3.Connection) -> bool:

@@ -88,9 +88,10 @@ async def refuse_former_release(settings: Settings) -> None:
     if not jobs.in_words():
         return
     wait = "waits" if sum(jobs[:3]) == 1 else "wait"
+    persons = ", and approve, resume or cancel what waits for a person" * jobs.is_later
     raise FormerRelease(
         f"{jobs.in_words()} of the release before {wait}: start it again and run "
-        f"deploy-relay drain{' --all' * jobs.is_later}"
+        f"deploy-relay drain{' --all' * jobs.is_later}{persons}"
     )
 
 

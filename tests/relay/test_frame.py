@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -107,3 +108,12 @@ def test_lines_are_shared_and_none_is_wasted(room: int, wanted: list[int]) -> No
 )
 def test_ages(seconds: float, text: str) -> None:
     assert age(seconds) == text
+
+
+def test_a_ledger_that_went_back_in_time_needs_a_person() -> None:
+    shown = lines(msgspec.structs.replace(busy(1), is_behind=True), 200, 60)
+
+    assert (
+        "needs a person: no call is made (run deploy-relay ledger accept), 8 failed, 1 uncertain, "
+        "2 to be approved, 1 open breaker"
+    ) in shown

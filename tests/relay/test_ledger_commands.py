@@ -10,6 +10,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,18 @@ def test_check_says_what_is_in_a_whole_ledger(folder: Path) -> None:
     assert told["schema"] == told["newest_schema"]
 
 
+def test_check_counts_what_is_only_in_the_log_yet(folder: Path) -> None:
+    with closing(sqlite3.connect(folder / FILE)) as user:
+        # The log is copied into the file only when its last user closes it.
+        user.execute("SELECT count(*) FROM deploy").fetchone()
+        fill(folder, *(f"branch-{number}" for number in range(40)))
+        [pages], [size] = (
+            user.execute(f"PRAGMA {what}").fetchone() for what in ("page_count", "page_size")
+        )
+        told = json.loads(run("check", "--json").stdout)
+        assert told["bytes"] == pages * size > (folder / FILE).stat().st_size
+
+
 def test_check_without_a_ledger_is_one_sentence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -100,7 +113,9 @@ def test_check_finds_damaged_pages(folder: Path) -> None:
 
 def test_check_of_what_is_no_database_is_one_sentence(folder: Path) -> None:
     (folder / FILE).write_bytes(b"nothing " * 1_000)
-    assert "the file is damaged" in run("check", code=1).stderr
+    assert run("check", code=1).stderr == (
+        f"{folder / FILE} is no SQLite database: it is damaged, or another file\n"
+    )
 
 
 def damage(file: Path) -> None:
@@ -226,7 +241,9 @@ def test_what_is_no_whole_ledger_is_not_restored(folder: Path, tmp_path: Path) -
     bad = tmp_path / "bad.db"
     assert run("restore", str(bad), code=1).stderr == f"there is no ledger {bad}\n"
     bad.write_bytes(b"nothing " * 1_000)
-    assert "damaged" in run("restore", str(bad), code=1).stderr
+    assert run("restore", str(bad), code=1).stderr == (
+        f"{bad} is no SQLite database: it is damaged, or another file\n"
+    )
     bad.unlink()
     with sqlite3.connect(bad) as connection:
         connection.execute("CREATE TABLE other (a)")
@@ -263,7 +280,9 @@ def test_accept_lists_what_is_missing_and_runs_none_of_it(folder: Path, tmp_path
     run("restore", str(tmp_path / "backup.db"))
 
     listed = run("accept", "--dry-run")
-    assert "nothing is accepted yet" in listed.stdout
+    assert listed.stdout.endswith("\nnothing is accepted yet: leave out --dry-run\n")
+    # What becomes uncertain is only known once it is accepted: no "0" that is not true.
+    assert "uncertain now" not in listed.stdout
     assert statuses(folder) == {1: "waiting"}
 
     told = json.loads(run("accept", "--dry-run", "--json").stdout)
@@ -288,6 +307,25 @@ def test_accept_lists_what_is_missing_and_runs_none_of_it(folder: Path, tmp_path
     fill(folder, "c")
     assert sql(folder, "SELECT max(id) FROM deploy") == [(3,)]
     run("accept", code=1)
+
+
+def test_accept_does_not_list_an_action_that_the_ledger_has(folder: Path, tmp_path: Path) -> None:
+    pause = ["targets", "pause", "production", "--config", str(tmp_path / "relay.yaml")]
+    (tmp_path / "relay.yaml").write_text(
+        "sources: {github: {provider: github, secrets: [{env: A}]}}\n"
+        "targets: {production: {preset: vercel, url: {env: B}}}\n"
+        "routes: [{name: a, repo: a/b, on: push, deploy: [production]}]\n",
+        encoding="utf-8",
+    )
+    paused = CliRunner().invoke(main, pause)
+    assert paused.exit_code == 0, paused.output
+    assert [line["event"] for line in audited(folder)] == ["target.paused"]
+    run("backup", str(tmp_path / "backup.db"))
+    fill(folder, "b")
+    run("restore", str(tmp_path / "backup.db"))
+    assert "actions that the ledger lacks: 0\n" in run("accept", "--dry-run").stdout
+    say("target.paused", target="preview", by="ann")
+    assert "actions that the ledger lacks: 1\n" in run("accept").stdout
 
 
 def test_accept_without_an_audit_file_says_so(

@@ -26,6 +26,9 @@ DELETE FROM token WHERE id = :token
 -- name: newest_action
 SELECT coalesce(max(at), 0) AS at FROM action
 
+-- name: subjects_of_actions_at
+SELECT DISTINCT subject FROM action WHERE at = :acted_at
+
 -- name: open_deploys_until
 -- Deploys that wait or whose claim ran out, of those that the ledger had when it was found behind.
 SELECT id, target, ref, attempt, status FROM deploy INDEXED BY deploy_due

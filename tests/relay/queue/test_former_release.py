@@ -97,7 +97,7 @@ async def test_each_place_where_its_jobs_can_be_is_looked_at(
     store.zadd(f"rq:scheduled:{QUEUE}", {add_job(store, "later", compressed): time.time() + 60})
     assert await refusal(settings) == (
         "1 delivery, 2 deploys and 1 notice of the release before wait: start it again and run "
-        "deploy-relay drain --all"
+        "deploy-relay drain --all, and approve, resume or cancel what waits for a person"
     )
 
 
