@@ -99,7 +99,10 @@ def read(path: Path) -> tuple[Any, Places, list[ConfigProblem], str]:
             raw = file.read(MAX_BYTES + 1)
         text = raw.decode("utf-8")
     except OSError as error:
-        raise refuse(f"cannot be read: {error.strerror or error}") from None
+        hint = ""
+        if isinstance(error, FileNotFoundError):
+            hint = ": create it, or name another one in RELAY_CONFIG"
+        raise refuse(f"cannot be read: {error.strerror or error}{hint}") from None
     except (UnicodeDecodeError, ValueError):
         raise refuse("is not UTF-8 text") from None
     if len(raw) > MAX_BYTES:

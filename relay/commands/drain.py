@@ -24,6 +24,8 @@ from relay.ledger.remaining import Remaining, read_remaining
 LOOK = 0.5
 """Seconds between two looks."""
 
+_BEHIND = "the ledger went back in time: nothing is called until you run deploy-relay ledger accept"
+
 LINE = 5.0
 """Seconds between two lines where standard error is no terminal."""
 
@@ -68,6 +70,8 @@ async def _drain(patience: float | None, everything: bool) -> tuple[Remaining, b
     """Return what is left, and whether Ctrl-C ended the wait."""
     until = math.inf if patience is None else time.monotonic() + patience
     async with open_ledger(load_settings()) as ledger:
+        if await ledger.refresh():
+            click.echo(_BEHIND, err=True)
         with interruption() as interrupted, _progress(everything) as tell:
             while True:
                 left = await ledger.read(read_remaining)

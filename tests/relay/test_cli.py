@@ -254,7 +254,10 @@ def test_missing_file(tmp_path: Path) -> None:
     result = run(tmp_path, "check")
 
     assert result.exit_code == 1
-    assert result.output == f"{tmp_path}/relay.yaml: cannot be read: No such file or directory\n"
+    assert result.output == (
+        f"{tmp_path}/relay.yaml: cannot be read: No such file or directory: create it, or name "
+        "another one in RELAY_CONFIG\n"
+    )
 
 
 def test_schema_is_json(folder: Path) -> None:

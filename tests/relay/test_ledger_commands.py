@@ -328,6 +328,18 @@ def test_accept_does_not_list_an_action_that_the_ledger_has(folder: Path, tmp_pa
     assert "actions that the ledger lacks: 1\n" in run("accept").stdout
 
 
+def test_drain_says_why_nothing_goes_on(folder: Path, tmp_path: Path) -> None:
+    run("backup", str(tmp_path / "backup.db"))
+    fill(folder, "b")
+    run("restore", str(tmp_path / "backup.db"))
+    run("accept", "--dry-run")
+    result = CliRunner().invoke(main, ["drain", "--timeout", "0"])
+    assert result.exit_code == 1
+    assert result.stderr.startswith(
+        "the ledger went back in time: nothing is called until you run deploy-relay ledger accept\n"
+    )
+
+
 def test_accept_without_an_audit_file_says_so(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

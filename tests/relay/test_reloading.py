@@ -240,7 +240,10 @@ async def test_refusal_is_bounded(watched: Project) -> None:
 async def test_missing_file_is_refused_once(watched: Project) -> None:
     watched.file.unlink()
     [line] = await watched.said("config.refused")
-    assert line["problems"] == [f"{watched.file}: cannot be read: No such file or directory"]
+    assert line["problems"] == [
+        f"{watched.file}: cannot be read: No such file or directory: create it, or name another "
+        "one in RELAY_CONFIG"
+    ]
 
     watched.write("two")
     await watched.has("two")

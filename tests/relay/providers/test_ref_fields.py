@@ -46,7 +46,10 @@ def push(provider: str, *, tag: bool = False, **fields: Any) -> Push:
     """A push whose repository has these fields; ``before`` and ``after`` are the push's."""
     body = sample(provider, "tag" if tag else "push", sha=NEW) | {"before": OLD}
     body |= {key: fields.pop(key) for key in ("before", "after", "project_id") if key in fields}
-    body["project" if provider == "gitlab" else "repository"] |= fields
+    repository = body["project" if provider == "gitlab" else "repository"]
+    # A sample brings a time of its own.
+    repository.pop("pushed_at", None)
+    repository |= fields
     event = "push" if provider != "gitlab" else "Tag Push Hook" if tag else "Push Hook"
     parsed = parse(provider, event, body)
     assert isinstance(parsed, Push)
