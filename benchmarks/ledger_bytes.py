@@ -24,8 +24,8 @@ from relay.ledger.claims import claim
 from relay.ledger.intake import NewDelivery, Payload, store_delivery
 from relay.ledger.ledger import Ledger, prepare
 from relay.ledger.outcomes import Outcome, settle
+from relay.ledger.queued_deliveries import WantedDeploy, route_delivery
 from relay.ledger.refs import RefStates
-from relay.ledger.routing import WantedDeploy, route_delivery
 from relay.ledger.sqlite import FILE, connect
 from relay.ledger.zstd import pack
 from relay.providers.github import GitHub

@@ -20,7 +20,7 @@ from relay.events.gate import REPLACED
 from relay.events.ids import public_id
 from relay.ledger.claims import Asked, claim
 from relay.ledger.intake import RouteReason
-from relay.ledger.routing import (
+from relay.ledger.queued_deliveries import (
     QueuedDelivery,
     Routed,
     WantedDeploy,

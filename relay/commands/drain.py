@@ -19,7 +19,7 @@ from relay.commands.exits import exits
 from relay.commands.ledger_access import open_ledger
 from relay.commands.terminal import terminal
 from relay.events.gate import moment
-from relay.ledger.remaining import Remaining, read_remaining
+from relay.ledger.work_left import Remaining, read_remaining
 
 LOOK = 0.5
 """Seconds between two looks."""

@@ -20,7 +20,7 @@ from relay.errors import NoSuchThing
 from relay.events.event import Event, Ignored
 from relay.explanation import explanation, understood
 from relay.ledger.overview import TargetSeen, read_targets
-from relay.ledger.remaining import read_remaining
+from relay.ledger.work_left import read_remaining
 
 _TELLING = re.compile(r"auth|cookie|key|secret|signature|token|passw", re.IGNORECASE)
 """Names of headers and parameters whose value is redacted even where relay.yaml has it in plain."""

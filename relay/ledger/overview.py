@@ -14,9 +14,9 @@ from relay.ledger.generation import read_behind
 from relay.ledger.lists import list_records
 from relay.ledger.pace import Minute, Pace
 from relay.ledger.records import Record, read_records
-from relay.ledger.remaining import read_remaining
 from relay.ledger.rows import seconds, target_state
 from relay.ledger.transaction import Reader
+from relay.ledger.work_left import read_remaining
 
 NEWEST = 10
 """Deploys that are read whole in each of the lists."""

@@ -21,8 +21,8 @@ from relay.ledger.claims import Asked, claim
 from relay.ledger.intake import NewDelivery, Payload, RouteReason, StoredDelivery, store_delivery
 from relay.ledger.ledger import Ledger
 from relay.ledger.outcomes import Outcome, OutcomeKind, settle
+from relay.ledger.queued_deliveries import WantedDeploy, route_delivery
 from relay.ledger.refs import RefStates
-from relay.ledger.routing import WantedDeploy, route_delivery
 from relay.ledger.rows import seconds
 from relay.ledger.zstd import pack
 from tests.harness import sha_of

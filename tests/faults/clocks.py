@@ -39,14 +39,6 @@ JUMPS: dict[str, dict[str, float]] = {
 }
 """Phases, and what is fast in them by how many seconds; what is not named stays as it is."""
 
-# Redis keeps the moment at which a key ends. Seen from a clock that jumps, it is nearer or farther.
-_MOVE_REDIS = """
-for _, key in ipairs(redis.call('KEYS', '*')) do
-  local left = redis.call('PTTL', key)
-  if left >= 0 then redis.call('PEXPIRE', key, left - ARGV[1] * 1000) end
-end
-"""
-
 
 class Clocks:
     """One run in a folder of its own."""
@@ -96,11 +88,18 @@ class Clocks:
     async def _jump(self, jump: dict[str, float]) -> None:
         for part, fast in jump.items():
             if part == "redis":
-                async with self._redis() as redis:
-                    await redis.eval(_MOVE_REDIS, 0, fast - self._fast[part])
+                await self._move_redis(fast - self._fast[part])
             else:
                 set_clock(self._clock(part), fast)
             self._fast[part] = fast
+
+    async def _move_redis(self, seconds: float) -> None:
+        """Have what expires in Redis expire as if its clock had jumped."""
+        async with self._redis() as redis:
+            for key in await redis.keys():
+                left = await redis.pttl(key)
+                if left >= 0:
+                    await redis.pexpire(key, round(left - seconds * 1_000))
 
     def _clock(self, part: str) -> Path:
         return self._folder / f"{part}.clock"

@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from relay import audit
-from relay.ledger.routing import WantedDeploy, route_delivery
+from relay.ledger.queued_deliveries import WantedDeploy, route_delivery
 from relay.ledger.transaction import Transaction
 from tests.harness import github_headers, until
 from tests.receive.desk import CONFIG, Desk, deliveries, route, rows, running, source

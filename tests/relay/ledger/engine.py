@@ -25,8 +25,8 @@ from relay.ledger.due import due
 from relay.ledger.intake import NewDelivery, StoredDelivery, store_delivery
 from relay.ledger.ledger import Ledger, prepare
 from relay.ledger.outcomes import Outcome, Settled, settle
+from relay.ledger.queued_deliveries import Routed, WantedDeploy, route_delivery
 from relay.ledger.refs import RefStates
-from relay.ledger.routing import Routed, WantedDeploy, route_delivery
 from relay.ledger.transaction import Transaction
 from tests.relay.ledger.git_servers import Ref, Webhook
 from tests.relay.ledger.model import Rules

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from hypothesis.stateful import RuleBasedStateMachine, invariant
 
@@ -270,11 +270,11 @@ class Example(RuleBasedStateMachine):
         Example.ended["steps"] += self.steps
         Example.ended["long examples"] += self.steps > 30
 
-    def resume_all(self) -> None:
-        raise NotImplementedError
+    if TYPE_CHECKING:
+        # The classes that extend this one have them: people.py and answers.py.
+        def resume_all(self) -> None: ...
 
-    def answer_well(self, call: Call) -> None:
-        raise NotImplementedError
+        def answer_well(self, call: Call) -> None: ...
 
     def _open(self) -> list[int]:
         return [one.id for one in self.model.deploys.values() if one.status in OPEN]

@@ -13,8 +13,8 @@ from relay.events.ref_change import ref_change, repository_key
 from relay.ledger.claims import Asked, claim
 from relay.ledger.intake import NewDelivery, StoredDelivery, store_delivery
 from relay.ledger.ledger import Ledger
+from relay.ledger.queued_deliveries import Routed, WantedDeploy, route_delivery
 from relay.ledger.refs import RefStates
-from relay.ledger.routing import Routed, WantedDeploy, route_delivery
 from relay.ledger.sqlite import FILE
 from tests.harness import sha_of
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.relay.ledger.example import Example
-from tests.relay.ledger.running import run_machine
+from tests.relay.ledger.machine_run import run_machine
 
 EXAMPLES = 300
 MORE = 110

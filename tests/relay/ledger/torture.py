@@ -13,7 +13,7 @@ import traceback
 from collections import Counter
 
 from tests.relay.ledger.example import Example
-from tests.relay.ledger.running import run_machine
+from tests.relay.ledger.machine_run import run_machine
 
 EXAMPLES = 250
 """Examples of one round, which has a ledger of its own."""
